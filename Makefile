@@ -1,0 +1,46 @@
+# Two commands set everything up by themselves: `make train` and `make test`.
+# Existing environment: `make train VENV=/path/to/venv`. Other wheels: `make train PIP_FLAGS="--extra-index-url …"`.
+PYTHON ?= python3
+VENV ?= .venv
+PIP_FLAGS ?=
+BIN := $(VENV)/bin
+LAUNCH := $(BIN)/accelerate launch --config_file launchers/accelerate/cpu.yaml
+RUN ?= runs/pvdgan
+TESTS ?= tests
+
+.DEFAULT_GOAL := help
+.PHONY: help install train compare test check format bench clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --quiet $(PIP_FLAGS) -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-tests: $(VENV)/.installed
+	$(BIN)/pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[test,check]'
+	@touch $@
+
+install: $(VENV)/.installed ## create .venv and install
+
+train: $(VENV)/.installed ## train PVDGAN on the bundled digits, two processes, minutes
+	$(LAUNCH) recipes/pvdgan.py distributed.processes=2 run.dir=$(RUN) $(ARGS)
+
+test: $(VENV)/.installed-tests ## run the tests
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(VENV)/.installed-tests ## ruff (lint, format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-tests ## mend what ruff can mend
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove caches (never runs or .venv)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,64 @@
+"""Files and folders that are complete or absent: written aside, flushed to the disk, then renamed."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _aside(path: Path, purpose: str) -> Path:
+    # In the same folder, so that the rename stays on one file system.
+    return path.with_name(f".{path.name}.{purpose}-{os.getpid()}")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a path to write to; on success it becomes ``path``, replacing what stood there.
+
+    If the body raises, ``path`` is left as it was and nothing stays behind. Missing parent folders are made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _aside(path, "new")
+    try:
+        yield temporary
+        _flush_to_disk(temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    _flush_to_disk(path.parent)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; on success it becomes ``path``, replacing a folder that stood there.
+
+    The body writes plain files, no sub-folders. If it raises, ``path`` is left as it was. A folder cannot be
+    renamed onto a filled one, so an old folder is first moved aside: a kill between the two renames leaves
+    ``path`` absent (never half written) and the old content beside it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, old = _aside(path, "new"), _aside(path, "old")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _flush_to_disk(file)
+        _flush_to_disk(temporary)
+        if path.exists():
+            shutil.rmtree(old, ignore_errors=True)
+            path.rename(old)
+        temporary.rename(path)
+        shutil.rmtree(old, ignore_errors=True)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    _flush_to_disk(path.parent)

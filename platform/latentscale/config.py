@@ -1,0 +1,306 @@
+"""The whole configuration of a run: typed, merged by OmegaConf, refused with the key's name when wrong.
+
+Order of precedence, weakest first: the defaults here, the recipe's, ``preset=NAME``, ``key=value`` on the
+command line.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import Field, dataclass, field, fields, is_dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from latentscale.errors import UserError
+from latentscale.latents.priors import PRIORS
+from latentscale.methods.base import MethodSettings
+from latentscale.networks.build import NetworkSettings
+from latentscale.settings import allowed_range, check_ranges, setting
+
+
+@dataclass
+class RunSettings:
+    dir: str = setting("runs/latentscale", "the run's folder; an existing run in it is continued", may_change=True)
+    seed: int = setting(0, "of the weights, the draws and the order of the data", minimum=0, maximum=2**63 - 1)
+    restart: bool = setting(False, "start over, after moving an existing folder aside", may_change=True)
+
+
+@dataclass
+class DataSettings:
+    name: str = setting("digits", "the data set: digits (bundled), or shards for data.path")
+    path: str = setting("", "folder of shards with its dataset.json", may_change=True)
+    shape: list[int] = setting(
+        help="[channels, height, width] the data must have; empty takes the data's own",
+        factory=list,
+        minimum=1,
+    )
+    workers: int = setting(
+        0,
+        "decoding processes of each training process; 0 is one background thread",
+        minimum=0,
+        may_change=True,
+    )
+    prefetch_steps: int = setting(4, "batches made ready ahead", unit="steps", minimum=1, may_change=True)
+    shuffle_window_images: int = setting(
+        8192,
+        "samples are shuffled within windows of this size over permuted shards",
+        unit="images",
+        minimum=1,
+    )
+
+
+@dataclass
+class LatentSettings:
+    dim: int = setting(256, "d_z, elements of the latent vector", minimum=1)
+    law: str = setting("normal", "prior of each element: mean 0, variance 1", choices=tuple(PRIORS))
+
+
+@dataclass
+class OptimizerSettings:
+    name: str = setting("adam", "one optimizer a phase", choices=("adam", "adamw"))
+    learning_rate: float = setting(3e-3, "step size", above=0)
+    beta1: float = setting(0.0, "decay of the first moment", minimum=0, maximum=0.999999)
+    beta2: float = setting(0.99, "decay of the second moment", minimum=0, maximum=0.999999)
+    epsilon: float = setting(1e-8, "added to the root of the second moment", above=0)
+    weight_decay: float = setting(0.0, "decoupled for adamw, added to the gradient for adam", minimum=0)
+
+
+@dataclass
+class TrainingSettings:
+    steps: int = setting(10_000, "length of the run", unit="steps", minimum=1, may_change=True)
+    batch: int = setting(32, "global batch: over all processes and accumulation", unit="images", minimum=1)
+    accumulation: int = setting(
+        1, "micro-batches a process walks before each optimizer step", minimum=1, may_change=True
+    )
+    precision: str = setting(
+        "fp32", "bf16 is autocast over fp32 weights; fp64 is for proofs", choices=("fp32", "bf16", "fp64")
+    )
+    ema_decay: float = setting(
+        0.999, "a step's decay of the weights' moving average, both networks", minimum=0, maximum=1
+    )
+    compile: str = setting("", "torch.compile backend for the phases, e.g. inductor; empty: eager", may_change=True)
+    report_every_steps: int = setting(
+        50, "a line in metrics.jsonl and TensorBoard", unit="steps", minimum=1, may_change=True
+    )
+    max_nonfinite_steps: int = setting(
+        20,
+        "stop after this many skipped (non-finite) steps in a row",
+        unit="steps",
+        minimum=1,
+        may_change=True,
+    )
+
+
+@dataclass
+class DistributedSettings:
+    streams: int = setting(0, "fixed cuts of the batch, data and draws; 0: min(8, batch // 2)", minimum=0)
+    engine: str = setting("ddp", "what averages gradients over processes", choices=("ddp",), may_change=True)
+    processes: int = setting(
+        0, "refuse to start on another number of processes than this; 0: any", minimum=0, may_change=True
+    )
+    timeout_seconds: float = setting(
+        600.0, "a collective that waits longer ends the run", unit="seconds", above=0, may_change=True
+    )
+
+
+@dataclass
+class CheckpointSettings:
+    every_steps: int = setting(1000, "0: only at the end and when stopped", unit="steps", minimum=0, may_change=True)
+    keep: int = setting(3, "the newest so many stay", minimum=1, may_change=True)
+
+
+@dataclass
+class SnapshotSettings:
+    every_steps: int = setting(500, "0: only at the end", unit="steps", minimum=0, may_change=True)
+    images: int = setting(16, "columns of a picture", unit="images", minimum=1, may_change=True)
+
+
+@dataclass
+class EvaluationSettings:
+    every_steps: int = setting(0, "0: only at the end", unit="steps", minimum=0, may_change=True)
+    images: int = setting(
+        1024, "fresh draws, and at most so many real images", unit="images", minimum=1, may_change=True
+    )
+
+
+@dataclass
+class TelemetrySettings:
+    tensorboard: bool = setting(True, "write TensorBoard events into the run's folder", may_change=True)
+    progress: bool = setting(True, "a progress line on the terminal", may_change=True)
+
+
+@dataclass
+class Config:
+    preset: str = setting("", "YAML beside the recipes, by name, or a path to one; empty: none", may_change=True)
+    run: RunSettings = field(default_factory=RunSettings)
+    data: DataSettings = field(default_factory=DataSettings)
+    latent: LatentSettings = field(default_factory=LatentSettings)
+    network: NetworkSettings = field(default_factory=NetworkSettings)
+    method: MethodSettings = field(default_factory=MethodSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    distributed: DistributedSettings = field(default_factory=DistributedSettings)
+    checkpoint: CheckpointSettings = field(default_factory=CheckpointSettings)
+    snapshot: SnapshotSettings = field(default_factory=SnapshotSettings)
+    evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
+    telemetry: TelemetrySettings = field(default_factory=TelemetrySettings)
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as ``config.yaml`` keeps it."""
+        return OmegaConf.to_yaml(OmegaConf.structured(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The resolved configuration as plain nested dictionaries."""
+        container = OmegaConf.to_container(OmegaConf.structured(self), resolve=True)
+        assert isinstance(container, dict)
+        return {str(key): value for key, value in container.items()}
+
+
+class Key(NamedTuple):
+    """One leaf of the configuration."""
+
+    name: str
+    value: Any
+    spec: Field[Any]
+
+
+def keys(settings: Any, prefix: str = "") -> Iterator[Key]:
+    """Every leaf of a configuration, in the order of its dataclasses."""
+    for spec in fields(settings):
+        value = getattr(settings, spec.name)
+        if is_dataclass(value):
+            yield from keys(value, f"{prefix}{spec.name}.")
+        else:
+            yield Key(prefix + spec.name, value, spec)
+
+
+def load_config(
+    method_settings: type[MethodSettings],
+    method_name: str = "",
+    recipe: Mapping[str, Any] | None = None,
+    arguments: Sequence[str] = (),
+    presets: Path | None = None,
+) -> Config:
+    """Merge defaults ← recipe ← preset ← ``key=value`` arguments, and check every value by itself.
+
+    Args:
+        method_settings: the dataclass of the method's own keys, which become ``method.*``.
+        method_name: picks the preset's ``methods.NAME`` section, where it has one.
+        recipe: dotted keys to values; its ``preset`` serves where the arguments name no other.
+        arguments: ``key=value`` strings.
+        presets: folder of the preset files.
+
+    Raises:
+        UserError: for an unknown key, a wrong type or a value out of range, naming the key.
+    """
+    config = OmegaConf.structured(Config(method=method_settings()))
+    known = [key.name for key in keys(Config(method=method_settings()))]
+    for name, value in (recipe or {}).items():
+        config = _set(config, known, name, value, f"{name}={value}")
+    given = [_split(argument) for argument in arguments]
+    preset = [str(config.preset), *(value for name, value in given if name == "preset")][-1]
+    if preset:
+        for name, value in _read_preset(preset, method_name, presets):
+            config = _set(config, known, name, value, f"preset {preset}: {name}={value}")
+    for name, text in given:
+        # OmegaConf's own reading of a value on a command line: numbers, booleans, lists
+        value = OmegaConf.from_dotlist([f"value={text}"])["value"] if name in known else None
+        config = _set(config, known, name, value, f"{name}={text}")
+    resolved = OmegaConf.to_object(config)
+    assert isinstance(resolved, Config)
+    check_ranges(resolved)
+    return resolved
+
+
+def changed_keys(old: Mapping[str, Any], new: Config) -> list[str]:
+    """What a run may not change when it continues but did: ``key: old → new``, one entry a key."""
+    changes = []
+    for key in keys(new):
+        if key.spec.metadata.get("may_change"):
+            continue
+        before: Any = old
+        for part in key.name.split("."):
+            before = before.get(part, "(absent)") if isinstance(before, Mapping) else "(absent)"
+        if before != key.value:
+            changes.append(f"{key.name}: {before} → {key.value}")
+    return changes
+
+
+def describe_keys(config: Config) -> list[tuple[str, str, str, str]]:
+    """Every key with its type, default and one line (unit and range included), for ``--help``."""
+    rows = []
+    for name, value, spec in keys(config):
+        meta = spec.metadata
+        notes = "; ".join(part for part in (meta.get("unit", ""), allowed_range(spec)) if part)
+        text = meta.get("help", "") + (f" [{notes}]" if notes else "")
+        kind = spec.type.__name__ if isinstance(spec.type, type) else str(spec.type)
+        kind = "list of integers" if isinstance(value, list) else kind
+        rows.append((name, kind, "(empty)" if value in ("", []) else str(value), text))
+    return rows
+
+
+def _split(argument: str) -> tuple[str, str]:
+    name, equals, value = argument.partition("=")
+    if not equals or not name:
+        raise UserError(f"'{argument}' is not key=value: write for example training.steps=1000 (--help lists the keys)")
+    return name.lstrip("-"), value
+
+
+def _set(config: DictConfig, known: list[str], name: str, value: Any, shown: str) -> DictConfig:
+    if name not in known:
+        section = [key for key in known if key.startswith(name + ".")]
+        if section:
+            raise UserError(f"{shown}: '{name}' is a section: set one of its keys, such as {section[0]}")
+        near = get_close_matches(name, known, n=1, cutoff=0.5)
+        # a key given without its section, or with another one, is the commonest slip
+        near = [key for key in known if key.split(".")[-1] == name.split(".")[-1]][:1] or near
+        hint = f"did you mean {near[0]}?" if near else "--help lists the keys"
+        raise UserError(f"{shown}: there is no key '{name}': {hint}")
+    try:
+        nested = OmegaConf.create()
+        OmegaConf.update(nested, name, value)
+        merged = OmegaConf.merge(config, nested)
+        OmegaConf.select(merged, name, throw_on_missing=True)
+        OmegaConf.to_object(merged)
+    except OmegaConfBaseException as error:
+        kind = {key.name: type(key.value).__name__ for key in keys(OmegaConf.to_object(config))}[name]
+        kind = {
+            "int": "an integer",
+            "float": "a number",
+            "bool": "true or false",
+            "list": "a list such as [64,128]",
+        }.get(kind, "text")
+        raise UserError(f"{shown}: {name} takes {kind} ({str(error).splitlines()[0]})") from None
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _read_preset(preset: str, method_name: str, folder: Path | None) -> list[tuple[str, Any]]:
+    if preset.endswith((".yaml", ".yml")):
+        path = Path(preset)
+    elif folder is not None:
+        path = folder / f"{preset}.yaml"
+    else:
+        raise UserError(f"preset={preset}: no folder of presets is known here: give the path of a YAML file")
+    if not path.is_file():
+        there = sorted(file.stem for file in folder.glob("*.yaml")) if folder and folder.is_dir() else []
+        raise UserError(f"preset={preset}: no file {path} (presets: {', '.join(there) or 'none'})")
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path))
+    except Exception as error:
+        raise UserError(f"preset={preset}: {path} is not readable as YAML: {str(error).splitlines()[0]}") from None
+    if not isinstance(content, dict):
+        raise UserError(f"preset={preset}: {path} must hold keys and values")
+    sections = content.pop("methods", None) or {}
+    own = sections.get(method_name, {})
+    return list(_flatten(content)) + list(_flatten(own))
+
+
+def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

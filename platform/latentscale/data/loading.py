@@ -1,0 +1,263 @@
+"""Reading ahead: the next step's batch is decoded, and made ready, before it is asked for."""
+
+import atexit
+import threading
+import time
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from types import TracebackType
+from typing import Any, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentscale.data.decoding import decode
+from latentscale.data.order import Order
+from latentscale.data.shards import ShardedDataset
+from latentscale.data.workers import Reader, WorkerPool
+from latentscale.errors import UserError
+
+T = TypeVar("T")
+
+# Long enough for one batch to be decoded; the thread is a daemon, so a stuck file system does not hold up the
+# exit.
+_THREAD_END_SECONDS = 10.0
+
+
+class StepReader:
+    """Reads and decodes a step's batch: a pure function of the step, picklable to worker processes.
+
+    Args:
+        dataset: where samples are read.
+        order: where they stand.
+        owned_streams: the streams of this process.
+        stream_batch: b, samples of a stream in a step.
+        shape: (C, H, W) wanted; C may differ from the dataset's (grey and RGB are converted).
+
+    Raises:
+        UserError: the dataset's images have another size.
+    """
+
+    def __init__(
+        self,
+        dataset: ShardedDataset,
+        order: Order,
+        owned_streams: range,
+        stream_batch: int,
+        shape: tuple[int, int, int],
+    ) -> None:
+        if dataset.shape[1:] != shape[1:]:
+            raise UserError(
+                f"{dataset.path} holds images of {dataset.shape[1]}x{dataset.shape[2]} pixels, not "
+                f"{shape[1]}x{shape[2]}: write the shards again at the wanted resolution, or name the data that fit"
+            )
+        self._dataset = dataset
+        self._order = order
+        self._owned_streams = owned_streams
+        self._stream_batch = stream_batch
+        self._shape = shape
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Samples at positions step·b … step·b+b−1 of every owned stream, by stream and then by position.
+
+        Returns:
+            images uint8 ``[streams·b, C, H, W]`` and labels int64 ``[streams·b]`` (−1 without one).
+
+        Raises:
+            UserError: naming the shard and member that cannot be read or decoded.
+        """
+        count = len(self._owned_streams) * self._stream_batch
+        images = np.empty((count, *self._shape), dtype=np.uint8)
+        labels = np.empty(count, dtype=np.int64)
+        row = 0
+        for stream in self._owned_streams:
+            shards, members = self._order.locate_run(stream, step * self._stream_batch, self._stream_batch)
+            for shard, member in zip(shards.tolist(), members.tolist(), strict=True):
+                data, _, labels[row] = self._dataset.read(shard, member)
+                images[row] = decode(data, self._shape, self._dataset.where(shard, member))
+                row += 1
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
+
+class _Handover(Generic[T]):
+    """A bounded queue from the thread that makes batches to the one that takes them; either can end it."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._ready: deque[T] = deque()
+        self._changed = threading.Condition()
+        self._closed = False
+        self._finished = False
+        self._error: BaseException | None = None
+
+    def put(self, item: T) -> bool:
+        """Wait for room; False where nobody takes any more."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._ready) < self._capacity or self._closed)
+            if not self._closed:
+                self._ready.append(item)
+                self._changed.notify_all()
+            return not self._closed
+
+    def finish(self, error: BaseException | None = None) -> None:
+        """Nothing follows; the error, if any, is raised after what is ready was taken."""
+        with self._changed:
+            self._finished = True
+            self._error = error
+            self._changed.notify_all()
+
+    def take(self) -> T:
+        """The next item; StopIteration, or the maker's error, after the last."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ready or self._finished or self._closed)
+            if self._closed:
+                raise RuntimeError("the loader is closed")
+            if self._ready:
+                item = self._ready.popleft()
+                self._changed.notify_all()
+                return item
+            if self._error is not None:
+                raise self._error
+            raise StopIteration
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._ready.clear()
+            self._changed.notify_all()
+
+
+class _Ending:
+    """Ends a loader's thread and processes once: on close, garbage collection or the interpreter's exit."""
+
+    def __init__(self, handover: _Handover[Any], thread: threading.Thread, pool: WorkerPool | None) -> None:
+        self._handover = handover
+        self._thread = thread
+        self._pool = pool
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def __call__(self) -> None:
+        with self._lock:
+            if self._ended:
+                return
+            self._ended = True
+        atexit.unregister(self)
+        self._handover.close()
+        if self._thread is not threading.current_thread():
+            self._thread.join(_THREAD_END_SECONDS)
+        if self._pool is not None:
+            self._pool.close()
+
+
+def _read_in_thread(reader: Reader, steps: range) -> Iterator[tuple[int, Tensor, Tensor]]:
+    for step in steps:
+        yield step, *reader(step)
+
+
+def _make(
+    batches: Iterable[tuple[int, Tensor, Tensor]],
+    finish: Callable[[int, Tensor, Tensor], T],
+    handover: _Handover[T],
+) -> None:
+    """The thread's work; it holds no reference to the loader, which can so be collected while it runs."""
+    try:
+        for step, images, labels in batches:
+            if not handover.put(finish(step, images, labels)):
+                return
+    except BaseException as error:
+        handover.finish(error)
+    else:
+        handover.finish()
+
+
+class Loader(Generic[T]):
+    """Yields ``finish(step, images, labels)`` of every step, made before it is asked for.
+
+    Use as a context manager, or call :meth:`close`. Anything raised in the thread or in a worker process is
+    raised by ``next`` as itself, after the batches before it.
+
+    Args:
+        reader: a ``StepReader``; images uint8 ``[n, C, H, W]`` and labels int64 ``[n]`` of a step.
+        workers: processes that read and decode; 0 leaves it to one background thread (decoders release the
+            GIL).
+        prefetch_steps: steps made ready ahead; worker processes read ahead as many again.
+        start_step, stop_step: the steps to be read.
+        finish: runs in the background thread: draws, casts, pinning, copies to the device.
+
+    Attributes:
+        waited_seconds: time that ``next`` has waited so far.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        *,
+        workers: int,
+        prefetch_steps: int,
+        start_step: int,
+        stop_step: int,
+        finish: Callable[[int, Tensor, Tensor], T],
+    ) -> None:
+        if workers < 0:
+            raise UserError(f"data.workers={workers} is not allowed: it must be at least 0")
+        if prefetch_steps < 1:
+            raise UserError(f"data.prefetch_steps={prefetch_steps} is not allowed: it must be at least 1")
+        self._reader = reader
+        self._workers = workers
+        self._prefetch_steps = prefetch_steps
+        self._steps = range(start_step, stop_step)
+        self._finish = finish
+        self._handover: _Handover[T] = _Handover(prefetch_steps)
+        self._ending: _Ending | None = None
+        self._closed = False
+        self.waited_seconds = 0.0
+
+    def start(self) -> None:
+        """Start the processes and the thread, as ``next`` would; call it before the process group is made."""
+        if self._closed:
+            raise RuntimeError("the loader is closed")
+        if self._ending is not None:
+            return
+        pool: WorkerPool | None = None
+        batches: Iterable[tuple[int, Tensor, Tensor]]
+        if self._workers and self._steps:
+            batches = pool = WorkerPool(self._reader, self._steps, self._workers, self._prefetch_steps)
+        else:
+            batches = _read_in_thread(self._reader, self._steps)
+        thread = threading.Thread(
+            target=_make, args=(batches, self._finish, self._handover), name="data loader", daemon=True
+        )
+        self._ending = _Ending(self._handover, thread, pool)
+        # Registered last and so run first: multiprocessing's own exit waits for workers that have not been
+        # told to end.
+        atexit.register(self._ending)
+        weakref.finalize(self, self._ending).atexit = False
+        thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        self.start()
+        began = time.perf_counter()
+        try:
+            return self._handover.take()
+        finally:
+            self.waited_seconds += time.perf_counter() - began
+
+    def close(self) -> None:
+        """End the thread and the processes; what was made ready is dropped. May be called again."""
+        self._closed = True
+        if self._ending is not None:
+            self._ending()
+
+    def __enter__(self) -> "Loader[T]":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

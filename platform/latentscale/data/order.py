@@ -1,0 +1,124 @@
+"""Which sample stands at which position: a pure function of (seed, stream, position).
+
+In epoch e the shards are permuted by (seed, e) and laid end to end; the N places so filled are shuffled
+within fixed windows by (seed, e, window). Stream k of S owns the places from ⌊kN/S⌋ on, ⌊N/S⌋ of them, and
+walks them in order; its position p stands in epoch ⌊p/⌊N/S⌋⌋. So every sample comes at most once an epoch, N
+mod S of them sit it out, and neither processes nor workers appear anywhere.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscale.data.cache import BoundedCache
+from latentscale.errors import UserError
+from latentscale.latents.draws import Purpose
+
+
+def permutation(seed: int, purpose: Purpose, epoch: int, window: int, size: int) -> NDArray[np.int64]:
+    """A permutation ``[size]`` of 0 … size−1 that depends on nothing but the arguments.
+
+    It sorts raw Philox words instead of calling ``Generator.permutation``, whose algorithm may change between
+    numpy versions; a resumed run must find the order it left.
+    """
+    words = np.random.Philox(
+        key=np.array([seed, purpose], dtype=np.uint64),
+        counter=np.array([0, 0, epoch, window], dtype=np.uint64),
+    ).random_raw(size)
+    return np.argsort(words, kind="stable")
+
+
+class Order:
+    """The order of one dataset for one run.
+
+    Args:
+        shard_counts: samples of each shard, ``[shards]``.
+        streams: S, the run's number of streams (``distributed.streams``).
+        seed: of the run, 0 … 2⁶⁴−1.
+        window: size in images of the windows within which places are shuffled.
+
+    Attributes:
+        count: N, samples of all shards.
+        streams: S.
+        samples_per_epoch_per_stream: ⌊N/S⌋.
+
+    Raises:
+        UserError: N < S, or a seed or window out of range.
+    """
+
+    def __init__(self, shard_counts: NDArray[np.int64], streams: int, seed: int, window: int) -> None:
+        self._shard_counts = np.asarray(shard_counts, dtype=np.int64)
+        self.count = int(self._shard_counts.sum())
+        self.streams = streams
+        self._seed = seed
+        self._window_images = window
+        if streams < 1:
+            raise UserError(f"distributed.streams={streams} is not allowed: it must be at least 1")
+        if window < 1:
+            raise UserError(f"data.window_images={window} is not allowed: it must be at least 1")
+        if not 0 <= seed < 2**64:
+            raise UserError(f"run.seed={seed} is not allowed: it must be between 0 and 2^64-1")
+        if self.count < streams:
+            raise UserError(
+                f"the data has {self.count} samples, fewer than distributed.streams={streams}: "
+                f"set distributed.streams to at most {self.count} or add data"
+            )
+        self.samples_per_epoch_per_stream = self.count // streams
+        # A stream stands in one window and may cross into the next within a batch, and one process may own
+        # all streams.
+        self._windows: BoundedCache[tuple[int, int], NDArray[np.int64]] = BoundedCache(2 * streams + 2)
+        self._layouts: BoundedCache[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = BoundedCache(4)
+
+    def epoch(self, position: int) -> int:
+        """The epoch, from 0, in which a stream's ``position`` stands."""
+        return position // self.samples_per_epoch_per_stream
+
+    def locate(self, stream: int, position: int) -> tuple[int, int]:
+        """The (shard, member) at ``position`` (0, 1, … without end) of ``stream``, in O(window + shards)."""
+        shards, members = self.locate_run(stream, position, 1)
+        return int(shards[0]), int(members[0])
+
+    def locate_run(self, stream: int, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shards and members, ``[count]`` each, at positions start … start+count−1 of ``stream``."""
+        if not 0 <= stream < self.streams:
+            raise ValueError(f"stream {stream} of {self.streams}")
+        if start < 0:
+            raise ValueError(f"position {start}")
+        shards = np.empty(count, dtype=np.int64)
+        members = np.empty(count, dtype=np.int64)
+        first_place = stream * self.count // self.streams
+        filled = 0
+        while filled < count:
+            epoch, within_epoch = divmod(start + filled, self.samples_per_epoch_per_stream)
+            window, within_window = divmod(first_place + within_epoch, self._window_images)
+            run = min(
+                count - filled,
+                self.samples_per_epoch_per_stream - within_epoch,
+                self._window_images - within_window,
+            )
+            order, ends = self._layout(epoch)
+            places = self._shuffled_window(epoch, window)[within_window : within_window + run]
+            slots = np.searchsorted(ends, places, side="right")
+            chosen = order[slots]
+            shards[filled : filled + run] = chosen
+            members[filled : filled + run] = places - (ends[slots] - self._shard_counts[chosen])
+            filled += run
+        return shards, members
+
+    def _layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shards in the epoch's order, and the place after the last of each."""
+
+        def make() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+            order = permutation(self._seed, Purpose.ORDER_SHARDS, epoch, 0, len(self._shard_counts))
+            return order, np.cumsum(self._shard_counts[order])
+
+        return self._layouts.get(epoch, make)
+
+    def _shuffled_window(self, epoch: int, window: int) -> NDArray[np.int64]:
+        """The places of a window as they are read, int64 ``[size]``; an epoch's last window may be shorter."""
+
+        def make() -> NDArray[np.int64]:
+            start = window * self._window_images
+            size = min(self._window_images, self.count - start)
+            return start + permutation(self._seed, Purpose.ORDER_WINDOW, epoch, window, size)
+
+        return self._windows.get((epoch, window), make)

@@ -1,0 +1,100 @@
+"""Running statistics: every process observes its own samples, one fused all-reduce a step joins the sums.
+
+The buffer is one vector, ``[stop, count₁, sum₁…, count₂, sum₂…]``, never below float32.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from latentscale.methods.base import Statistic
+
+
+class FusedStatistics:
+    """Sums, counts and the stop flag of a step in one collective.
+
+    Args:
+        statistics: by name.
+        device, dtype: of the buffer; float32, or float64 in proofs.
+    """
+
+    def __init__(self, statistics: Mapping[str, Statistic], device: torch.device, dtype: torch.dtype) -> None:
+        self.statistics = dict(statistics)
+        self.buffer = torch.zeros(
+            1 + sum(1 + statistic.size for statistic in statistics.values()), device=device, dtype=dtype
+        )
+        self._slots: dict[str, tuple[Tensor, Tensor]] = {}
+        start = 1
+        for name, statistic in statistics.items():
+            size = statistic.size
+            self._slots[name] = (self.buffer[start], self.buffer[start + 1 : start + 1 + size])
+            start += 1 + size
+        self._work: Any = None
+
+    def observe(self, observed: Mapping[str, Tensor]) -> None:
+        """Add ``[n, …]`` observations of this process; every sample weighs the same."""
+        for name, samples in observed.items():
+            count, total = self._slots[name]
+            count += len(samples)
+            total += self.statistics[name].contribution(samples)
+
+    def launch(self, stop: bool) -> None:
+        """Send the sums on their way; whatever comes before ``finish`` overlaps with them."""
+        if stop:
+            self.buffer[0] = 1.0
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            self._work = dist.all_reduce(self.buffer, async_op=True)
+
+    def finish(self, apply: Tensor) -> Tensor:
+        """Wait for the sums, update every statistic where ``apply`` is 1, and start afresh.
+
+        Returns:
+            0-dim: how many processes asked to stop, on the device.
+        """
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
+        for name, (count, total) in self._slots.items():
+            self.statistics[name].update(total, count, apply)
+        stop = self.buffer[0].clone()
+        self.buffer.zero_()
+        return stop
+
+
+class LateFlags:
+    """Device values read on the host one step late: no host synchronisation inside a step."""
+
+    def __init__(self, count: int, device: torch.device) -> None:
+        pinned = device.type == "cuda"
+        self._slots = [torch.zeros(count, dtype=torch.float64, pin_memory=pinned) for _ in range(2)]
+        self._events = [torch.cuda.Event() for _ in range(2)] if pinned else None
+        self._written = 0
+
+    def put(self, values: Tensor) -> None:
+        """Start copying ``[count]`` values to the host."""
+        slot = self._written % 2
+        self._slots[slot].copy_(values, non_blocking=True)
+        if self._events is not None:
+            self._events[slot].record()
+        self._written += 1
+
+    def previous(self) -> list[float] | None:
+        """The values before the newest, or None in the first step: the same step on every process."""
+        if self._written < 2:
+            return None
+        slot = self._written % 2
+        if self._events is not None:
+            self._events[slot].synchronize()
+        return self._slots[slot].tolist()
+
+    def newest(self) -> list[float] | None:
+        """The newest values; waits for the device, so for the end of a run only."""
+        if not self._written:
+            return None
+        slot = (self._written - 1) % 2
+        if self._events is not None:
+            self._events[slot].synchronize()
+        return self._slots[slot].tolist()

@@ -1,0 +1,81 @@
+"""Streams: the fixed cuts of a batch that make a run independent of the hardware it is on.
+
+A run has S streams whatever the number of processes. The global batch, the draws and the data are cut into
+streams; a process owns a contiguous range of them, and accumulation walks that range in equal parts.
+"""
+
+from dataclasses import dataclass
+
+from latentscale.errors import UserError
+
+
+@dataclass(frozen=True)
+class StepPlan:
+    """How one training step is laid over processes and time.
+
+    Attributes:
+        batch: global batch, images.
+        streams: fixed number of streams.
+        processes: number of processes (world size).
+        accumulation: micro-batches a process walks in a step.
+    """
+
+    batch: int
+    streams: int
+    processes: int
+    accumulation: int
+
+    @classmethod
+    def make(cls, batch: int, streams: int, processes: int, accumulation: int) -> "StepPlan":
+        """The plan, or the reason why there is none; ``streams=0`` stands for ``min(8, batch // 2)``.
+
+        Raises:
+            UserError: where batch, streams, processes and accumulation do not divide.
+        """
+        streams = streams or max(1, min(8, batch // 2))
+        if batch % streams:
+            nearby = [count for count in divisors(batch) if count <= 64]
+            raise UserError(
+                f"training.batch={batch} is not divisible by distributed.streams={streams}:"
+                f" set distributed.streams to one of {', '.join(map(str, nearby))}"
+            )
+        if streams % (processes * accumulation):
+            raise UserError(
+                f"distributed.streams={streams} is not divisible by {processes} processes × training.accumulation="
+                f"{accumulation}: processes × accumulation must be one of {', '.join(map(str, divisors(streams)))}"
+            )
+        return cls(batch, streams, processes, accumulation)
+
+    @property
+    def stream_batch(self) -> int:
+        """Samples of one stream in one step."""
+        return self.batch // self.streams
+
+    @property
+    def microbatch_streams(self) -> int:
+        """Streams that go through the networks together."""
+        return self.streams // (self.processes * self.accumulation)
+
+    @property
+    def microbatch(self) -> int:
+        """Samples that go through the networks together."""
+        return self.microbatch_streams * self.stream_batch
+
+    @property
+    def process_batch(self) -> int:
+        """Samples of one process in one step."""
+        return self.batch // self.processes
+
+    def owned(self, rank: int) -> range:
+        """The streams of one process."""
+        each = self.streams // self.processes
+        return range(rank * each, (rank + 1) * each)
+
+    def allowed(self) -> list[tuple[int, int]]:
+        """Every (processes, accumulation) that takes the same steps as this plan."""
+        return [(p, a) for p in divisors(self.streams) for a in divisors(self.streams // p)]
+
+
+def divisors(number: int) -> list[int]:
+    """The positive divisors, ascending."""
+    return [d for d in range(1, number + 1) if number % d == 0]

@@ -1,0 +1,1 @@
+"""Latent laws, their draws and the dynamic latent scale."""

@@ -1,0 +1,62 @@
+"""Every random number of a run, as a pure function of (seed, purpose, step, stream).
+
+The bits come from the counter-based generator Philox 4×64 (Salmon et al. 2011), whose raw output NumPy keeps
+stable over versions; there is no generator state to save. Laws other than the uniform are reached by quantile
+functions (`latentscale.latents.priors`), in float64 on the CPU, and cast only afterwards, so that runs in
+different precisions and on different devices see the same draws.
+"""
+
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscale.errors import UserError
+
+_WORD = 1 << 64
+
+
+class Purpose(IntEnum):
+    """What a draw is for. Numbers are part of a run's identity: add new ones, never renumber."""
+
+    WEIGHTS = 1
+    DISCRIMINATOR_LATENT = 2
+    GENERATOR_LATENT = 3
+    ORDER_SHARDS = 4
+    ORDER_WINDOW = 5
+    SNAPSHOT = 6
+    EVALUATION = 7
+    DISCRIMINATOR_NOISE = 8
+    GENERATOR_NOISE = 9
+    DISCRIMINATOR_CATEGORY = 10
+    GENERATOR_CATEGORY = 11
+    AUGMENTATION = 12
+    RECOVERY = 13
+
+
+def uniforms(seed: int, purpose: Purpose, step: int, stream: int, count: int) -> NDArray[np.float64]:
+    """``count`` independent uniforms strictly inside (0, 1), ``[count]`` float64.
+
+    The same arguments give the same numbers on every call, and a longer draw begins with the shorter one.
+    Each number is (k + ½)·2⁻⁵² for 52 random bits k: exact in float64, symmetric about ½ and never 0 or 1,
+    where a quantile function may be infinite (with 53 bits the largest value would round to 1).
+
+    Args:
+        seed: of the run, 0 ≤ seed < 2⁶⁴.
+        purpose: separates draws of the same step and stream.
+        step: the training step, or any other non-negative number that the purpose counts by.
+        stream: the stream within the step, or any other non-negative number.
+        count: how many.
+
+    Raises:
+        UserError: if the seed is outside its range.
+    """
+    if not 0 <= seed < _WORD:
+        raise UserError(f"run.seed={seed} is not allowed: it must be >= 0 and < 2**64")
+    # Philox counts blocks of one draw in the low words, so the high words keep draws apart.
+    generator = np.random.Philox(
+        key=np.array([seed, int(purpose)], dtype=np.uint64),
+        counter=np.array([0, 0, step, stream], dtype=np.uint64),
+    )
+    bits = generator.random_raw(count) >> np.uint64(12)
+    return (bits.astype(np.float64) + 0.5) * 2.0**-52

@@ -1,0 +1,1 @@
+"""Losses, one family a file; every function returns nats or plain numbers, never a scheduled weight."""

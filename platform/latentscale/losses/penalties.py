@@ -1,0 +1,51 @@
+"""Gradient penalties on the discriminator's input: R1 on reals, R2 on fakes (T eq. 51)."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from latentscale.latents.scale import at_least_float32
+from latentscale.networks.outputs import Discrimination
+
+
+def discriminate_with_gradient(
+    discriminator: Callable[[Tensor], Discrimination],
+    x: Tensor,
+    value: Callable[[Discrimination], Tensor],
+) -> tuple[Discrimination, Tensor]:
+    """One forward pass, and ``‖∇_x value(D(x))‖²`` of each sample with a graph to D's parameters.
+
+    The mean over the batch of the second result is R1 (or R2): the sum over all input elements, without a
+    factor ½. The gradient's graph runs in the forward pass's precision (bf16 under autocast); the values are
+    cast to float32 before they are differentiated, and squares and sums are taken in float32 or above.
+    No sample's value may depend on another sample. `torch.func.vjp` is used because `torch.compile` can trace
+    it, which it cannot do for ``autograd.grad(create_graph=True)``.
+
+    Args:
+        discriminator: maps ``[b, …]`` to a `Discrimination`.
+        x: ``[b, …]``; no gradient reaches it.
+        value: the adversarial value ``[b]`` that training uses, out of the `Discrimination`.
+
+    Returns:
+        What the discriminator returned, with its graph, and ``[b]`` squared gradient norms.
+    """
+
+    def differentiated(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        seen = discriminator(x)
+        # vjp takes only tensors as auxiliary results: an empty one stands for a head that does not exist.
+        parts = tuple(x.new_empty(0) if part is None else part for part in seen)
+        return at_least_float32(value(seen)), parts
+
+    values, pull_back, parts = torch.func.vjp(  # type: ignore[misc]  # has_aux adds the third
+        differentiated, x.detach(), has_aux=True
+    )
+    (gradient,) = pull_back(torch.ones_like(values))
+    adversarial, latent, log_variance, features = parts
+    seen = Discrimination(
+        adversarial,
+        latent if latent.numel() else None,
+        log_variance if log_variance.numel() else None,
+        features,
+    )
+    return seen, at_least_float32(gradient).square().flatten(1).sum(1)

@@ -1,0 +1,108 @@
+"""What MSEGAN, InfoGAN, DLSGAN and PVDGAN share: D predicts the latent, and v follows its predictions.
+
+L_d = adv + λ_enc L_enc + λ_r R and L_g = adv + λ_enc L_enc (T eq. 17-18, 34-35); each method's file says its
+L_enc.
+"""
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from latentscale.latents.priors import Prior
+from latentscale.latents.scale import LatentScale
+from latentscale.methods import vanilla
+from latentscale.methods.base import Batch, Method, MethodSettings
+from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.settings import setting
+
+
+@dataclass
+class EncoderSettings(MethodSettings):
+    encoder_weight: float = setting(1.0, "λ_enc, weight of L_enc", above=0)
+    variance_start: float = setting(1e-4, "every element of v at the start", above=0)
+    variance_decay: float = setting(0.999, "a step's decay of v", minimum=0, maximum=1)
+
+
+class EncoderLoss:
+    """L_enc of one method, used by both of its phases."""
+
+    @abstractmethod
+    def encoder_loss(self, latent: Tensor, fake: Discrimination, batch: Batch) -> Tensor:
+        """0-dim: from ``[b, d_z]`` latents z and what D predicts of their fakes."""
+
+
+class DiscriminatorPhase(EncoderLoss, vanilla.DiscriminatorPhase):
+    """D's step with the encoder term on all fakes."""
+
+    settings: EncoderSettings
+
+    def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        return {"encoder": (self.settings.encoder_weight, self.encoder_loss(latent, fake, batch))}
+
+    def observed(self, fake: Discrimination) -> dict[str, Tensor]:
+        return {"variance": predicted(fake).detach()}
+
+
+class GeneratorPhase(EncoderLoss, vanilla.GeneratorPhase):
+    """G's step with the encoder term; its gradient passes through D's predicted latent into G."""
+
+    settings: EncoderSettings
+
+    def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        return {"encoder": (self.settings.encoder_weight, self.encoder_loss(latent, fake, batch))}
+
+    def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
+        return {"variance": predicted(fake).detach()}
+
+
+class EncoderMethod(Method):
+    """A method whose discriminator is also an encoder, with the running second moment v of E(fake)."""
+
+    Settings = EncoderSettings
+    inverts = True
+    discriminator_phase: ClassVar[type[DiscriminatorPhase]]
+    generator_phase: ClassVar[type[GeneratorPhase]]
+
+    def __init__(
+        self,
+        settings: EncoderSettings,
+        generator: nn.Module,
+        discriminator: nn.Module,
+        prior: Prior,
+        latent_dim: int,
+    ) -> None:
+        super().__init__(settings, generator, discriminator, prior, latent_dim)
+        self.latent_scale = LatentScale(latent_dim, settings.variance_start, settings.variance_decay)
+        self.statistics = {"variance": self.latent_scale}
+        self.phases = [
+            self.discriminator_phase(settings, generator, discriminator),
+            self.generator_phase(settings, generator, discriminator),
+        ]
+
+    @classmethod
+    def heads(cls, latent_dim: int) -> Heads:
+        return Heads(adversarial=1, latent=latent_dim)
+
+    def latent_state(self) -> dict[str, Tensor]:
+        return {"variance": self.latent_scale.variance, **self.state()}
+
+    def summary(self) -> dict[str, Tensor]:
+        state = self.latent_state()
+        numbers = {}
+        for name, vector in state.items():
+            numbers |= {
+                f"{name}/min": vector.min(),
+                f"{name}/median": vector.median(),
+                f"{name}/max": vector.max(),
+            }
+        if "scale" in state:
+            numbers["latent_entropy_nats"] = self.latent_scale.entropy(self.prior)
+        return {**numbers, "effective_dimensions": self.latent_scale.effective_dimensions()}
+
+
+def predicted(output: Discrimination) -> Tensor:
+    """``[b, d_z]`` E(x), which the methods here always build."""
+    assert output.latent is not None
+    return output.latent

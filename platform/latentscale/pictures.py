@@ -1,0 +1,259 @@
+"""Pictures for people: labelled grids of images and labelled scatter plots, as PNG files.
+
+Labels are drawn in Pillow's built-in font, which has ASCII and little more.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from latentscale.atomic import new_file
+
+BACKGROUND = (255, 255, 255)
+INK = (38, 38, 42)
+FAINT_INK = (120, 120, 128)
+FRAME = (214, 214, 220)
+NOT_FINITE = (255, 0, 255)
+"""The colour of NaN and infinite values: no ordinary picture has it, so that nobody takes them for black."""
+COLOURS = ((120, 124, 134), (214, 84, 28), (24, 108, 190), (30, 140, 84))
+
+READABLE_PIXELS = 64
+GRID_WIDTH_PIXELS = 1100
+MARGIN = 18
+GAP = 3
+BAND_GAP = 18
+TITLE_SIZE, LABEL_SIZE, CAPTION_SIZE = 16, 13, 11
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a grid: a label for the left margin and images ``[k, C, H, W]`` in [-1, 1]."""
+
+    label: str
+    images: Tensor
+
+
+@dataclass(frozen=True)
+class Band:
+    """Rows that belong together, drawn close; ``captions`` stand above the columns, one each, or none."""
+
+    rows: Sequence[Row]
+    captions: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """One kind of points of a scatter plot: a name for the legend and points ``[n, 2]``."""
+
+    label: str
+    points: Tensor
+
+
+def to_uint8(images: Tensor) -> Tensor:
+    """Floats in [-1, 1] to uint8 in [0, 255]: clipped, (x + 1) · 127.5, rounded."""
+    return ((images.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
+
+
+def magnification(height: int, width: int) -> int:
+    """The whole factor that makes the longer side at least READABLE_PIXELS; 1 for images that are larger."""
+    return max(1, math.ceil(READABLE_PIXELS / max(height, width)))
+
+
+def columns_that_fit(height: int, width: int) -> int:
+    """How many magnified images stand side by side in about GRID_WIDTH_PIXELS; 2 at least, 12 at most."""
+    return max(2, min(12, GRID_WIDTH_PIXELS // (width * magnification(height, width))))
+
+
+def paired_bands(
+    upper_label: str, upper: Tensor, lower_label: str, lower: Tensor, captions: Sequence[str] = ()
+) -> list[Band]:
+    """Every image of ``upper`` ``[n, C, H, W]`` over its partner in ``lower``, as many bands as they need.
+
+    Args:
+        captions: n lines above the pairs, or none.
+    """
+    columns = columns_that_fit(*upper.shape[-2:])
+    bands = []
+    for start in range(0, len(upper), columns):
+        part = slice(start, start + columns)
+        bands.append(Band([Row(upper_label, upper[part]), Row(lower_label, lower[part])], captions[part]))
+    return bands
+
+
+def draw_grid(bands: Sequence[Band], title: str, subtitle: str = "") -> Image.Image:
+    """Draw rows of images with their labels; pixels are magnified by a whole factor, without smoothing.
+
+    Grey for 1 or 2 channels (the first is shown), RGB for 3 or more (the first three). NaN and infinite
+    values appear in magenta.
+
+    Args:
+        bands: at least one, with at least one row; all images of one size.
+        title, subtitle: the lines on top; no subtitle if empty.
+    """
+    height, width = bands[0].rows[0].images.shape[-2:]
+    factor = magnification(height, width)
+    cell_height, cell_width = height * factor, width * factor
+    columns = max(len(row.images) for band in bands for row in band.rows)
+    label_font, caption_font = _font(LABEL_SIZE), _font(CAPTION_SIZE)
+    label_width = max(math.ceil(label_font.getlength(_ascii(row.label))) for band in bands for row in band.rows)
+    left = MARGIN + (label_width + 12 if label_width else 0)
+    heading = _heading_height(subtitle)
+    caption_height = CAPTION_SIZE + 7
+    canvas_height = heading + MARGIN + BAND_GAP * (len(bands) - 1)
+    for band in bands:
+        canvas_height += (cell_height + GAP) * len(band.rows) - GAP + (caption_height if band.captions else 0)
+    canvas_width = left + (cell_width + GAP) * columns - GAP + MARGIN
+    canvas = Image.new("RGB", (max(canvas_width, _heading_width(title, subtitle)), canvas_height), BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    _draw_heading(draw, title, subtitle)
+    top = heading
+    for band in bands:
+        if band.captions:
+            for column, caption in enumerate(band.captions):
+                text = _shortened(_ascii(caption), caption_font, cell_width)
+                centre = left + column * (cell_width + GAP) + cell_width / 2
+                draw.text((centre, top + caption_height - 4), text, FAINT_INK, caption_font, anchor="ms")
+            top += caption_height
+        for row in band.rows:
+            draw.text(
+                (left - 12, top + cell_height / 2),
+                _ascii(row.label),
+                INK,
+                label_font,
+                anchor="rm",
+                align="right",
+            )
+            for column, pixels in enumerate(_pixels(row.images)):
+                cell = Image.fromarray(pixels).resize((cell_width, cell_height), Image.Resampling.NEAREST)
+                canvas.paste(cell, (left + column * (cell_width + GAP), top))
+            top += cell_height + GAP
+        top += BAND_GAP - GAP
+    return canvas
+
+
+def draw_scatter(
+    clouds: Sequence[Cloud],
+    title: str,
+    subtitle: str = "",
+    joined: Sequence[tuple[int, int]] = (),
+    side_pixels: int = 560,
+) -> Image.Image:
+    """Draw points with equal axes and a legend; the first cloud sets the limits, with a quarter around it.
+
+    Points outside the limits or not finite are left out and counted in the legend.
+
+    Args:
+        clouds: at least one; later ones are drawn over earlier ones.
+        title, subtitle: the lines on top.
+        joined: pairs of clouds whose points are joined one to one by thin lines.
+        side_pixels: of the square plot.
+    """
+    # Drawn at twice the size and reduced, which is what smooths the edges.
+    over = 2
+    side = side_pixels * over
+    plot = Image.new("RGB", (side, side), BACKGROUND)
+    draw = ImageDraw.Draw(plot)
+    points = [cloud.points.detach().double().cpu().numpy()[:, :2] for cloud in clouds]
+    low, high = _limits(points[0])
+    places = [(values - low) / (high - low) for values in points]
+    shown = [np.isfinite(place).all(1) & (place >= 0).all(1) & (place <= 1).all(1) for place in places]
+    # The second coordinate grows upwards.
+    pixels = [np.stack([place[:, 0], 1.0 - place[:, 1]], axis=1) * side for place in places]
+    for first, second in joined:
+        for point in np.flatnonzero(shown[first] & shown[second]):
+            draw.line((*pixels[first][point], *pixels[second][point]), FRAME, over)
+    radius = 2.2 * over
+    for index, centres in enumerate(pixels):
+        for x, y in centres[shown[index]]:
+            draw.ellipse((x - radius, y - radius, x + radius, y + radius), COLOURS[index % len(COLOURS)])
+    plot = plot.resize((side_pixels, side_pixels), Image.Resampling.LANCZOS)
+
+    legend_height, axis_height = (LABEL_SIZE + 8) * len(clouds), CAPTION_SIZE + 8
+    heading = _heading_height(subtitle)
+    left = MARGIN + 34
+    size = (
+        max(left + side_pixels + MARGIN, _heading_width(title, subtitle)),
+        heading + legend_height + side_pixels + axis_height + MARGIN,
+    )
+    canvas = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(canvas)
+    _draw_heading(draw, title, subtitle)
+    for index, cloud in enumerate(clouds):
+        y = heading + index * (LABEL_SIZE + 8) + LABEL_SIZE / 2
+        draw.ellipse((left, y - 4, left + 8, y + 4), COLOURS[index % len(COLOURS)])
+        outside = int((~shown[index]).sum())
+        text = f"{cloud.label} ({len(cloud.points)} points" + (f", {outside} outside)" if outside else ")")
+        draw.text((left + 16, y), _ascii(text), INK, _font(LABEL_SIZE), anchor="lm")
+    top = heading + legend_height
+    canvas.paste(plot, (left, top))
+    draw.rectangle((left, top, left + side_pixels, top + side_pixels), outline=FRAME)
+    font = _font(CAPTION_SIZE)
+    for position, anchor_x, anchor_y in ((0.0, "l", "d"), (0.5, "m", "m"), (1.0, "r", "a")):
+        x_text, y_text = (f"{low[axis] + position * (high[axis] - low[axis]):.2f}" for axis in (0, 1))
+        x, y = left + position * side_pixels, top + (1 - position) * side_pixels
+        draw.text((x, top + side_pixels + 5), x_text, FAINT_INK, font, anchor=anchor_x + "a")
+        draw.text((left - 6, y), y_text, FAINT_INK, font, anchor="r" + anchor_y)
+    return canvas
+
+
+def save_png(image: Image.Image, path: Path) -> Path:
+    """Write a PNG file, complete or not at all; returns the path."""
+    with new_file(path) as temporary:
+        image.save(temporary, format="PNG")
+    return path
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
+
+
+def _ascii(text: str) -> str:
+    return text.encode("ascii", "replace").decode("ascii")
+
+
+def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_pixels: int) -> str:
+    if font.getlength(text) <= width_pixels:
+        return text
+    while text and font.getlength(text + "...") > width_pixels:
+        text = text[:-1]
+    return text + "..."
+
+
+def _heading_height(subtitle: str) -> int:
+    return MARGIN + TITLE_SIZE + (LABEL_SIZE + 7 if subtitle else 0) + 14
+
+
+def _heading_width(title: str, subtitle: str) -> int:
+    longest = max(_font(TITLE_SIZE).getlength(_ascii(title)), _font(LABEL_SIZE).getlength(_ascii(subtitle)))
+    return math.ceil(longest) + 2 * MARGIN
+
+
+def _draw_heading(draw: ImageDraw.ImageDraw, title: str, subtitle: str) -> None:
+    draw.text((MARGIN, MARGIN), _ascii(title), INK, _font(TITLE_SIZE), anchor="la")
+    if subtitle:
+        draw.text((MARGIN, MARGIN + TITLE_SIZE + 6), _ascii(subtitle), FAINT_INK, _font(LABEL_SIZE), anchor="la")
+
+
+def _pixels(images: Tensor) -> np.ndarray:
+    """``[k, C, H, W]`` in [-1, 1] to uint8 RGB ``[k, H, W, 3]``."""
+    images = images.detach().cpu()
+    images = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
+    broken = ~torch.isfinite(images).all(dim=1)
+    pixels = to_uint8(torch.nan_to_num(images)).permute(0, 2, 3, 1).numpy().copy()
+    pixels[broken.numpy()] = NOT_FINITE
+    return pixels
+
+
+def _limits(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    finite = points[np.isfinite(points).all(1)]
+    if len(finite) == 0:
+        return np.array([-1.0, -1.0]), np.array([1.0, 1.0])
+    middle = (finite.max(0) + finite.min(0)) / 2
+    half = max(float((finite.max(0) - finite.min(0)).max()) / 2 * 1.25, 1e-6)
+    return middle - half, middle + half

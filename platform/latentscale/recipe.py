@@ -1,0 +1,159 @@
+"""The command line of a recipe: read the configuration, show help or the plan, or train."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+from latentscale.config import Config, describe_keys, load_config
+from latentscale.distributed.topology import Topology
+from latentscale.errors import UserError
+from latentscale.methods.base import Method
+
+
+class StopRequest:
+    """Turns the first SIGTERM or SIGINT into a flag that the loop reads; a second one ends the process at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+
+    def __call__(self) -> bool:
+        return self.signal is not None
+
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self.signal = number
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, signal.SIG_DFL)
+
+
+def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a recipe.
+
+    Args:
+        method: what it trains.
+        recipe: its defaults, dotted keys to values.
+        script: the recipe's own path; presets are beside it.
+        arguments: the command line; ``sys.argv`` without one.
+
+    Exits with status 2 and one line for whatever the user can mend.
+    """
+    options, overrides = _parse(method, recipe, script, arguments)
+    try:
+        config = load_config(method.Settings, method.name, recipe, overrides, Path(script).parent / "presets")
+        if options.dry_run:
+            print(dry_run(config, method))
+            return
+        _train(config, method)
+    except UserError as error:
+        fail(str(error))
+
+
+def _train(config: Config, method: type[Method]) -> None:
+    stop = StopRequest()
+    # the training stack is imported only now: --help and refusals are quick
+    from latentscale.evaluation.reconstruction import explain
+    from latentscale.training.loop import train
+
+    outcome = train(config, method, stop)
+    if Topology.from_environment().rank != 0:
+        return
+    if not outcome.finished:
+        print(
+            f"stopped at step {outcome.step:,} with a checkpoint: run the same command to continue"
+            f" (the model so far is in {outcome.folder / 'model'})"
+        )
+        return
+    print(f"trained {method.name} for {outcome.step:,} steps: {outcome.folder}")
+    if outcome.evaluation is not None:
+        for line in explain(outcome.evaluation):
+            print(f"  {line}")
+    print(f"pictures: {outcome.folder / 'snapshots'}")
+    print(f"model:    {outcome.folder / 'model'}")
+    if method.inverts:
+        print(f"next:     latentscale invert {outcome.folder} IMAGE…")
+
+
+def dry_run(config: Config, method: type[Method]) -> str:
+    """The resolved configuration, the network sizes and the step plan, in words."""
+    from latentscale.training.prepare import prepare
+
+    preparation = prepare(config, method, dry=True)
+    plan, data = preparation.plan, preparation.dataset
+    sizes = preparation.sizes()
+    shape = " × ".join(map(str, preparation.shape))
+    held = f"{data.count:,} samples of {shape} in {len(data.shard_counts)} shards" if data else f"{shape}, not at hand"
+    allowed = ", ".join(f"{p}×{a}" for p, a in plan.allowed())
+    lines = [
+        config.to_yaml().rstrip(),
+        "",
+        f"method: {method.name} ({method.paper})",
+        f"data: {held}",
+        *(f"{name}: {count:,} parameters ({count / 1e6:.1f} M)" for name, count in sizes.items()),
+        f"step plan: global batch {plan.batch} images = {plan.streams} streams × {plan.stream_batch};"
+        f" {plan.processes} processes × {plan.process_batch} images, accumulation {plan.accumulation}"
+        f" × micro-batch {plan.microbatch}",
+        f"same steps with processes×accumulation: {allowed}",
+        f"run: {config.training.steps:,} steps, {config.training.steps * plan.batch / 1000:,.0f} kimg"
+        + (f", {config.training.steps * plan.batch / data.count:,.1f} epochs" if data else ""),
+    ]
+    return "\n".join(lines)
+
+
+def help_text(config: Config) -> str:
+    """Every key with its type, default, unit and one line."""
+    rows = describe_keys(config)
+    name_width = max(len(row[0]) for row in rows)
+    kind_width = max(len(row[1]) for row in rows)
+    default_width = min(24, max(len(row[2]) for row in rows))
+    return "\n".join(
+        f"  {name:<{name_width}}  {kind:<{kind_width}}  {default:<{default_width}}  {text}"
+        for name, kind, default, text in rows
+    )
+
+
+def fail(message: str) -> NoReturn:
+    """One line on stderr from rank 0 (or the only rank there is), exit status 2."""
+    if Topology.from_environment().rank == 0:
+        print(f"error: {message}", file=sys.stderr)
+    sys.stderr.flush()
+    raise SystemExit(2)
+
+
+def _parse(
+    method: type[Method], recipe: Mapping[str, Any], script: str, arguments: Sequence[str] | None
+) -> tuple[argparse.Namespace, list[str]]:
+    name = Path(script).name
+    parser = argparse.ArgumentParser(
+        prog=f"accelerate launch recipes/{name}",
+        usage=f"python recipes/{name} [--dry-run] [preset=NAME] [key=value …]   (or accelerate launch, torchrun)",
+        description=f"Train {method.name}: {method.paper}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved configuration, network sizes and step plan, and exit",
+    )
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, see below")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if "-h" in given or "--help" in given:
+        config = load_config(method.Settings, method.name, recipe, (), Path(script).parent / "presets")
+        presets = sorted(path.stem for path in (Path(script).parent / "presets").glob("*.yaml"))
+        parser.epilog = (
+            f"presets: {', '.join(presets) or 'none'}\n\nkeys (name, type, default, meaning):\n{help_text(config)}\n\n"
+            "examples:\n"
+            f"  python recipes/{name} --dry-run training.batch=64\n"
+            f"  accelerate launch --config_file launchers/accelerate/cpu.yaml recipes/{name} run.dir=runs/mine\n"
+            "Running the same command again continues the run; run.restart=true moves it aside and starts over."
+        )
+    options, unknown = parser.parse_known_args(given)
+    flags = [text for text in unknown if "=" not in text]
+    if flags:
+        fail(f"there is no option {flags[0]}: settings are key=value, options are --dry-run and --help")
+    return options, [*options.overrides, *unknown]

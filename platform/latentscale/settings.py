@@ -1,0 +1,84 @@
+"""Typed settings: a dataclass field that knows its own help line, unit and allowed range."""
+
+from dataclasses import MISSING, Field, field, fields
+from typing import Any
+
+from latentscale.errors import UserError
+
+
+def setting(
+    default: Any = MISSING,
+    help: str = "",
+    *,
+    factory: Any = MISSING,
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    above: float | None = None,
+    choices: tuple[str, ...] = (),
+    may_change: bool = False,
+) -> Any:
+    """A dataclass field with what `--help`, validation and resuming need to know.
+
+    Args:
+        default, factory: as in ``dataclasses.field``.
+        help: one line.
+        unit: of the value, e.g. ``steps`` or ``images``.
+        minimum, maximum: inclusive bounds; for lists, of every element.
+        above: exclusive lower bound.
+        choices: the allowed strings.
+        may_change: whether a resumed run may use another value than the run it continues.
+    """
+    metadata = {
+        "help": help,
+        "unit": unit,
+        "minimum": minimum,
+        "maximum": maximum,
+        "above": above,
+        "choices": choices,
+        "may_change": may_change,
+    }
+    if factory is not MISSING:
+        return field(default_factory=factory, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def allowed_range(spec: Field[Any]) -> str:
+    """The allowed values of a field in words, empty where there is no limit."""
+    meta = spec.metadata
+    if meta.get("choices"):
+        return "one of " + ", ".join(meta["choices"])
+    bounds = []
+    if meta.get("above") is not None:
+        bounds.append(f"> {meta['above']:g}")
+    if meta.get("minimum") is not None:
+        bounds.append(f">= {meta['minimum']:g}")
+    if meta.get("maximum") is not None:
+        bounds.append(f"<= {meta['maximum']:g}")
+    return " and ".join(bounds)
+
+
+def check_ranges(settings: Any, prefix: str = "") -> None:
+    """Refuse values outside their field's range, naming the key.
+
+    Raises:
+        UserError: with the full key, the value and what is allowed.
+    """
+    for spec in fields(settings):
+        value = getattr(settings, spec.name)
+        key = prefix + spec.name
+        if hasattr(value, "__dataclass_fields__"):
+            check_ranges(value, key + ".")
+            continue
+        meta = spec.metadata
+        for element in value if isinstance(value, list) else [value]:
+            if element is None:
+                continue
+            wrong = (
+                (meta.get("choices") and element not in meta["choices"])
+                or (meta.get("above") is not None and not element > meta["above"])
+                or (meta.get("minimum") is not None and not element >= meta["minimum"])
+                or (meta.get("maximum") is not None and not element <= meta["maximum"])
+            )
+            if wrong:
+                raise UserError(f"{key}={element} is not allowed: it must be {allowed_range(spec)}")

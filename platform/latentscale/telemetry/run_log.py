@@ -1,0 +1,128 @@
+"""A run's numbers on disk and on the terminal. Told names and values; knows no method and no network."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from latentscale.atomic import new_file
+
+
+class MetricsFile:
+    """``metrics.jsonl``: one JSON object a line, cut back to the step a run continues from.
+
+    Non-finite values are written as null, which JSON has, unlike NaN.
+    """
+
+    def __init__(self, path: Path, start_step: int) -> None:
+        kept = []
+        if path.exists():
+            for line in path.read_text().splitlines():
+                try:
+                    record = json.loads(line)
+                except ValueError:  # the last line of a killed run
+                    continue
+                if record.get("step", 0) <= start_step:
+                    kept.append(line)
+        with new_file(path) as new:
+            new.write_text("".join(line + "\n" for line in kept))
+        self._file: TextIO = path.open("a", buffering=1)
+
+    def write(self, record: Mapping[str, Any]) -> None:
+        """Append one record."""
+        finite = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in record.items()
+        }
+        self._file.write(json.dumps(finite) + "\n")
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class ProgressLine:
+    """Step, images a second, time left and some losses: a live line on a terminal, else a line now and then.
+
+    Args:
+        total: steps of the run.
+        done: steps taken already.
+        enabled: False prints nothing.
+        shown: keys of a report to show, in order, as far as the report has them.
+    """
+
+    def __init__(self, total: int, done: int, enabled: bool, shown: Sequence[str]) -> None:
+        self.total = total
+        self._shown = shown
+        self._console = Console(file=sys.stderr)
+        self._live = enabled and self._console.is_terminal
+        self._plain = enabled and not self._live
+        self._printed_at = 0.0
+        self._first: tuple[int, float] | None = None
+        self._progress = Progress(
+            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.fields[speed]}"),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            TextColumn("{task.fields[losses]}"),
+            console=self._console,
+            disable=not self._live,
+        )
+        self._task = self._progress.add_task("train", total=total, completed=done, speed="", losses="")
+
+    def __enter__(self) -> "ProgressLine":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def advance(self, step: int) -> None:
+        """Show that ``step`` steps are taken."""
+        self._progress.update(self._task, completed=step)
+
+    def report(self, step: int, record: Mapping[str, Any]) -> None:
+        """Show a report's speed and losses."""
+        speed = f"{record['images_per_second']:,.0f} images/s"
+        losses = "  ".join(
+            f"{key.replace('discriminator/', 'D ').replace('generator/', 'G ')} {record[key]:.3f}"
+            for key in self._shown
+            if isinstance(record.get(key), float)
+        )
+        self._progress.update(self._task, completed=step, speed=speed, losses=losses)
+        now = time.monotonic()
+        self._first = self._first or (step, now)
+        if self._plain and (now - self._printed_at > 10 or step == self.total):
+            self._printed_at = now
+            begun, since = self._first
+            left = (self.total - step) * (now - since) / (step - begun) if step > begun else math.nan
+            time_left = f"{left:,.0f} s left" if math.isfinite(left) else "time left unknown"
+            self._console.print(
+                f"step {step:,}/{self.total:,}  {speed}  {time_left}  {losses}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+    def say(self, text: str) -> None:
+        """A line above the progress."""
+        if self._live or self._plain:
+            self._console.print(text, highlight=False, soft_wrap=True)
+
+
+def tensorboard_logger(accelerator: Any, start_step: int) -> Callable[[Mapping[str, Any], int], None]:
+    """TensorBoard through Accelerate's tracker, in ``tensorboard/`` of the run; later steps are cut off."""
+    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start_step + 1}})
+
+    def log(record: Mapping[str, Any], step: int) -> None:
+        numbers = {key: value for key, value in record.items() if isinstance(value, int | float) and key != "step"}
+        accelerator.log(numbers, step=step)
+
+    return log

@@ -1,0 +1,83 @@
+"""Checkpoints: tensors and the step they stand at, complete or absent.
+
+``checkpoints/step-000001000/`` holds ``state.safetensors`` and ``state.json``. It is written under another name,
+flushed to the disk and renamed, so that a kill at any moment leaves the one before whole. There is no generator
+or loader state in it: those are functions of the step.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from latentscale.atomic import new_folder
+from latentscale.errors import UserError
+
+TENSORS, STATE = "state.safetensors", "state.json"
+_NAME = re.compile(r"step-(\d{9,})")
+
+
+@dataclass
+class Checkpoint:
+    """What a checkpoint says.
+
+    Attributes:
+        step: steps taken.
+        tensors: on the CPU, by name.
+        config: the resolved configuration of the run that wrote it.
+    """
+
+    step: int
+    tensors: dict[str, Tensor]
+    config: dict[str, Any]
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
+    """Write aside, flush, rename; then remove all but the newest ``keep`` and what killed runs left half written."""
+    final = folder / f"step-{checkpoint.step:09d}"
+    if final.exists():  # the state is a function of the step: what stands there is the same
+        return final
+    if folder.is_dir():
+        for entry in folder.iterdir():
+            if entry.name.startswith("."):
+                shutil.rmtree(entry)
+    with new_folder(final) as new:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()},
+            new / TENSORS,
+        )
+        (new / STATE).write_text(json.dumps({"step": checkpoint.step, "config": checkpoint.config}, indent=1))
+    for old in list_checkpoints(folder)[:-keep]:
+        shutil.rmtree(old)
+    return final
+
+
+def list_checkpoints(folder: Path) -> list[Path]:
+    """The complete checkpoints, oldest first."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        (path for path in folder.iterdir() if _NAME.fullmatch(path.name)), key=lambda path: int(path.name[5:])
+    )
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read one checkpoint.
+
+    Raises:
+        UserError: where a file of it is missing or damaged, naming it.
+    """
+    try:
+        state: Mapping[str, Any] = json.loads((path / STATE).read_text())
+        return Checkpoint(int(state["step"]), load_file(path / TENSORS), dict(state["config"]))
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(
+            f"checkpoint {path} cannot be read ({error}): move it away to continue from the one before it"
+        ) from None

@@ -1,0 +1,92 @@
+"""What a step is fed: real samples and seeded draws of the process's own streams, made ready ahead."""
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentscale.data.loading import Loader, StepReader
+from latentscale.data.order import Order
+from latentscale.latents.draws import uniforms
+from latentscale.methods.base import Batch, Method
+from latentscale.training.prepare import Preparation
+
+
+class Feed:
+    """Batches by step; a background thread reads, decodes and draws.
+
+    Args:
+        method: says what is drawn.
+        rank: whose streams are read.
+        start: first step, counted from 0.
+    """
+
+    def __init__(
+        self,
+        preparation: Preparation,
+        method: Method,
+        rank: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        start: int,
+    ) -> None:
+        config, self.plan = preparation.config, preparation.plan
+        assert preparation.dataset is not None
+        self.method, self.device, self.dtype = method, device, dtype
+        self.seed = config.run.seed
+        self.owned = self.plan.owned(rank)
+        self.penalty_interval_steps = config.method.penalty_interval_steps
+        order = Order(preparation.dataset.shard_counts, self.plan.streams, self.seed, config.data.shuffle_window_images)
+        reader = StepReader(preparation.dataset, order, self.owned, self.plan.stream_batch, preparation.shape)
+        self.loader: Loader[Any] = Loader(
+            reader,
+            workers=config.data.workers,
+            prefetch_steps=config.data.prefetch_steps,
+            start_step=start,
+            stop_step=config.training.steps,
+            finish=self._finish,
+        )
+
+    def __enter__(self) -> "Feed":
+        self.loader.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.loader.close()
+
+    def fetch(self, step: int, state: dict[str, Tensor]) -> list[Batch]:
+        """The process's micro-batches of a step, on the device."""
+        images, draws = next(self.loader)
+        real = images.to(self.device, non_blocking=True).to(self.dtype).div_(127.5).sub_(1)
+        moved = {name: draw.to(self.device, non_blocking=True) for name, draw in draws.items()}
+        penalise = step % self.penalty_interval_steps == 0
+        size = self.plan.microbatch
+        return [
+            Batch(
+                real[begin : begin + size],
+                {name: draw[begin : begin + size] for name, draw in moved.items()},
+                state,
+                {},
+                self.plan.microbatch_streams,
+                penalise,
+            )
+            for begin in range(0, self.plan.process_batch, size)
+        ]
+
+    def _finish(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        # runs in the loader's thread
+        draws = {}
+        for name, draw in self.method.draws().items():
+            count = self.plan.stream_batch * draw.size
+            drawn = torch.stack(
+                [torch.from_numpy(uniforms(self.seed, draw.purpose, step, stream, count)) for stream in self.owned]
+            )
+            values = self.method.prior.quantile(drawn.view(self.plan.process_batch, draw.size)).to(self.dtype)
+            draws[name] = self._pin(values)
+        return self._pin(images), draws
+
+    def _pin(self, tensor: Tensor) -> Tensor:
+        return tensor.pin_memory() if self.device.type == "cuda" else tensor

@@ -1,0 +1,88 @@
+"""A run's folder: who may write in it, whether it continues, and what it must agree with. Rank 0 only."""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import TextIO
+
+from latentscale.atomic import new_file
+from latentscale.config import Config, changed_keys
+from latentscale.errors import UserError
+from latentscale.training.checkpoints import Checkpoint, list_checkpoints, load_checkpoint
+
+
+class RunFolder:
+    """``config.yaml metrics.jsonl snapshots/ checkpoints/ model/`` of one run.
+
+    Opening takes a lock that lasts as long as the process, moves an old run aside when ``run.restart`` says so,
+    and finds the checkpoint to continue from.
+
+    Raises:
+        UserError: where another process trains in the folder, it cannot be written, it holds something that is no
+            run, or a setting changed that a continued run must keep.
+    """
+
+    def __init__(self, config: Config) -> None:
+        self.path = Path(config.run.dir)
+        self.checkpoints = self.path / "checkpoints"
+        self.snapshots = self.path / "snapshots"
+        self.model = self.path / "model"
+        self.metrics = self.path / "metrics.jsonl"
+        self.config = self.path / "config.yaml"
+        self.moved_to: Path | None = None
+        try:
+            self._refuse_foreign()
+            self._lock = self._acquire()
+            if config.run.restart and self.config.exists():
+                self.moved_to = self._move_aside()
+                self._lock = self._acquire()
+        except OSError as error:
+            raise UserError(
+                f"run.dir={self.path} cannot be written ({error.strerror}): choose another run.dir"
+            ) from None
+        self.resumed = self._checkpoint_to_continue(config)
+        with new_file(self.config) as new:
+            new.write_text(config.to_yaml())
+
+    def close(self) -> None:
+        """Let another run have the folder."""
+        self._lock.close()
+
+    def _refuse_foreign(self) -> None:
+        if self.path.is_dir() and any(self.path.iterdir()) and not self.config.exists():
+            strangers = [entry for entry in self.path.iterdir() if entry.name != ".lock"]
+            if strangers:
+                raise UserError(f"run.dir={self.path} holds {strangers[0].name} but no run: choose an empty folder")
+
+    def _acquire(self) -> TextIO:
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = (self.path / ".lock").open("w")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"run.dir={self.path} is in use by another run: wait for it, or choose another run.dir"
+            ) from None
+        lock.write(str(os.getpid()))
+        lock.flush()
+        return lock
+
+    def _move_aside(self) -> Path:
+        number = 1
+        while (aside := self.path.with_name(f"{self.path.name}.old-{number}")).exists():
+            number += 1
+        self.path.rename(aside)
+        return aside
+
+    def _checkpoint_to_continue(self, config: Config) -> Checkpoint | None:
+        there = list_checkpoints(self.checkpoints)
+        if not there:
+            return None
+        checkpoint = load_checkpoint(there[-1])
+        changes = changed_keys(checkpoint.config, config)
+        if changes:
+            raise UserError(
+                f"run.dir={self.path} holds a run that differs in {'; '.join(changes)}: give the old value, another"
+                " run.dir, or run.restart=true to move it aside and start over"
+            )
+        return checkpoint

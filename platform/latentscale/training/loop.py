@@ -1,0 +1,284 @@
+"""The training loop: named stages, from top to bottom.
+
+A step is fetch, the phases in turn, the statistics' one all-reduce, and now and then report, snapshot, evaluate,
+checkpoint. Everything it depends on is a function of (configuration, step) and the state in a checkpoint.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from latentscale.config import Config
+from latentscale.distributed.engines import DTYPES, DistributedPhase, make_accelerator
+from latentscale.distributed.statistics import FusedStatistics, LateFlags
+from latentscale.errors import UserError
+from latentscale.methods.base import Method
+from latentscale.telemetry.run_log import MetricsFile, ProgressLine, tensorboard_logger
+from latentscale.training.checkpoints import Checkpoint, save_checkpoint
+from latentscale.training.ema import WeightAverage
+from latentscale.training.feed import Feed
+from latentscale.training.folder import RunFolder
+from latentscale.training.health import Health, StageClock, mean_measured
+from latentscale.training.optimizers import make_optimizer
+from latentscale.training.outputs import Outputs
+from latentscale.training.prepare import Preparation, prepare
+from latentscale.training.state import TrainingState, broadcast_tensors
+
+T = TypeVar("T")
+SHOWN = (
+    "discriminator/adversarial",
+    "generator/adversarial",
+    "generator/encoder",
+    "generator/reconstruction",
+)
+
+
+@dataclass
+class Outcome:
+    """How a run ended.
+
+    Attributes:
+        step: steps taken.
+        finished: whether all of ``training.steps`` are.
+        folder: the run's folder.
+        evaluation: what the last evaluation measured, on rank 0.
+    """
+
+    step: int
+    finished: bool
+    folder: Path
+    evaluation: dict[str, Any] | None
+
+
+def train(config: Config, method: type[Method], should_stop: Callable[[], bool] = lambda: False) -> Outcome:
+    """Train to ``training.steps``, continuing whatever ``run.dir`` holds.
+
+    Args:
+        config: the resolved configuration.
+        method: the method's class; ``config.method`` is an instance of its Settings.
+        should_stop: asked once a step on every process; when any says yes, all stop after the same step, with a
+            checkpoint.
+
+    Raises:
+        UserError: for what the user can mend; the last checkpoint stays whole.
+    """
+    preparation = prepare(config, method)
+    tracked = config.telemetry.tensorboard
+    accelerator = make_accelerator(
+        config.distributed.timeout_seconds,
+        log_with="tensorboard" if tracked else None,
+        project_dir=config.run.dir,
+    )
+    try:
+        return _train(preparation, accelerator, should_stop)
+    finally:
+        accelerator.end_training()
+
+
+def _train(preparation: Preparation, accelerator: Any, should_stop: Callable[[], bool]) -> Outcome:
+    config, plan = preparation.config, preparation.plan
+    rank, device, training = accelerator.process_index, accelerator.device, preparation.config.training
+    assert preparation.dataset is not None
+    agree_on_setup(preparation)
+
+    # resume: rank 0 chooses and reads; the others are told
+    folder = on_rank_zero(rank, lambda: RunFolder(config))
+    resumed = folder.resumed if folder else None
+    start: int = share(resumed.step if resumed else 0)
+
+    # build
+    dtype = DTYPES[training.precision]
+    built = preparation.build_method()
+    for network in built.networks.values():
+        network.to(device, dtype)
+    statistics_dtype = torch.float64 if training.precision == "fp64" else torch.float32
+    for statistic in built.statistics.values():
+        statistic.to(device, statistics_dtype)  # type: ignore[attr-defined]
+    average = WeightAverage(built.networks, training.ema_decay)
+    phases = [
+        DistributedPhase(
+            accelerator, phase, make_optimizer(config.optimizer, phase), training.precision, training.compile
+        )
+        for phase in built.phases
+    ]
+    state = TrainingState(built, average, phases)
+    if start:
+        state.load(broadcast_tensors(resumed.tensors if resumed else None, device))
+    statistics = FusedStatistics(built.statistics, device, statistics_dtype)
+    health, clock, flags = Health(device), StageClock(device), LateFlags(2, device)
+    skipped_in_a_row = torch.zeros((), device=device)
+
+    outputs = Outputs(config, preparation, built, average, folder.snapshots, folder.model) if folder else None
+    metrics = MetricsFile(folder.metrics, start) if folder else None
+    tensorboard = tensorboard_logger(accelerator, start) if config.telemetry.tensorboard else None
+    progress = ProgressLine(training.steps, start, config.telemetry.progress and rank == 0, SHOWN)
+    if folder and folder.moved_to:
+        progress.say(f"moved the earlier run to {folder.moved_to}")
+    if start:
+        progress.say(f"continuing {config.run.dir} from step {start:,}")
+
+    def checkpoint(step: int) -> None:
+        if folder is not None:
+            save_checkpoint(
+                folder.checkpoints,
+                Checkpoint(step, state.tensors(), config.to_dict()),
+                config.checkpoint.keep,
+            )
+
+    def report(step: int, steps: int) -> None:
+        values = health.join()
+        seconds = clock.read()
+        images = steps * plan.batch
+        record: dict[str, Any] = {
+            "step": step,
+            "images": step * plan.batch,
+            "epoch": step * plan.batch / preparation.dataset.count,  # type: ignore[union-attr]
+            **values,
+            **{name: float(value) for name, value in built.summary().items()},
+            **{f"seconds/{stage}": value for stage, value in seconds.items()},
+            "images_per_second": images / seconds["total"],
+            **{f"images_per_second/{stage}": images / max(value, 1e-9) for stage, value in seconds.items()},
+        }
+        if metrics:
+            metrics.write(record)
+        if tensorboard:
+            tensorboard(record, step)
+        progress.report(step, record)
+
+    step, stopping, evaluation, reported = start, False, None, start
+    finished = start >= training.steps
+    with Feed(preparation, built, rank, device, dtype, start) as feed, progress:
+        while step < training.steps and not stopping:
+            with clock.stage("data", host=True):
+                batches = feed.fetch(step, built.state())
+
+            skip = torch.zeros((), device=device)
+            measured: dict[str, Tensor] = {}
+            for phase in phases:
+                with clock.stage(phase.phase.name):
+                    results = phase.backward(batches)
+                    batches = [b._replace(kept=r.kept) for b, r in zip(batches, results, strict=True)]
+                    for result in results:
+                        statistics.observe(result.observed)
+                    if phase is phases[-1]:
+                        statistics.launch(should_stop())
+                    if step == start:
+                        refuse_untrained(phase)
+                    norm = phase.gradient_norm()
+                    skip = torch.maximum(skip, (~norm.isfinite()).to(skip.dtype))
+                    phase.step(skip)
+                    measured |= mean_measured(phase.phase.name, results)
+                    measured[f"{phase.phase.name}/gradient_norm"] = norm
+
+            with clock.stage("statistics"):
+                apply = 1 - skip
+                stop = statistics.finish(apply)
+                average.update(apply)
+                skipped_in_a_row = (skipped_in_a_row + skip) * skip
+                health.add({**measured, "skipped_steps": skip})
+                flags.put(torch.stack([stop.to(skip.dtype), skipped_in_a_row]))
+            step += 1
+
+            late = flags.previous()
+            stopping = late is not None and late[0] > 0
+            refuse_nonfinite(late, training.max_nonfinite_steps, health)
+            progress.advance(step)
+            if step % training.report_every_steps == 0 or step == training.steps or stopping:
+                report(step, step - reported)
+                reported = step
+            if outputs and due(step, config.snapshot.every_steps) and step < training.steps:
+                with clock.stage("snapshots", host=True):
+                    outputs.snapshot(step)
+            if outputs and metrics and due(step, config.evaluation.every_steps) and step < training.steps:
+                with clock.stage("evaluation", host=True):
+                    evaluation = outputs.evaluate(step)
+                    metrics.write({"step": step, **{f"evaluation/{k}": v for k, v in evaluation.items()}})
+            if due(step, config.checkpoint.every_steps) or stopping or step == training.steps:
+                with clock.stage("checkpoint", host=True):
+                    checkpoint(step)
+
+    if outputs and metrics:
+        outputs.export(step)
+        if step >= training.steps:
+            evaluation = outputs.evaluate(step)
+            outputs.snapshot(step)
+            if not finished:
+                metrics.write({"step": step, **{f"evaluation/{k}": v for k, v in evaluation.items()}})
+        metrics.close()
+    return Outcome(step, step >= training.steps, Path(config.run.dir), evaluation)
+
+
+def due(step: int, every_steps: int) -> bool:
+    """Whether something that happens every so many steps (0: never) happens after this one."""
+    return every_steps > 0 and step % every_steps == 0
+
+
+def refuse_untrained(phase: DistributedPhase) -> None:
+    """Every owned parameter must have received a gradient in the first step.
+
+    Raises:
+        UserError: naming those that did not; under DDP they would silently spoil the others' gradients.
+    """
+    if names := phase.untrained():
+        raise UserError(
+            f"the {phase.phase.name} phase trains no {', '.join(names[:3])}: nothing in its loss reaches"
+            f" {'it' if len(names) == 1 else 'them'}; set a positive weight for its term, or remove the head"
+        )
+
+
+def refuse_nonfinite(late: list[float] | None, limit_steps: int, health: Health) -> None:
+    """Stop after too many skipped steps in a row, on every process at the same step.
+
+    Raises:
+        UserError: naming the terms that are not finite.
+    """
+    if late is not None and late[1] >= limit_steps:
+        names = ", ".join(health.nonfinite()) or "a gradient"
+        raise UserError(
+            f"{limit_steps} steps in a row were not finite and were skipped ({names}): lower"
+            " optimizer.learning_rate or raise method.r1, then rerun to continue from the last checkpoint"
+        )
+
+
+def agree_on_setup(preparation: Preparation) -> None:
+    """Every process must have read the same configuration and the same data.
+
+    Raises:
+        UserError: naming the ranks that differ from rank 0.
+    """
+    assert preparation.dataset is not None
+    mine = (preparation.config.to_yaml(), preparation.dataset.fingerprint)
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        everyone: list[Any] = [None] * dist.get_world_size()
+        dist.all_gather_object(everyone, mine)
+        for what, index in (("configuration", 0), ("data (dataset fingerprint)", 1)):
+            others = [str(rank) for rank, theirs in enumerate(everyone) if theirs[index] != everyone[0][index]]
+            if others:
+                raise UserError(f"rank {', '.join(others)} has another {what} than rank 0: start all with the same")
+
+
+def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
+    """Rank 0's result on rank 0; its UserError on every rank, so that all end together."""
+    result, message = None, None
+    if rank == 0:
+        try:
+            result = act()
+        except UserError as error:
+            message = str(error)
+    if message := share(message):
+        raise UserError(message)
+    return result
+
+
+def share(value: Any) -> Any:
+    """Rank 0's small value on every process."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]

@@ -1,0 +1,101 @@
+"""From a configuration to what a run needs, refusing impossible pairs before anything is allocated."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from latentscale.config import Config
+from latentscale.data.shards import ShardedDataset
+from latentscale.data.sources import open_dataset
+from latentscale.distributed.streams import StepPlan
+from latentscale.distributed.topology import Topology
+from latentscale.errors import UserError
+from latentscale.latents.priors import make_prior
+from latentscale.methods.base import Method
+from latentscale.networks.build import build_discriminator, build_generator
+from latentscale.networks.initialisation import initialize
+
+
+@dataclass
+class Preparation:
+    """A configuration that fits its data, its method and the number of processes.
+
+    Attributes:
+        plan: how a step is laid over streams and processes.
+        shape: ``(C, H, W)`` of the data.
+        dataset: the training split, None where a dry run has no data at hand.
+    """
+
+    config: Config
+    method: type[Method]
+    topology: Topology
+    plan: StepPlan
+    shape: tuple[int, ...]
+    dataset: ShardedDataset | None
+
+    def build_method(self) -> Method:
+        """Networks with the weights that (seed, name) give, and the method around them; on the CPU in float32."""
+        generator, discriminator = self._networks()
+        initialize(generator, self.config.run.seed, "generator")
+        initialize(discriminator, self.config.run.seed, "discriminator")
+        return self._method(generator, discriminator)
+
+    def sizes(self) -> dict[str, int]:
+        """Parameters by network, without allocating them."""
+        with torch.device("meta"):
+            generator, discriminator = self._networks()
+        return {
+            name: sum(parameter.numel() for parameter in network.parameters())
+            for name, network in {"generator": generator, "discriminator": discriminator}.items()
+        }
+
+    def _networks(self) -> tuple[nn.Module, nn.Module]:
+        config = self.config
+        return (
+            build_generator(config.network, config.latent.dim, self.shape),
+            build_discriminator(config.network, config.latent.dim, self.shape, self.method.heads(config.latent.dim)),
+        )
+
+    def _method(self, *networks: Any) -> Method:
+        config = self.config
+        return self.method(config.method, *networks, make_prior(config.latent.law), config.latent.dim)
+
+
+def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Preparation:
+    """Check everything that can be checked without allocating.
+
+    Args:
+        dry: whether missing data are allowed where ``data.shape`` says their shape.
+
+    Raises:
+        UserError: naming the key and the remedy.
+    """
+    topology = Topology.from_environment()
+    topology.check(config.distributed.processes)
+    training = config.training
+    plan = StepPlan.make(training.batch, config.distributed.streams, topology.processes, training.accumulation)
+    method.validate(config.method, config.latent.law, plan.stream_batch)
+    if training.compile and training.compile not in torch.compiler.list_backends(exclude_tags=()):
+        known = ", ".join(torch.compiler.list_backends())
+        raise UserError(f"training.compile={training.compile} is no backend of torch.compile: one of {known}, or empty")
+
+    wanted = tuple(config.data.shape)
+    dataset = None
+    if not (dry and wanted and config.data.name == "shards" and not config.data.path):
+        dataset = open_dataset(config.data.name, config.data.path or None, "train")
+        if wanted and tuple(dataset.shape) != wanted:
+            raise UserError(
+                f"data.shape={list(wanted)} but {dataset.name} holds {list(dataset.shape)}: choose the preset of that"
+                " size, or other shards"
+            )
+        if dataset.count < plan.streams:
+            raise UserError(
+                f"distributed.streams={plan.streams} but {dataset.name} has {dataset.count} samples: use fewer streams"
+            )
+    preparation = Preparation(
+        config, method, topology, plan, tuple(dataset.shape) if dataset is not None else wanted, dataset
+    )
+    preparation.sizes()  # network.* that cannot be built is refused here
+    return preparation

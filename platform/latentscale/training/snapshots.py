@@ -1,0 +1,156 @@
+"""Pictures of a training as it goes: samples, reconstructions and sweeps, always from the same draws."""
+
+import math
+from pathlib import Path
+from statistics import NormalDist
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from latentscale.inversion.model import TrainedModel
+from latentscale.latents.draws import Purpose
+from latentscale.pictures import (
+    Band,
+    Cloud,
+    Row,
+    columns_that_fit,
+    draw_grid,
+    draw_scatter,
+    paired_bands,
+    save_png,
+)
+
+BATCH_IMAGES = 16
+SAMPLE_ROWS = 6
+PAIRS_IMAGES = 24
+POINTS = 1000
+SWEPT_DIMENSIONS = 8
+SWEEP_DEVIATIONS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+
+
+@torch.no_grad()
+def write_snapshots(
+    model: TrainedModel, reals: Tensor, step: int, images_seen: int, folder: Path, seed: int
+) -> list[Path]:
+    """Draw what the model can do at this step, one PNG file a kind; a file that exists is replaced.
+
+    - ``samples-…``: generated from fixed latents.
+    - ``reconstructions-…``: reals over G(E(x)∘s), with their PSNR (images; range 2).
+    - ``fakes-…``: generated images over the same, encoded and generated again.
+    - ``sweeps-…``: the dimensions of largest scale, one a row; along the columns that one element of a fixed
+      latent runs through the prior's quantiles at −2 … 2 standard normal deviations (T figs. 23–25).
+
+    Methods without an encoder get the first and the last. Models of points get scatter plots of the first two
+    coordinates. File names end in the nine-digit step, so that each kind sorts.
+
+    Args:
+        model: with the averaged weights.
+        reals: fixed real samples ``[n, *shape]``, floats, images in [-1, 1]; the first few are shown.
+        step: training steps taken.
+        images_seen: real images seen.
+        folder: where the files go; made if missing.
+        seed: the run's.
+
+    Returns:
+        The files written.
+    """
+    subtitle = f"{model.method}, step {step:,}, {images_seen:,} images seen"
+    draw = _draw_images if model.makes_images else _draw_points
+    pictures = draw(model, reals, seed, subtitle)
+    return [save_png(picture, folder / f"{kind}-{step:09d}.png") for kind, picture in pictures.items()]
+
+
+def _draw_images(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -> dict[str, Image.Image]:
+    columns = columns_that_fit(*model.shape[1:])
+    latents = model.draw_latents(SAMPLE_ROWS * columns, seed, Purpose.SNAPSHOT)
+    samples = _decode(model, latents)
+    rows = [Row("", images) for images in samples.split(columns)]
+    pictures = {"samples": draw_grid([Band(rows)], "Generated from fixed latents", subtitle)}
+    if model.can_invert:
+        reals = reals[:PAIRS_IMAGES].cpu()
+        again = _reconstruct(model, reals)
+        pictures["reconstructions"] = draw_grid(
+            paired_bands("real", reals, "reconstructed", again),
+            f"Real images and their reconstructions, {_psnr_db(reals, again):.1f} dB",
+            subtitle,
+        )
+        fakes = samples[:PAIRS_IMAGES]
+        again = _reconstruct(model, fakes)
+        pictures["fakes"] = draw_grid(
+            paired_bands("generated", fakes, "reconstructed", again),
+            f"Generated images and their reconstructions, {_psnr_db(fakes, again):.1f} dB",
+            subtitle,
+        )
+    dimensions, values, swept = _sweeps(model, latents[0])
+    rows = [
+        Row(f"z[{dimension}], s = {model.scale[dimension]:.2f}", images)
+        for dimension, images in zip(dimensions, _decode(model, swept).split(len(values)), strict=True)
+    ]
+    pictures["sweeps"] = draw_grid(
+        [Band(rows, [f"z = {value:+.2f}" for value in values])],
+        "One latent element at a time, those of largest scale",
+        subtitle,
+    )
+    return pictures
+
+
+def _draw_points(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -> dict[str, Image.Image]:
+    latents = model.draw_latents(POINTS, seed, Purpose.SNAPSHOT)
+    reals = reals[:POINTS].cpu()
+    samples = _decode(model, latents)
+    real, generated = Cloud("real", _plane(reals)), Cloud("generated", _plane(samples))
+    pictures = {"samples": draw_scatter([real, generated], "Real and generated points", subtitle)}
+    if model.can_invert:
+        again = Cloud("reconstructed", _plane(_reconstruct(model, reals)))
+        pictures["reconstructions"] = draw_scatter(
+            [real, again], "Real points and their reconstructions", subtitle, joined=[(0, 1)]
+        )
+        again = Cloud("reconstructed", _plane(_reconstruct(model, samples)))
+        pictures["fakes"] = draw_scatter(
+            [generated, again], "Generated points and their reconstructions", subtitle, joined=[(0, 1)]
+        )
+    dimensions, values, swept = _sweeps(model, latents[0])
+    clouds = [
+        Cloud(f"z[{dimension}], s = {model.scale[dimension]:.2f}", _plane(points))
+        for dimension, points in zip(dimensions, _decode(model, swept).split(len(values)), strict=True)
+    ]
+    pictures["sweeps"] = draw_scatter(
+        [real, *clouds[:3]], "One latent element at a time, those of largest scale", subtitle
+    )
+    return pictures
+
+
+def _decode(model: TrainedModel, latents: Tensor) -> Tensor:
+    samples = torch.cat([model.decode(batch).float().cpu() for batch in latents.split(BATCH_IMAGES)])
+    return samples.clamp(-1.0, 1.0) if model.makes_images else samples
+
+
+def _reconstruct(model: TrainedModel, samples: Tensor) -> Tensor:
+    return _decode(model, torch.cat([model.encode(batch) for batch in samples.split(BATCH_IMAGES)]))
+
+
+def _psnr_db(images: Tensor, others: Tensor) -> float:
+    error = (images.double() - others.double()).square().mean().item()
+    return 10.0 * math.log10(4.0 / error) if error > 0 else math.inf
+
+
+def _sweeps(model: TrainedModel, latent: Tensor) -> tuple[list[int], list[float], Tensor]:
+    """The dimensions of largest scale, the values each is swept through, and the latents row by row."""
+    scale = model.scale.cpu()
+    # Stable, so that equal scales keep the same dimensions from one snapshot to the next.
+    order = torch.sort(scale, descending=True, stable=True).indices
+    dimensions = [int(index) for index in order[:SWEPT_DIMENSIONS]]
+    levels = torch.tensor([NormalDist().cdf(deviation) for deviation in SWEEP_DEVIATIONS], dtype=torch.float64)
+    values = model.prior.quantile(levels)
+    swept = latent.repeat(len(dimensions), len(values), 1)
+    for row, dimension in enumerate(dimensions):
+        swept[row, :, dimension] = values
+    return dimensions, values.tolist(), swept.flatten(0, 1)
+
+
+def _plane(points: Tensor) -> Tensor:
+    """The first two coordinates; points on a line get a second one of 0."""
+    if points.shape[1] == 1:
+        return torch.cat([points, torch.zeros_like(points)], dim=1)
+    return points[:, :2]

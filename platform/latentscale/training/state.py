@@ -1,0 +1,87 @@
+"""All that a step changes, by name: weights, their average, optimizer moments and running statistics."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from latentscale.distributed.engines import DistributedPhase
+from latentscale.errors import UserError
+from latentscale.methods.base import Method
+from latentscale.training.ema import WeightAverage
+
+
+class TrainingState:
+    """Names and tensors of a run's state; the tensors are the live ones.
+
+    Names: ``network/generator/…``, ``average/generator/…``, ``statistic/variance/…`` and
+    ``optimizer/discriminator/exp_avg/…``.
+    """
+
+    def __init__(self, method: Method, average: WeightAverage, phases: Sequence[DistributedPhase]) -> None:
+        self._phases = phases
+        self._modules: dict[str, nn.Module] = {}
+        for name, network in method.networks.items():
+            self._modules[f"network/{name}"] = network
+            self._modules[f"average/{name}"] = average.networks[name]
+        for name, statistic in method.statistics.items():
+            assert isinstance(statistic, nn.Module)
+            self._modules[f"statistic/{name}"] = statistic
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything by name, for a checkpoint."""
+        found = {f"{prefix}/{name}": tensor for prefix, name, tensor in self._module_tensors()}
+        for phase in self._phases:
+            for name, parameter in phase.phase.named_parameters():
+                for key, value in phase.optimizer.state.get(parameter, {}).items():
+                    found[f"optimizer/{phase.phase.name}/{key}/{name}"] = value
+        return found
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take a checkpoint's tensors.
+
+        Raises:
+            UserError: where a name or a shape differs, so that nothing is silently left at its start.
+        """
+        used = set()
+        for prefix, name, tensor in self._module_tensors():
+            key = f"{prefix}/{name}"
+            if key not in tensors or tensors[key].shape != tensor.shape:
+                raise UserError(f"the checkpoint does not fit this run: {key} is missing or has another shape")
+            tensor.copy_(tensors[key])
+            used.add(key)
+        for phase in self._phases:
+            for name, parameter in phase.phase.named_parameters():
+                state = {}
+                for kind in ("step", "exp_avg", "exp_avg_sq"):
+                    key = f"optimizer/{phase.phase.name}/{kind}/{name}"
+                    if key not in tensors:
+                        raise UserError(f"the checkpoint does not fit this run: {key} is missing")
+                    state[kind] = tensors[key].clone().to(parameter.device)
+                    used.add(key)
+                phase.optimizer.state[parameter] = state
+        if left := sorted(set(tensors) - used):
+            raise UserError(f"the checkpoint does not fit this run: it holds {left[0]}, which this run has not")
+
+    def _module_tensors(self) -> list[tuple[str, str, Tensor]]:
+        return [
+            (prefix, name, tensor)
+            for prefix, module in self._modules.items()
+            for name, tensor in module.state_dict().items()
+        ]
+
+
+def broadcast_tensors(tensors: Mapping[str, Tensor] | None, device: torch.device) -> dict[str, Tensor]:
+    """Rank 0's tensors on every process, one after the other; on rank 0 alone they are given."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return dict(tensors or {})
+    layout = [[(name, tensor.shape, tensor.dtype) for name, tensor in (tensors or {}).items()]]
+    dist.broadcast_object_list(layout, src=0)
+    received = {}
+    for name, shape, dtype in layout[0]:
+        value = tensors[name].to(device) if tensors else torch.empty(shape, dtype=dtype, device=device)
+        dist.broadcast(value, src=0)
+        received[name] = value
+    return received

@@ -1,0 +1,12 @@
+"""Train DLSGAN: `accelerate launch recipes/dlsgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
+
+from latentscale.methods.dlsgan import DLSGAN
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/dlsgan",
+}
+
+if __name__ == "__main__":
+    main(DLSGAN, DEFAULTS, __file__)

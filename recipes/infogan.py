@@ -1,0 +1,12 @@
+"""Train InfoGAN: `accelerate launch recipes/infogan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
+
+from latentscale.methods.infogan import InfoGAN
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/infogan",
+}
+
+if __name__ == "__main__":
+    main(InfoGAN, DEFAULTS, __file__)

@@ -1,0 +1,12 @@
+"""Train MSEGAN: `accelerate launch recipes/msegan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
+
+from latentscale.methods.msegan import MSEGAN
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/msegan",
+}
+
+if __name__ == "__main__":
+    main(MSEGAN, DEFAULTS, __file__)

@@ -1,0 +1,12 @@
+"""Train PVDGAN: `accelerate launch recipes/pvdgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
+
+from latentscale.methods.pvdgan import PVDGAN
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/pvdgan",
+}
+
+if __name__ == "__main__":
+    main(PVDGAN, DEFAULTS, __file__)

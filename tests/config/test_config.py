@@ -1,0 +1,77 @@
+"""The configuration: who overrides whom, and how what is wrong is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from latentscale.config import changed_keys, describe_keys, keys, load_config
+from latentscale.errors import UserError
+from latentscale.methods.pvdgan import PVDGANSettings
+from latentscale.methods.registry import METHODS
+
+
+def load(*arguments: str, recipe: dict[str, object] | None = None, presets: Path | None = None):
+    return load_config(PVDGANSettings, "pvdgan", recipe, arguments, presets)
+
+
+def test_later_sources_override_earlier_ones(tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(
+        "training: {steps: 3, batch: 3}\nlatent.dim: 5\nmethods: {pvdgan: {method: {r1: 7}}, dlsgan: {method: {r1: 9}}}\n"
+    )
+    recipe = {"training.steps": 2, "training.batch": 2, "optimizer.beta2": 0.5}
+    config = load("training.batch=4", "preset=small", recipe=recipe, presets=tmp_path)
+    # the command line beats the preset wherever it stands, the preset the recipe, the recipe the defaults
+    assert (config.training.batch, config.training.steps, config.optimizer.beta2) == (4, 3, 0.5)
+    assert config.latent.dim == 5
+    assert config.method.r1 == 7
+    assert config.optimizer.beta1 == 0.0
+
+
+@pytest.mark.parametrize(
+    ("argument", "parts"),
+    [
+        ("training.stepz=3", ["training.stepz", "training.steps"]),
+        ("steps=3", ["'steps'", "training.steps"]),
+        ("training.steps=many", ["training.steps", "an integer"]),
+        ("training.steps=1.5", ["training.steps", "an integer"]),
+        ("training.steps=0", ["training.steps=0", ">= 1"]),
+        ("optimizer.learning_rate=nan", ["optimizer.learning_rate", "> 0"]),
+        ("latent.law=cauchy", ["latent.law=cauchy", "normal, uniform"]),
+        ("method.adversarial=x", ["method.adversarial=x", "hinge"]),
+        ("network.widths=7", ["network.widths", "a list"]),
+        ("network.widths=[0]", ["network.widths"]),
+        ("training=3", ["'training' is a section"]),
+        ("training.steps", ["key=value"]),
+        ("preset=nowhere", ["preset=nowhere", "small"]),
+        ("run.restart=perhaps", ["run.restart", "true or false"]),
+    ],
+)
+def test_a_wrong_argument_is_named_in_one_line(argument: str, parts: list[str], tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text("training.steps: 3\n")
+    with pytest.raises(UserError) as refusal:
+        load(argument, presets=tmp_path)
+    message = str(refusal.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_a_preset_with_an_unknown_key_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.yaml").write_text("training: {epochs: 3}\n")
+    with pytest.raises(UserError, match=r"preset bad: training\.epochs"):
+        load("preset=bad", presets=tmp_path)
+
+
+def test_a_continued_run_may_change_only_marked_keys() -> None:
+    old = load("training.steps=10").to_dict()
+    assert changed_keys(old, load("training.steps=20", "training.accumulation=2", "run.dir=elsewhere")) == []
+    assert changed_keys(old, load("training.batch=64")) == ["training.batch: 32 → 64"]
+    assert changed_keys(old, load("method.r1=1", "network.widths=[3]"))[1].startswith("method.r1")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_key_explains_itself(name: str) -> None:
+    config = load_config(METHODS[name].Settings, name)
+    rows = describe_keys(config)
+    assert len(rows) == len(list(keys(config)))
+    assert [row[0] for row in rows if len(row[3]) < 10] == []

@@ -1,0 +1,100 @@
+"""Datasets by name, and the bundled digits, written by several processes at once."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from latentscale.data.decoding import decode
+from latentscale.data.digits import cache_folder
+from latentscale.data.shards import ShardedDataset
+from latentscale.data.sources import available_splits, open_dataset
+from latentscale.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def digits_cache(tmp_path_factory):
+    """A cache folder into which two processes wrote the digits at the same time."""
+    folder = tmp_path_factory.mktemp("cache")
+    script = (
+        "import sys; from latentscale.data.digits import digits_folder; import sklearn.datasets;"
+        "print('ready', flush=True); sys.stdin.readline(); digits_folder('train'); digits_folder('test')"
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTSCALE_CACHE", str(folder))
+        processes = [
+            subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            for _ in range(2)
+        ]
+        for process in processes:
+            assert process.stdout.readline() == "ready\n"
+        for process in processes:
+            process.stdin.write("go\n")
+            process.stdin.flush()
+        for process in processes:
+            process.communicate(timeout=60)
+            assert process.returncode == 0
+        yield folder
+
+
+def test_the_digits_are_scikit_learns(digits_cache):
+    data = load_digits()
+    written = []
+    for split, count in (("train", 1500), ("test", 297)):
+        dataset = open_dataset("digits", split=split)
+        dataset.verify()
+        assert (dataset.count, dataset.shape) == (count, (1, 8, 8))
+        assert dataset.labels == list("0123456789")
+        assert "CC BY 4.0" in dataset.licence
+        written += [dataset.read(shard, m) for shard, n in enumerate(dataset.shard_counts) for m in range(n)]
+    pixels = np.stack([decode(image, (1, 8, 8), "x")[0] for image, _, _ in written])
+    # 0 … 16 become 0 … 255: within half a step of v·255/16, and so exactly invertible.
+    assert np.abs(pixels - data.images * 255 / 16).max() <= 0.5
+    assert (pixels.min(), pixels.max()) == (0, 255)
+    assert [label for _, _, label in written] == data.target.tolist()
+    assert open_dataset("digits").shard_counts.tolist() == [300] * 5
+
+
+def test_processes_at_once_leave_one_complete_folder(digits_cache):
+    assert sorted(path.name for path in (digits_cache / "digits-v1").iterdir()) == ["test", "train"]
+
+
+def test_the_cache_folder_follows_the_environment(monkeypatch, tmp_path):
+    monkeypatch.delenv("LATENTSCALE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "latentscale"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "latentscale"
+
+
+def test_shards_are_found_whole_or_by_split(numbered, tmp_path):
+    folder = numbered(10, 4).path
+    assert open_dataset("shards", folder).count == 10
+    assert available_splits("shards", folder) == ("train",)
+    (tmp_path / "train").symlink_to(folder)
+    (tmp_path / "test").symlink_to(numbered(11, 4).path)
+    assert open_dataset("shards", str(tmp_path), "test").count == 11
+    assert open_dataset("shards", str(tmp_path)).fingerprint == ShardedDataset.open(folder).fingerprint
+    assert available_splits("shards", tmp_path) == available_splits("digits") == ("train", "test")
+    with pytest.raises(UserError, match="has no test split"):
+        open_dataset("shards", folder, "test")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ffhq",), "data.name=ffhq does not exist: use one of digits, shards"),
+        (("digits", "x"), "data.path=x is not used by data.name=digits"),
+        (("shards",), "data.path is missing"),
+        (("shards", "nowhere"), "data.path=nowhere is not a folder"),
+        (("shards", "."), "holds neither dataset.json nor train/dataset.json"),
+        (("digits", None, "validation"), "split 'validation' does not exist: use one of train, test"),
+    ],
+)
+def test_what_cannot_be_opened_is_named(monkeypatch, tmp_path, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        open_dataset(*arguments)

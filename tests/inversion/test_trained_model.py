@@ -1,0 +1,131 @@
+"""A saved model is the same model; a damaged folder is refused by the name of the file."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from latentscale.errors import UserError
+from latentscale.inversion.model import TrainedModel, model_folder
+from latentscale.latents.draws import Purpose
+from tiny_models import DIM, tiny_model
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (2,)])
+def test_a_loaded_model_computes_the_same(tmp_path: Path, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    model = tiny_model(shape, dtype=dtype)
+    model.save(tmp_path / "model")
+    loaded = TrainedModel.load(tmp_path / "model")
+    latent = model.draw_latents(5, 3, Purpose.EVALUATION).to(dtype)
+    image = model.decode(latent)
+    assert image.shape == (5, *shape)
+    assert image.dtype == dtype
+    assert torch.equal(loaded.decode(latent), image)
+    assert torch.equal(loaded.encode(image), model.encode(image))
+    assert torch.equal(loaded.scale, model.scale)
+    assert torch.equal(loaded.variance, model.variance)
+    for name in ("shape", "heads", "network", "method", "uses_dynamic_scale", "step", "images_seen", "dataset"):
+        assert getattr(loaded, name) == getattr(model, name)
+    assert type(loaded.prior) is type(model.prior)
+
+
+def test_decoding_multiplies_by_the_scale_and_encoding_does_not() -> None:
+    model = tiny_model()
+    latent = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(model.decode(latent), model.generator(latent * model.scale))
+    image = torch.rand(4, 1, 8, 8) * 2 - 1
+    assert torch.equal(model.encode(image), model.discriminator(image).latent)
+
+
+def test_a_model_is_frozen_but_passes_gradients_to_latents() -> None:
+    model = tiny_model()
+    assert not any(parameter.requires_grad for parameter in model.generator.parameters())
+    assert not any(module.training for module in model.discriminator.modules())
+    latent = torch.ones(2, DIM, requires_grad=True)
+    model.decode(latent).square().sum().backward()
+    assert latent.grad is not None
+    assert latent.grad.abs().min() > 0
+
+
+def test_a_method_without_encoder_has_no_variance_on_disk(tmp_path: Path) -> None:
+    model = tiny_model(encoder=False)
+    model.save(tmp_path)
+    assert set(load_file(tmp_path / "latent_scale.safetensors")) == {"scale"}
+    loaded = TrainedModel.load(tmp_path)
+    assert loaded.variance is None
+    with pytest.raises(UserError, match=r"vanilla has no encoder.*pvdgan"):
+        loaded.encode(torch.zeros(1, 1, 8, 8))
+
+
+def test_saving_again_replaces_everything(tmp_path: Path) -> None:
+    tiny_model().save(tmp_path / "model")
+    again = tiny_model(law="uniform")
+    again.step = 2400
+    again.save(tmp_path / "model")
+    loaded = TrainedModel.load(tmp_path / "model")
+    assert (loaded.step, loaded.prior.name) == (2400, "uniform")
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_run_or_its_model_folder_may_be_named(tmp_path: Path) -> None:
+    tiny_model().save(tmp_path / "run" / "model")
+    assert model_folder(tmp_path / "run") == tmp_path / "run" / "model"
+    assert model_folder(tmp_path / "run" / "model") == tmp_path / "run" / "model"
+    with pytest.raises(UserError, match="elsewhere does not exist"):
+        model_folder(tmp_path / "elsewhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty holds no trained model"):
+        model_folder(tmp_path / "empty")
+
+
+def change_config(folder: Path, **changes: object) -> None:
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def resize_scale(folder: Path) -> None:
+    save_file({"scale": torch.ones(DIM + 1)}, folder / "latent_scale.safetensors")
+
+
+def break_scale(folder: Path) -> None:
+    save_file({"scale": torch.full((DIM,), torch.nan)}, folder / "latent_scale.safetensors")
+
+
+def swap_weights(folder: Path) -> None:
+    tiny_model(width=5).save(folder.parent / "other")
+    (folder.parent / "other" / "generator.safetensors").rename(folder / "generator.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "discriminator.safetensors").unlink(), "discriminator.safetensors is missing"),
+        (lambda folder: cut(folder / "generator.safetensors"), "generator.safetensors cannot be read"),
+        (lambda folder: cut(folder / "config.json"), "config.json cannot be read as JSON"),
+        (lambda folder: change_config(folder, format="other"), "config.json is not a trained model's"),
+        (lambda folder: change_config(folder, format_version=99), "config.json has format version 99"),
+        (lambda folder: change_config(folder, latent={"dim": DIM}), "config.json does not describe a model"),
+        (lambda folder: change_config(folder, network={"colour": 3}), "config.json does not describe a model"),
+        (
+            lambda folder: change_config(folder, latent={"dim": DIM, "law": "cauchy", "uses_dynamic_scale": True}),
+            "config.json: .*cauchy",
+        ),
+        (swap_weights, "generator.safetensors: .* is .*, the network in config.json has"),
+        (resize_scale, "latent_scale.safetensors: scale must hold 6 finite numbers"),
+        (break_scale, "latent_scale.safetensors: scale must hold 6 finite numbers"),
+    ],
+)
+def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, damage: object, message: str) -> None:
+    folder = tmp_path / "model"
+    tiny_model().save(folder)
+    damage(folder)  # type: ignore[operator]
+    with pytest.raises(UserError, match=message) as caught:
+        TrainedModel.load(folder)
+    assert "\n" not in str(caught.value)

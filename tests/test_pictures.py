@@ -1,0 +1,94 @@
+"""Pictures show the pixels they were given."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from latentscale.pictures import (
+    COLOURS,
+    NOT_FINITE,
+    Band,
+    Cloud,
+    Row,
+    draw_grid,
+    draw_scatter,
+    magnification,
+    save_png,
+    to_uint8,
+)
+
+
+def places(picture: Image.Image, cell: np.ndarray) -> list[tuple[int, int]]:
+    """Where an RGB cell stands in a picture, exactly: (top, left) pairs."""
+    windows = np.lib.stride_tricks.sliding_window_view(np.asarray(picture), cell.shape)
+    return [(int(top), int(left)) for top, left, _ in np.argwhere((windows == cell).all(axis=(3, 4, 5)))]
+
+
+def magnified(image: torch.Tensor, factor: int) -> np.ndarray:
+    grey = to_uint8(image)[0].numpy().repeat(factor, 0).repeat(factor, 1)
+    return np.stack([grey] * 3, axis=2)
+
+
+def test_pixels_are_rounded_and_clipped() -> None:
+    values = torch.tensor([-2.0, -1.0, 0.0, 0.99999, 1.5])
+    assert to_uint8(values).tolist() == [0, 0, 128, 255, 255]
+
+
+@pytest.mark.parametrize(("size", "factor"), [((8, 8), 8), ((28, 28), 3), ((4, 33), 2), ((64, 64), 1), ((256, 256), 1)])
+def test_small_images_are_magnified_until_readable(size: tuple[int, int], factor: int) -> None:
+    assert magnification(*size) == factor
+
+
+def test_a_grid_holds_every_image_in_its_row_and_column() -> None:
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    bands = [Band([Row("real", images[:2]), Row("made", images[2:])], ["first", "second"])]
+    picture = draw_grid(bands, "A title", "with a subtitle")
+    found = [places(picture, magnified(image, 8)) for image in images]
+    assert [len(positions) for positions in found] == [1, 1, 1, 1]
+    (top, left), (same_top, right), (below, same_left), _ = (positions[0] for positions in found)
+    assert same_top == top
+    assert same_left == left
+    assert right >= left + 64
+    assert below >= top + 64
+
+
+def test_values_that_are_not_finite_stand_out() -> None:
+    image = torch.zeros(1, 1, 64, 64)
+    image[0, 0, 5, 7] = torch.nan
+    image[0, 0, 6, 7] = torch.inf
+    pixels = np.asarray(draw_grid([Band([Row("", image)])], "broken"))
+    assert (pixels == NOT_FINITE).all(axis=2).sum() == 2
+
+
+def test_colour_images_keep_their_channels() -> None:
+    image = torch.tensor([1.0, -1.0, 0.0]).reshape(1, 3, 1, 1).expand(1, 3, 64, 64)
+    pixels = np.asarray(draw_grid([Band([Row("", image)])], "")).reshape(-1, 3)
+    assert (pixels == (255, 0, 128)).all(axis=1).sum() == 64 * 64
+
+
+def test_a_scatter_plot_puts_points_where_they_belong() -> None:
+    corners = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    upper_right = Cloud("upper right", torch.tensor([[1.0, 0.9]]))
+    far = Cloud("far", torch.tensor([[50.0, 0.0], [torch.nan, 0.0]]))
+    pixels = np.asarray(draw_scatter([Cloud("corners", corners), upper_right, far], "points"))
+    legend_height = 120
+
+    def drawn(colour: tuple[int, int, int]) -> np.ndarray:
+        # Near enough: the smoothed dots are a few pixels wide.
+        spots = np.argwhere(np.abs(pixels.astype(int) - colour).max(axis=2) < 30)
+        return spots[spots[:, 0] > legend_height]
+
+    point = drawn(COLOURS[1]).mean(axis=0)
+    height, width, _ = pixels.shape
+    assert point[1] > 0.8 * width
+    assert point[0] < 0.4 * height
+    assert len(drawn(COLOURS[2])) == 0
+
+
+def test_a_png_file_is_the_picture(tmp_path: Path) -> None:
+    picture = draw_grid([Band([Row("x", torch.zeros(1, 1, 8, 8))])], "title")
+    path = save_png(picture, tmp_path / "new" / "a.png")
+    assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture))

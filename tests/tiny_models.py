@@ -1,0 +1,92 @@
+"""Models for tests: one with real networks, and one whose maps can be worked out by hand."""
+
+import torch
+from torch import Tensor, nn
+
+from latentscale.inversion.model import TrainedModel
+from latentscale.latents.priors import make_prior
+from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
+from latentscale.networks.initialisation import initialize
+from latentscale.networks.outputs import Discrimination, Heads
+
+DIM = 6
+
+
+def tiny_model(
+    shape: tuple[int, ...] = (1, 8, 8),
+    encoder: bool = True,
+    law: str = "normal",
+    dtype: torch.dtype = torch.float32,
+    width: int = 4,
+) -> TrainedModel:
+    """Real networks of a few thousand weights, untrained, with a dynamic scale whose elements all differ."""
+    image = len(shape) == 3
+    settings = NetworkSettings(
+        family="residual" if image else "mlp", widths=[width] if image else [16], base_width=width
+    )
+    heads = Heads(latent=DIM if encoder else 0)
+    generator = build_generator(settings, DIM, shape).to(dtype)
+    discriminator = build_discriminator(settings, DIM, shape, heads).to(dtype)
+    initialize(generator, 1, "generator")
+    initialize(discriminator, 1, "discriminator")
+    variance = torch.tensor([0.9, 0.3, 0.05, 0.6, 0.2, 0.01])
+    return TrainedModel(
+        generator=generator,
+        discriminator=discriminator,
+        variance=variance if encoder else None,
+        scale=(DIM * variance / variance.sum()).sqrt() if encoder else torch.ones(DIM),
+        prior=make_prior(law),
+        shape=shape,
+        heads=heads,
+        network=settings,
+        method="pvdgan" if encoder else "vanilla",
+        uses_dynamic_scale=encoder,
+        step=1200,
+        images_seen=38400,
+        dataset="digits",
+    )
+
+
+class _Reshape(nn.Module):
+    def __init__(self, shape: tuple[int, ...], factor: float) -> None:
+        super().__init__()
+        self.shape = shape
+        self.factor = nn.Parameter(torch.tensor(factor, dtype=torch.float64))
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        return self.factor * scaled.reshape(-1, *self.shape)
+
+
+class _Unscale(nn.Module):
+    def __init__(self, scale: Tensor, error: Tensor) -> None:
+        super().__init__()
+        self.scale, self.error = scale, error
+        self.unused = nn.Parameter(torch.zeros((), dtype=torch.float64))
+
+    def forward(self, x: Tensor) -> Discrimination:
+        flat = x.flatten(1)
+        return Discrimination(flat[:, :1], flat / self.scale + self.error, None, flat)
+
+
+def exact_model(shape: tuple[int, int, int], variance: Tensor, error: Tensor, factor: float = 1.0) -> TrainedModel:
+    """G reshapes: G(u) = factor · u, and E(x) = x / s + error; one latent element a pixel, all in float64.
+
+    With factor 1, E(G(z∘s)) = z + error and G(E(x)∘s) = x + error∘s.
+    """
+    dim = variance.numel()
+    scale = (dim * variance / variance.sum()).sqrt()
+    return TrainedModel(
+        generator=_Reshape(shape, factor),
+        discriminator=_Unscale(scale, error),
+        variance=variance,
+        scale=scale,
+        prior=make_prior("normal"),
+        shape=shape,
+        heads=Heads(latent=dim),
+        network=NetworkSettings(),
+        method="dlsgan",
+        uses_dynamic_scale=True,
+        step=0,
+        images_seen=0,
+        dataset="none",
+    )
