@@ -5,6 +5,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+
 from conftest import ROOT, Processes, launch_command
 
 PROBE = """

@@ -16,7 +16,8 @@ def load(*arguments: str, recipe: dict[str, object] | None = None, presets: Path
 
 def test_later_sources_override_earlier_ones(tmp_path: Path) -> None:
     (tmp_path / "small.yaml").write_text(
-        "training: {steps: 3, batch: 3}\nlatent.dim: 5\nmethods: {pvdgan: {method: {r1: 7}}, dlsgan: {method: {r1: 9}}}\n"
+        "training: {steps: 3, batch: 3}\nlatent.dim: 5\n"
+        "methods: {pvdgan: {method: {r1: 7}}, dlsgan: {method: {r1: 9}}}\n"
     )
     recipe = {"training.steps": 2, "training.batch": 2, "optimizer.beta2": 0.5}
     config = load("training.batch=4", "preset=small", recipe=recipe, presets=tmp_path)

@@ -11,7 +11,6 @@ import threading
 import time
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 import torch
@@ -233,7 +232,6 @@ if __name__ == "__main__":
 ENDINGS = {
     "falls off the end": ("pass", None, 0),
     "interrupted": ("[None for _ in steps]", signal.SIGINT, -signal.SIGINT),
-    "terminated": ("time.sleep(600)", signal.SIGTERM, -signal.SIGTERM),
     "killed": ("time.sleep(600)", signal.SIGKILL, -signal.SIGKILL),
 }
 
@@ -250,20 +248,23 @@ def test_no_process_outlives_its_program_however_it_ends(numbered, tmp_path):
             text=True,
             start_new_session=True,
         )
-    workers = {}
-    for name, program in programs.items():
-        workers[name] = [int(pid) for pid in program.stdout.readline().split()]
-        assert len(workers[name]) == 2
-        if (sent := ENDINGS[name][1]) == signal.SIGKILL:
-            program.send_signal(sent)
-        elif sent is not None:
-            os.killpg(program.pid, sent)
-    for name, program in programs.items():
-        assert program.wait(timeout=30) == ENDINGS[name][2], name
-        deadline = time.monotonic() + 10
-        while (left := session_of(program.pid)) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert left == [], name
+    try:
+        for name, program in programs.items():
+            assert len(program.stdout.readline().split()) == 2
+            if (sent := ENDINGS[name][1]) == signal.SIGKILL:
+                program.send_signal(sent)
+            elif sent is not None:
+                os.killpg(program.pid, sent)
+        for name, program in programs.items():
+            assert program.wait(timeout=30) == ENDINGS[name][2], name
+            deadline = time.monotonic() + 10
+            while (left := session_of(program.pid)) and time.monotonic() < deadline:
+                time.sleep(0.05)
+            assert left == [], name
+    finally:
+        for program in programs.values():
+            for pid in session_of(program.pid):
+                os.kill(pid, signal.SIGKILL)
 
 
 def session_of(leader: int) -> list[int]:
@@ -287,7 +288,6 @@ def test_reading_is_fast_enough_for_small_images(numbered):
     per_image_seconds = (time.perf_counter() - began) / (4 * 4 * 64)
     # About 30 µs on an idle core; a search of the whole index or an open per image would take milliseconds.
     assert per_image_seconds < 1e-3
-    assert np.isfinite(per_image_seconds)
 
 
 def test_a_worker_that_cannot_start_is_reported(numbered, tmp_path):

@@ -167,7 +167,7 @@ PINNED = [(0, 1), (2, 0), (2, 2), (2, 1), (2, 4), (2, 3), (0, 1), (0, 0), (1, 2)
     [
         ((np.array([2, 1]), 4, 0, 8), "distributed.streams=4"),
         ((np.array([2, 1]), 0, 0, 8), "distributed.streams=0"),
-        ((np.array([2, 1]), 1, 0, 0), "data.window_images=0"),
+        ((np.array([2, 1]), 1, 0, 0), "data.shuffle_window_images=0"),
         ((np.array([2, 1]), 1, -1, 8), "run.seed=-1"),
         ((np.array([2, 1]), 1, 2**64, 8), "run.seed="),
     ],

@@ -1,41 +1,40 @@
 """Datasets by name, and the bundled digits, written by several processes at once."""
 
-import subprocess
-import sys
+import multiprocessing
+from multiprocessing.synchronize import Barrier
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
 from latentscale.data.decoding import decode
-from latentscale.data.digits import cache_folder
+from latentscale.data.digits import cache_folder, digits_folder
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.sources import available_splits, open_dataset
 from latentscale.errors import UserError
 
 
+def write_digits(together: Barrier) -> None:
+    together.wait(30)
+    digits_folder("train")
+    digits_folder("test")
+
+
 @pytest.fixture(scope="module")
 def digits_cache(tmp_path_factory):
-    """A cache folder into which two processes wrote the digits at the same time."""
+    """A cache folder into which three processes wrote the digits at the same time."""
     folder = tmp_path_factory.mktemp("cache")
-    script = (
-        "import sys; from latentscale.data.digits import digits_folder; import sklearn.datasets;"
-        "print('ready', flush=True); sys.stdin.readline(); digits_folder('train'); digits_folder('test')"
-    )
+    # Forked, so that they have scikit-learn imported and meet each other while writing.
+    context = multiprocessing.get_context("fork")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LATENTSCALE_CACHE", str(folder))
-        processes = [
-            subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            for _ in range(2)
-        ]
-        for process in processes:
-            assert process.stdout.readline() == "ready\n"
-        for process in processes:
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for process in processes:
-            process.communicate(timeout=60)
-            assert process.returncode == 0
+        together = context.Barrier(3)
+        writers = [context.Process(target=write_digits, args=(together,)) for _ in range(3)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join(60)
+            assert writer.exitcode == 0
         yield folder
 
 

@@ -7,9 +7,10 @@ one ingredient broken the same comparison fails by orders of magnitude.
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Processes, Train, launch_command, overrides
 from states import final_state, worst_difference
 from torch import Tensor
+
+from conftest import ROOT, Processes, Train, launch_command, overrides
 
 TOLERANCE = 1e-9
 METHODS = ("pvdgan", "dlsgan")

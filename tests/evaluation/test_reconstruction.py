@@ -101,6 +101,17 @@ def test_a_method_without_encoder_gets_what_it_can() -> None:
     assert any("no encoder" in line for line in explain(report))
 
 
+def test_a_diverged_model_is_reported_and_not_hidden() -> None:
+    model = tiny_model()
+    next(model.discriminator.parameters()).fill_(torch.nan)
+    report = reconstruction_report(model, torch.rand(3, 1, 8, 8) * 2 - 1, seed=0, fresh_draws=4)
+    assert math.isnan(report["psnr_db"])
+    text = "\n".join(explain(report))
+    assert "psnr_db" in text
+    assert "diverged" in text
+    assert "no encoder" not in text
+
+
 def test_a_fixed_scale_has_the_priors_entropy() -> None:
     model = tiny_model()
     model.uses_dynamic_scale, model.scale = False, torch.ones(DIM)

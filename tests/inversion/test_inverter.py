@@ -77,6 +77,13 @@ def test_models_of_points_are_inverted_without_a_range(tmp_path: Path) -> None:
         inverter.encode(points.byte())
 
 
+def test_a_diverged_model_is_called_that() -> None:
+    model = tiny_model()
+    next(model.discriminator.parameters()).fill_(torch.nan)
+    with pytest.raises(UserError, match="trained for 1200 steps, answers NaN"):
+        Inverter(model).reconstruct(IMAGES)
+
+
 def test_float64_models_stay_float64(tmp_path: Path) -> None:
     tiny_model(dtype=torch.float64).save(tmp_path)
     inverter = Inverter.load(tmp_path, "cpu")

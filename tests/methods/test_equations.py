@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from toys import D_Z, toy_batch, toy_method
 from torch import Tensor
+from toys import D_Z, toy_batch, toy_method
 
 from latentscale.methods.base import Batch, Method, Terms
 
@@ -151,10 +151,7 @@ def test_pvdgan_observes_the_fresh_half_of_the_generators_batch() -> None:
     (_, g_terms), _ = run(method, batch)
     fresh = [stream * B + row for stream in range(STREAMS) for row in range(B // 2, B)]
     expected = torch.stack(
-        [
-            heads(method, generate("pvdgan", method, batch.draws["generator_latent"][index])).latent[0]
-            for index in fresh
-        ]
+        [heads(method, generate("pvdgan", method, batch.draws["generator_latent"][index])).latent[0] for index in fresh]
     )
     torch.testing.assert_close(g_terms.observed["variance"], expected.detach(), rtol=1e-12, atol=0)
 
@@ -198,9 +195,7 @@ def test_penalties_and_their_lazy_interval(r1: float, r2: float) -> None:
     assert set(full.measured) & {"r1", "r2"} == {name for name, weight in (("r1", r1), ("r2", r2)) if weight}
     assert not set(without.measured) & {"r1", "r2"}
     # an interval of k multiplies the term by k in the step that carries it
-    torch.testing.assert_close(
-        with_penalty.loss - without.loss, 4 * (full.loss - without.loss), rtol=1e-11, atol=1e-14
-    )
+    torch.testing.assert_close(with_penalty.loss - without.loss, 4 * (full.loss - without.loss), rtol=1e-11, atol=1e-14)
     # R2 is the squared slope at the fakes
     if r2:
         slopes = []

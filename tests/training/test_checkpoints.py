@@ -61,10 +61,10 @@ def test_a_changed_setting_is_refused_by_name(tmp_path: Path) -> None:
     assert again.resumed is not None
     assert again.resumed.step == 7
     again.close()
-    with pytest.raises(UserError, match=r"method\.r1: 0\.1 → 5\.0.*run\.restart=true"):
+    with pytest.raises(UserError, match=r"method\.r1: 3\.0 → 5\.0.*run\.restart=true"):
         RunFolder(config(tmp_path / "run", "method.r1=5"))
     # a refusal leaves what the run was started with
-    assert "r1: 0.1" in (tmp_path / "run" / "config.yaml").read_text()
+    assert "r1: 3.0" in (tmp_path / "run" / "config.yaml").read_text()
 
 
 def test_restart_moves_the_old_run_aside(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, Processes, Train, launch_command, overrides
 from states import bitwise_equal, final_state, worst_difference
+
+from conftest import ROOT, Processes, Train, launch_command, overrides
 
 STEPS = 40
 SETTINGS = {"training__steps": STEPS, "checkpoint__every_steps": 4, "training__report_every_steps": 1}

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from latentscale.latents.draws import Purpose
-from latentscale.pictures import to_uint8
+from latentscale.pictures import NOT_FINITE, to_uint8
 from latentscale.training.snapshots import write_snapshots
 from tiny_models import exact_model, tiny_model
 
@@ -77,6 +77,14 @@ def test_sweeps_run_along_the_largest_scales(tmp_path: Path) -> None:
 def test_without_an_encoder_there_are_samples_and_sweeps(tmp_path: Path) -> None:
     paths = write_snapshots(tiny_model(encoder=False, law="uniform"), REALS, 20, 640, tmp_path, seed=7)
     assert [path.name for path in paths] == ["samples-000000020.png", "sweeps-000000020.png"]
+
+
+def test_a_diverged_model_is_still_drawn(tmp_path: Path) -> None:
+    model = tiny_model()
+    next(model.generator.parameters()).fill_(torch.nan)
+    for path in write_snapshots(model, REALS, 20, 640, tmp_path, seed=7):
+        pixels = np.asarray(Image.open(path)).reshape(-1, 3)
+        assert (pixels == NOT_FINITE).all(axis=1).sum() >= 64 * 64
 
 
 def test_points_are_drawn_as_scatter_plots(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ class Order:
         if streams < 1:
             raise UserError(f"distributed.streams={streams} is not allowed: it must be at least 1")
         if window < 1:
-            raise UserError(f"data.window_images={window} is not allowed: it must be at least 1")
+            raise UserError(f"data.shuffle_window_images={window} is not allowed: it must be at least 1")
         if not 0 <= seed < 2**64:
             raise UserError(f"run.seed={seed} is not allowed: it must be between 0 and 2^64-1")
         if self.count < streams:

@@ -4,6 +4,7 @@ The engine is DDP, through Accelerate. DDP wraps the phase, not a network: one f
 network's hooks.
 """
 
+import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -59,7 +60,10 @@ class DistributedPhase:
         compiled: nn.Module = phase
         if compile_backend:
             compiled = torch.compile(phase, backend=compile_backend, fullgraph=True)  # type: ignore[assignment]
-        self.wrapped: nn.Module = accelerator.prepare_model(compiled, device_placement=False)
+        with warnings.catch_warnings():
+            # torch renames this option of DDP, and Accelerate still passes it under the old name
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self.wrapped: nn.Module = accelerator.prepare_model(compiled, device_placement=False)
 
     def backward(self, batches: Sequence[Batch]) -> list[Terms]:
         """Forward and backward over a process's micro-batches; gradients are reduced with the last."""

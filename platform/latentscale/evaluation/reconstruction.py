@@ -1,15 +1,14 @@
 """How well a model inverts: latent error on its own images, reconstruction of real ones, and what they need.
 
 Protocol: averaged weights in eval mode; PSNR and SSIM over a range of 2, with reconstructions clipped to
-[-1, 1]; SSIM with the 11×11 Gaussian window of σ 1.5, where it fits whole; PSNR from the error pooled over all images, the mean of
-the images' own PSNRs beside it.
+[-1, 1]; SSIM with the 11×11 Gaussian window of σ 1.5, where it fits whole; PSNR from the error pooled over all
+images, the mean of the images' own PSNRs beside it.
 """
 
 import math
 
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from latentscale.errors import UserError
 from latentscale.inversion.model import TrainedModel
@@ -40,6 +39,9 @@ def ssim_per_image(images: Tensor, others: Tensor) -> Tensor:
 
     Averaged over the places where the window fits whole, and over channels; H and W >= SSIM_WINDOW_PIXELS.
     """
+    # imported here: it costs a second, and images below the window never need it
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     _, everywhere = structural_similarity_index_measure(
         images.float(), others.float(), sigma=1.5, data_range=(-1.0, 1.0), reduction="none", return_full_image=True
     )
@@ -210,6 +212,9 @@ def explain(report: Report) -> list[str]:
             f"latent entropy {entropy:.1f} nats: room for variety in the scaled latent; it falls as the "
             "scale concentrates on fewer dimensions"
         )
-    if error is None:
+    broken = [name for name, number in report.items() if number is not None and math.isnan(number)]
+    if broken:
+        lines.append(f"{', '.join(broken)}: not a number, because the networks answer NaN; the training has diverged")
+    if report.get("latent_error_median") is None:
         lines.append("this method has no encoder: it generates, but cannot reconstruct")
     return lines

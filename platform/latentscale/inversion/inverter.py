@@ -75,7 +75,13 @@ class Inverter:
         """
         self.model.require_encoder()
         batches = as_model_input(images, self.model.shape).split(self.batch_images)
-        return torch.cat([self.model.encode(batch).cpu() for batch in batches])
+        latents = torch.cat([self.model.encode(batch).cpu() for batch in batches])
+        if not torch.isfinite(latents).all():
+            raise UserError(
+                f"the encoder of this model, trained for {self.model.step} steps, answers NaN: its training has "
+                "diverged, use the model of another run or an earlier checkpoint"
+            )
+        return latents
 
     @torch.no_grad()
     def decode(self, latents: Tensor, already_scaled: bool = False) -> Tensor:

@@ -58,7 +58,7 @@ class LatentScale(nn.Module):
     def update(self, total: Tensor, count: Tensor | float, apply: Tensor) -> None:
         """``v ← decay · v + (1 − decay) · total / count`` where ``apply`` is 1, else ``v`` stays.
 
-        The second moment is raw, not centred (METHODS of T algorithm 2).
+        The second moment is raw, not centred (T algorithm 2).
 
         Args:
             total: ``[d_z]``, the summed contributions of the global batch.

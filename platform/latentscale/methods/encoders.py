@@ -90,7 +90,7 @@ class EncoderMethod(Method):
 
     def summary(self) -> dict[str, Tensor]:
         state = self.latent_state()
-        numbers = {}
+        numbers: dict[str, Tensor] = {}
         for name, vector in state.items():
             numbers |= {
                 f"{name}/min": vector.min(),

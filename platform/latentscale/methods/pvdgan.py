@@ -65,12 +65,13 @@ class GeneratorPhase(encoders.GeneratorPhase):
         return {"variance": second_half(encoders.predicted(fake), batch.streams).detach()}
 
 
-class PVDGAN(dlsgan.DLSGAN):
+class PVDGAN(encoders.EncoderMethod):
     """Perceptual VAE dynamic latent scale GAN."""
 
     name = "pvdgan"
     paper = "T §3.3, eq. 38-41, alg. 4"
     Settings = PVDGANSettings
+    dynamic_scale = True
     discriminator_phase = DiscriminatorPhase
     generator_phase = GeneratorPhase
 

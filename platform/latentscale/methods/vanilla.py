@@ -26,6 +26,7 @@ class DiscriminatorPhase(Phase):
     """D's step: fakes without a graph through G, one loss."""
 
     name = "discriminator"
+    discriminator: nn.Module
 
     def __init__(self, settings: MethodSettings, generator: nn.Module, discriminator: nn.Module) -> None:
         super().__init__(owned={"discriminator": discriminator}, borrowed={"generator": generator})
@@ -72,6 +73,7 @@ class GeneratorPhase(Phase):
     """G's step: fresh latents, fakes through the updated D with its weights frozen."""
 
     name = "generator"
+    generator: nn.Module
 
     def __init__(self, settings: MethodSettings, generator: nn.Module, discriminator: nn.Module) -> None:
         super().__init__(owned={"generator": generator}, borrowed={"discriminator": discriminator})

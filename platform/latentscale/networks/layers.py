@@ -140,19 +140,19 @@ class DiscriminatorHeads(nn.Module):
 
     Args:
         in_features: of the layer below.
-        heads: widths; at least one adversarial value.
+        heads: widths. An encoder without an adversarial head returns ``[b, 0]`` adversarial values.
     """
 
     def __init__(self, in_features: int, heads: Heads) -> None:
         super().__init__()
-        self.adversarial = EqualizedLinear(in_features, heads.adversarial)
+        self.adversarial = EqualizedLinear(in_features, heads.adversarial) if heads.adversarial else None
         self.latent = EqualizedLinear(in_features, heads.latent) if heads.latent else None
         self.log_variance = EqualizedLinear(in_features, heads.log_variance) if heads.log_variance else None
 
     def forward(self, x: Tensor, features: Tensor) -> Discrimination:
         """The heads' values on ``x``, with ``features`` ``[b, F]`` passed on."""
         return Discrimination(
-            self.adversarial(x),
+            x.new_empty(len(x), 0) if self.adversarial is None else self.adversarial(x),
             None if self.latent is None else self.latent(x),
             None if self.log_variance is None else self.log_variance(x),
             features,

@@ -1,4 +1,4 @@
-"""Plain equalised dense networks for data of any shape (METHODS, "Networks", clusters)."""
+"""Plain equalised dense networks for data of any shape (T §4.1)."""
 
 import math
 

@@ -1,10 +1,10 @@
 """Blurs with [1,3,3,1]⊗[1,3,3,1]/64 that double, halve or keep a feature map's size; zero outside the map.
 
-All are linear, the same for every channel, and separable, so a small dense matrix along each axis computes them;
-up to 8² one matrix on the flattened map does both axes at once. A depthwise convolution would be the other way: its
-second derivative, which a gradient penalty needs, walks the channels one by one in PyTorch, and an own adjoint as
-`autograd.Function` loses part of it under `torch.compile`. Matrix products have neither fault, are faster on maps up
-to 32² on a CPU even without a penalty, and negligible beside the convolutions on a GPU.
+All are linear, the same for every channel, and separable. Up to 64² a small dense matrix along each axis computes
+them, up to 8² one matrix on the flattened map both axes at once; on larger maps, where a dense matrix would cost as
+much as a convolution, weighted sums of shifted maps do. A depthwise convolution would be the obvious way: its second
+derivative, which a gradient penalty needs, walks the channels one by one in PyTorch, and an own adjoint as
+`autograd.Function` loses part of it under `torch.compile`.
 
 The constants are exact in every floating-point format in use and follow the module's device and precision as
 non-persistent buffers: they are in no state dict.
@@ -13,12 +13,14 @@ non-persistent buffers: they are in no state dict.
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 Kind = Literal["up", "down", "same"]
 
 _TAPS = (1.0, 3.0, 3.0, 1.0)
 _LARGEST_FLATTENED = 8
+_LARGEST_DENSE = 64
 
 
 def blur_matrix(kind: Kind, size: int) -> Tensor:
@@ -40,11 +42,24 @@ def blur_matrix(kind: Kind, size: int) -> Tensor:
     return torch.tensor(rows)
 
 
+def blur_by_shifts(kind: Kind, x: Tensor) -> Tensor:
+    """The blur along the last axis as a weighted sum of shifted maps, ``[…, size]`` -> ``[…, size out]``."""
+    if kind == "up":
+        before, after = F.pad(x, (1, 0))[..., :-1], F.pad(x, (0, 1))[..., 1:]
+        return torch.stack((0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after), dim=-1).flatten(-2)
+    if kind == "down":
+        even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+        return 0.375 * (even + odd) + 0.125 * (F.pad(odd, (1, 0))[..., :-1] + F.pad(even, (0, 1))[..., 1:])
+    padded, size = F.pad(x, (1, 2)), x.shape[-1]
+    inner = x + padded[..., 2 : size + 2]
+    return 0.375 * inner + 0.125 * (padded[..., :size] + padded[..., 3:])
+
+
 class Blur(nn.Module):
     """``[b, c, size, size]`` blurred to twice (``up``), half (``down``) or the same size.
 
     ``up`` is zero insertion ×2, then the blur ×4; ``down`` is the blur with stride 2, padded by 1; ``same`` pads
-    1 before and 2 after (METHODS, "Networks").
+    1 before and 2 after.
 
     Args:
         kind: see above.
@@ -55,7 +70,11 @@ class Blur(nn.Module):
 
     def __init__(self, kind: Kind, size: int) -> None:
         super().__init__()
+        self.kind = kind
         self.size_out = {"up": 2 * size, "down": size // 2, "same": size}[kind]
+        self.by_shifts = max(size, self.size_out) > _LARGEST_DENSE
+        if self.by_shifts:
+            return
         self.flattened = max(size, self.size_out) <= _LARGEST_FLATTENED
         matrix = blur_matrix(kind, size)
         constant = torch.kron(matrix, matrix) if self.flattened else matrix
@@ -63,6 +82,8 @@ class Blur(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The blurred map; the shapes are the class's."""
+        if self.by_shifts:
+            return blur_by_shifts(self.kind, blur_by_shifts(self.kind, x).mT).mT
         constant = self.constant.to(x.dtype)
         if self.flattened:
             return (x.flatten(2) @ constant).unflatten(2, (self.size_out, self.size_out))

@@ -1,4 +1,4 @@
-"""The residual networks of PVDGAN and VAEGAN (METHODS, "Networks", `residual`).
+"""The residual networks of PVDGAN and VAEGAN (T §4.4).
 
 A block of width w maps its input's width to w in the first convolution and in the 1×1 skip, and keeps w in the
 second; only this reading meets the published 25.8 M and 31.7 M parameters (25.83 M and 31.65 M exactly, with a

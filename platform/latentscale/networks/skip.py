@@ -1,4 +1,4 @@
-"""The input- and output-skip networks of DLSGAN and AEDLSGAN (METHODS, "Networks", `skip`; T §4.2.1).
+"""The input- and output-skip networks of DLSGAN and AEDLSGAN (T §4.2.1).
 
 A step of width w maps its input's width to w in its first convolution and keeps w in the second; only this reading
 meets the published 35.4 M and 35.2 M parameters (33.1 M without a log-variance head) at d_z 1024. The width at 4²

@@ -20,8 +20,8 @@ class WeightAverage:
             name: copy.deepcopy(network).requires_grad_(False).eval() for name, network in networks.items()
         }
         self.decay = decay
-        self._averages = [p for network in self.networks.values() for p in network.parameters()]
-        self._trained = [p for network in networks.values() for p in network.parameters()]
+        self._averages: list[Tensor] = [p for network in self.networks.values() for p in network.parameters()]
+        self._trained: list[Tensor] = [p for network in networks.values() for p in network.parameters()]
 
     @torch.no_grad()
     def update(self, apply: Tensor) -> None:

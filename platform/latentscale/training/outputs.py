@@ -96,7 +96,7 @@ class Outputs:
 
 def read_images(dataset: ShardedDataset, limit: int) -> Tensor:
     """The first samples of a data set in the order of its shards, ``[n, C, H, W]`` uint8."""
-    images = []
+    images: list[Tensor] = []
     for shard, count in enumerate(dataset.shard_counts.tolist()):
         for member in range(min(count, limit - len(images))):
             data, _, _ = dataset.read(shard, member)

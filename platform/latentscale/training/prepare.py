@@ -1,7 +1,6 @@
 """From a configuration to what a run needs, refusing impossible pairs before anything is allocated."""
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
@@ -32,15 +31,17 @@ class Preparation:
     method: type[Method]
     topology: Topology
     plan: StepPlan
-    shape: tuple[int, ...]
+    shape: tuple[int, int, int]
     dataset: ShardedDataset | None
 
     def build_method(self) -> Method:
         """Networks with the weights that (seed, name) give, and the method around them; on the CPU in float32."""
+        config = self.config
         generator, discriminator = self._networks()
-        initialize(generator, self.config.run.seed, "generator")
-        initialize(discriminator, self.config.run.seed, "discriminator")
-        return self._method(generator, discriminator)
+        initialize(generator, config.run.seed, "generator")
+        initialize(discriminator, config.run.seed, "discriminator")
+        prior = make_prior(config.latent.law)
+        return self.method(config.method, generator, discriminator, prior, config.latent.dim)
 
     def sizes(self) -> dict[str, int]:
         """Parameters by network, without allocating them."""
@@ -57,10 +58,6 @@ class Preparation:
             build_generator(config.network, config.latent.dim, self.shape),
             build_discriminator(config.network, config.latent.dim, self.shape, self.method.heads(config.latent.dim)),
         )
-
-    def _method(self, *networks: Any) -> Method:
-        config = self.config
-        return self.method(config.method, *networks, make_prior(config.latent.law), config.latent.dim)
 
 
 def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Preparation:
@@ -82,6 +79,8 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
         raise UserError(f"training.compile={training.compile} is no backend of torch.compile: one of {known}, or empty")
 
     wanted = tuple(config.data.shape)
+    if wanted and len(wanted) != 3:
+        raise UserError(f"data.shape={list(wanted)} must be [channels, height, width], or empty")
     dataset = None
     if not (dry and wanted and config.data.name == "shards" and not config.data.path):
         dataset = open_dataset(config.data.name, config.data.path or None, "train")
@@ -94,8 +93,7 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
             raise UserError(
                 f"distributed.streams={plan.streams} but {dataset.name} has {dataset.count} samples: use fewer streams"
             )
-    preparation = Preparation(
-        config, method, topology, plan, tuple(dataset.shape) if dataset is not None else wanted, dataset
-    )
+    channels, height, width = dataset.shape if dataset is not None else wanted
+    preparation = Preparation(config, method, topology, plan, (channels, height, width), dataset)
     preparation.sizes()  # network.* that cannot be built is refused here
     return preparation

@@ -1,6 +1,5 @@
 """Pictures of a training as it goes: samples, reconstructions and sweeps, always from the same draws."""
 
-import math
 from pathlib import Path
 from statistics import NormalDist
 
@@ -8,6 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from latentscale.evaluation.reconstruction import psnr_db, squared_error_per_image
 from latentscale.inversion.model import TrainedModel
 from latentscale.latents.draws import Purpose
 from latentscale.pictures import (
@@ -131,8 +131,7 @@ def _reconstruct(model: TrainedModel, samples: Tensor) -> Tensor:
 
 
 def _psnr_db(images: Tensor, others: Tensor) -> float:
-    error = (images.double() - others.double()).square().mean().item()
-    return 10.0 * math.log10(4.0 / error) if error > 0 else math.inf
+    return psnr_db(squared_error_per_image(images, others).mean()).item()
 
 
 def _sweeps(model: TrainedModel, latent: Tensor) -> tuple[list[int], list[float], Tensor]:

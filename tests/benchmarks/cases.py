@@ -1,0 +1,152 @@
+"""What is trained in the benchmark: the bundled digits as ``make train`` does, and larger images of noise."""
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from bare_loop import BareLoop, BareSettings, train_on
+from PIL import Image
+from turns import Loop
+
+from latentscale.config import Config, load_config
+from latentscale.data.shards import Sample, write_shards
+from latentscale.methods.registry import METHODS
+from latentscale.training.loop import train
+from latentscale.training.outputs import read_images
+from latentscale.training.prepare import prepare
+
+PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
+QUIET = {
+    "telemetry.tensorboard": "false",
+    "telemetry.progress": "false",
+    "snapshot.every_steps": 0,
+    "checkpoint.every_steps": 0,
+    "evaluation.images": 16,
+}
+FOREVER_STEPS = 10**9
+
+
+@dataclass
+class Case:
+    """Settings that a benchmark is run with.
+
+    Attributes:
+        settings: ``key=value`` of the configuration, on top of preset digits8.
+        steps: of a turn.
+        noise: ``(C, H, W)`` of made-up images, None for the bundled digits.
+    """
+
+    name: str
+    steps: int
+    settings: dict[str, object] = field(default_factory=dict)
+    noise: tuple[int, int, int] | None = None
+
+    def config(self, method: str, folder: Path, **changes: object) -> Config:
+        """The configuration of a method's run in ``folder/NAME``."""
+        settings = {
+            "training.steps": FOREVER_STEPS,
+            **QUIET,
+            **self.settings,
+            **{name.replace("__", "."): value for name, value in changes.items()},
+        }
+        if self.noise:
+            settings |= {
+                "data.name": "shards",
+                "data.path": noise_shards(folder, self.noise),
+                "data.shape": list(self.noise),
+            }
+        arguments = [f"{name}={value}" for name, value in settings.items()]
+        return load_config(METHODS[method].Settings, method, {"preset": "digits8"}, arguments, PRESETS)
+
+
+CASES = {
+    "digits8": Case("digits8", steps=10),
+    "images32": Case(
+        "images32",
+        steps=3,
+        settings={
+            "latent.dim": 256,
+            "network.widths": "[32,64,128]",
+            "network.base_width": 128,
+            "training.batch": 8,
+            "distributed.streams": 4,
+            "method.r1": 3.0,
+        },
+        noise=(3, 32, 32),
+    ),
+}
+
+
+def noise_shards(folder: Path, shape: tuple[int, int, int]) -> Path:
+    """A folder of 512 PNG images of noise, the slowest to decode of their size; made once a folder."""
+    out = folder / "shards"
+    if not out.exists():
+        channels, height, width = shape
+        assert channels == 3
+
+        def samples() -> Iterator[Sample]:
+            random = np.random.default_rng(0)
+            for _ in range(512):
+                buffer = io.BytesIO()
+                Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(buffer, format="PNG")
+                yield Sample(buffer.getvalue(), "png", 0)
+
+        write_shards(samples(), out, name="noise", shape=shape, labels=["noise"], licence="CC0", shard_bytes=2**20)
+    return out
+
+
+def platform_loop(case: Case, method: str, folder: Path, run: str) -> Loop:
+    """The platform's own loop, just as a recipe calls it."""
+    config = case.config(method, folder, run__dir=folder / run)
+    return lambda should_stop: train(config, METHODS[method], should_stop)
+
+
+def bare_loop(case: Case, folder: Path) -> Loop:
+    """The hand-written loop on the same networks, started from the same weights."""
+    config = case.config("pvdgan", folder)
+    preparation = prepare(config, METHODS["pvdgan"])
+    assert preparation.dataset is not None
+    networks = preparation.build_method().networks
+    settings = config.method
+    loop = BareLoop(
+        networks["generator"],
+        networks["discriminator"],
+        BareSettings(
+            latent_dim=config.latent.dim,
+            r1=settings.r1,
+            learning_rate=config.optimizer.learning_rate,
+            beta1=config.optimizer.beta1,
+            beta2=config.optimizer.beta2,
+            ema_decay=config.training.ema_decay,
+        ),
+    )
+    images = read_images(preparation.dataset, preparation.dataset.count).float() / 127.5 - 1
+    batch = config.training.batch
+
+    def run(should_stop: Callable[[], bool]) -> None:
+        train_on(loop, images, batch, should_stop)
+
+    return run
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """PyTorch on one thread: steadier than several, and the second core is left to the loader."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder for runs, removed with all they wrote."""
+    with TemporaryDirectory(prefix="latentscale-bench-") as folder:
+        yield Path(folder)
