@@ -27,5 +27,5 @@ class WeightAverage:
     def update(self, apply: Tensor) -> None:
         """average ← average + apply · (1 − decay) · (trained − average); ``apply`` is a 0-dim 1 or 0."""
         difference = torch._foreach_sub(self._trained, self._averages)
-        torch._foreach_mul_(difference, apply * (1 - self.decay))
+        torch._foreach_mul_(difference, apply.to(self._averages[0].dtype) * (1 - self.decay))
         torch._foreach_add_(self._averages, difference)

@@ -1,0 +1,136 @@
+"""The recipes' command line: help, dry runs, presets, and refusals in one line with exit status 2."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Processes
+from latentscale.config import keys, load_config
+from latentscale.methods.registry import METHODS
+from latentscale.recipe import dry_run
+
+PRESETS = ROOT / "recipes" / "presets"
+
+
+def recipe(processes: Processes, name: str, *arguments: str, **environment: str):
+    return processes.run([sys.executable, str(ROOT / "recipes" / f"{name}.py"), *arguments], **environment)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_its_recipe(name: str) -> None:
+    source = (ROOT / "recipes" / f"{name}.py").read_text()
+    assert METHODS[name].__name__ in source
+
+
+def test_help_lists_every_key_and_preset(processes: Processes) -> None:
+    finished = recipe(processes, "pvdgan", "--help")
+    assert finished.code == 0
+    for key in keys(load_config(METHODS["pvdgan"].Settings, "pvdgan")):
+        assert f"  {key.name} " in finished.out
+    for preset in PRESETS.glob("*.yaml"):
+        assert preset.stem in finished.out
+    assert "method.encoder_in_generator" not in finished.out  # DLSGAN's own
+
+
+def test_dry_run_prints_the_plan_and_writes_nothing(processes: Processes, tmp_path: Path) -> None:
+    finished = recipe(processes, "pvdgan", "--dry-run", f"run.dir={tmp_path / 'run'}", "training.accumulation=2")
+    assert finished.code == 0, finished.err
+    for part in (
+        "encoder_weight: 1.0",
+        "data: 1,500 samples of 1 × 8 × 8",
+        "generator: ",
+        "global batch 32 images = 8 streams × 4",
+        "accumulation 2 × micro-batch 16",
+        "8×1",
+    ):
+        assert part in finished.out
+    assert not (tmp_path / "run").exists()
+
+
+# published totals in millions: T §4.2.1 and the DLSGAN publication; they count InfoGAN's log-variance head
+PUBLISHED = {
+    ("infogan", "ffhq256_comparison"): (25.8, 31.7),
+    ("infogan", "afhq256"): (25.8, 31.7),
+    ("dlsgan", "ffhq256"): (35.4, None),
+    ("pvdgan", "afhq256"): (25.8, None),
+    ("pvdgan", "ffhq256"): (25.8, None),
+}
+
+
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+@pytest.mark.parametrize("name", METHODS)
+def test_every_preset_dry_runs_with_every_method(name: str, preset: str) -> None:
+    method = METHODS[name]
+    config = load_config(method.Settings, name, {}, [f"preset={preset}"], PRESETS)
+    text = dry_run(config, method)
+    sizes = {
+        line.split(":")[0]: int(line.split(":")[1].split()[0].replace(",", "")) / 1e6
+        for line in text.splitlines()
+        if line.endswith("M)")
+    }
+    for network, published in zip(
+        ("generator", "discriminator"), PUBLISHED.get((name, preset), (None, None)), strict=True
+    ):
+        if published is not None:
+            # 31.65 M is published as 31.7: rounded twice
+            assert abs(sizes[network] - published) <= 0.06
+
+
+def test_published_settings() -> None:
+    def load(name: str, preset: str):
+        return load_config(METHODS[name].Settings, name, {}, [f"preset={preset}"], PRESETS)
+
+    for name in ("pvdgan", "msegan", "infogan"):
+        for preset in ("ffhq256", "afhq256", "ffhq256_comparison"):
+            config = load(name, preset)
+            assert (config.optimizer.name, config.optimizer.learning_rate, config.method.r1) == ("adam", 3e-3, 3.0)
+            assert (config.training.batch, config.latent.dim, config.network.family) == (8, 1024, "residual")
+            assert (config.optimizer.beta1, config.optimizer.beta2) == (0.0, 0.99)
+    own = load("dlsgan", "ffhq256")
+    assert (own.network.family, own.optimizer.name, own.optimizer.weight_decay) == ("skip", "adamw", 1e-4)
+    assert (own.method.r1, own.training.ema_decay) == (10.0, 0.999)
+    # epochs over the batch: 100 × 50,000 / 8 and 100 × 16,130 / 8
+    assert load("pvdgan", "ffhq256").training.steps == 100 * 50_000 // 8
+    assert load("pvdgan", "afhq256").training.steps == 100 * 16_130 // 8
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["training.batch=30"], ["training.batch=30", "distributed.streams=8"]),
+        (["training.batch=8"], ["pvdgan halves", "distributed.streams"]),
+        (["latent.law=uniform"], ["latent.law=uniform", "normal"]),
+        (["training.accumulation=3"], ["training.accumulation=3", "1, 2, 4, 8"]),
+        (["distributed.processes=2"], ["distributed.processes=2", "1 started", "accelerate launch"]),
+        (["data.name=shards"], ["data.path"]),
+        (["data.shape=[3,8,8]"], ["data.shape=[3, 8, 8]", "[1, 8, 8]"]),
+        (["network.widths=[]"], ["network.widths"]),
+        (["training.compile=nothing"], ["training.compile=nothing"]),
+        (["--fast"], ["--fast", "key=value"]),
+        (["distributed.streams=2048", "training.batch=4096"], ["distributed.streams=2048", "1500"]),
+    ],
+)
+def test_an_impossible_run_is_refused_in_one_line(
+    arguments: list[str], parts: list[str], processes: Processes, tmp_path: Path
+) -> None:
+    finished = recipe(processes, "pvdgan", f"run.dir={tmp_path / 'run'}", *arguments)
+    assert finished.code == 2
+    lines = finished.err.strip().splitlines()
+    assert len(lines) == 1, finished.err
+    assert lines[0].startswith("error: ")
+    for part in parts:
+        assert part in lines[0]
+    # refused before anything is written or allocated
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_silent_single_process_is_noticed(processes: Processes, tmp_path: Path) -> None:
+    accelerate = str(Path(sys.executable).with_name("accelerate"))
+    finished = processes.run(
+        [accelerate, "launch", "--cpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no",
+         "--dynamo_backend", "no", str(ROOT / "recipes" / "pvdgan.py"), "distributed.processes=2",
+         f"run.dir={tmp_path / 'run'}"]
+    )  # fmt: skip
+    assert finished.code != 0
+    assert "distributed.processes=2 but 1 started" in finished.err

@@ -1,0 +1,185 @@
+"""What a run does and leaves behind, through real runs of small models."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from states import bitwise_equal, final_state, worst_difference
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from conftest import Train, overrides
+from latentscale.config import load_config
+from latentscale.errors import UserError
+from latentscale.inversion.inverter import Inverter
+from latentscale.latents.scale import LatentScale
+from latentscale.losses import inversion
+from latentscale.methods import dlsgan
+from latentscale.methods.registry import METHODS
+from latentscale.training.ema import WeightAverage
+from latentscale.training.loop import train as train_here
+
+REPORTED = {
+    "step", "images", "epoch", "images_per_second", "seconds/total", "seconds/data", "seconds/discriminator",
+    "seconds/generator", "seconds/statistics", "discriminator/adversarial", "discriminator/encoder",
+    "discriminator/r1", "discriminator/gradient_norm", "discriminator/real_score", "discriminator/fake_score",
+    "generator/adversarial", "generator/encoder", "generator/reconstruction", "generator/gradient_norm",
+    "variance/min", "variance/median", "variance/max", "scale/min", "scale/median", "scale/max",
+    "latent_entropy_nats", "effective_dimensions", "skipped_steps",
+}  # fmt: skip
+
+
+def run_here(name: str, folder: Path, **changes: object):
+    """Train in this process."""
+    method = METHODS[name]
+    config = load_config(method.Settings, name, {}, [f"run.dir={folder}", *overrides(**changes)])
+    return train_here(config, method)
+
+
+def reports(folder: Path) -> list[dict[str, float]]:
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record for record in records if "images" in record]
+
+
+def test_a_runs_folder(tmp_path: Path) -> None:
+    outcome = run_here(
+        "pvdgan", tmp_path, training__steps=6, training__report_every_steps=2, snapshot__every_steps=3,
+        checkpoint__every_steps=2, checkpoint__keep=2, telemetry__tensorboard="true",
+    )  # fmt: skip
+    assert outcome.finished
+    records = reports(tmp_path)
+    assert [record["step"] for record in records] == [2, 4, 6]
+    assert [record["images"] for record in records] == [64, 128, 192]
+    assert set(records[0]) >= REPORTED
+    assert records[-1]["epoch"] == pytest.approx(192 / 1500)
+    stages = sum(value for name, value in records[-1].items() if name.startswith("seconds/") and name[8:] != "total")
+    assert 0.5 * records[-1]["seconds/total"] < stages <= 1.01 * records[-1]["seconds/total"]
+    assert [path.name for path in sorted((tmp_path / "checkpoints").iterdir())] == ["step-000000004", "step-000000006"]
+    kinds = {"samples", "reconstructions", "fakes", "sweeps"}
+    pictures = {path.name for path in (tmp_path / "snapshots").iterdir()}
+    assert pictures == {f"{kind}-{step:09d}.png" for kind in kinds for step in (3, 6)}
+    assert "batch: 32" in (tmp_path / "config.yaml").read_text()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("generator/encoder")] == [2, 4, 6]
+    for event, record in zip(events.Scalars("generator/encoder"), records, strict=True):
+        assert event.value == pytest.approx(record["generator/encoder"], rel=1e-6)
+    inverter = Inverter.load(tmp_path)
+    average = final_state(tmp_path)
+    torch.testing.assert_close(inverter.variance, average["statistic/variance/variance"], rtol=0, atol=0)
+    for name, parameter in inverter.model.generator.named_parameters():
+        assert torch.equal(parameter, average[f"average/generator/{name}"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_and_every_tensor_moves(name: str, tmp_path: Path) -> None:
+    run_here(name, tmp_path, training__steps=1, checkpoint__every_steps=1)
+    first = final_state(tmp_path)
+    run_here(name, tmp_path, training__steps=3)
+    last = final_state(tmp_path)
+    still = [key for key in last if torch.equal(first[key], last[key]) and not key.endswith("step")]
+    assert still == []
+
+
+def test_the_losses_of_a_report_are_means_over_its_steps(tmp_path: Path) -> None:
+    run_here("dlsgan", tmp_path / "each", training__steps=4, training__report_every_steps=1)
+    run_here("dlsgan", tmp_path / "all", training__steps=4, training__report_every_steps=4)
+    each, whole = reports(tmp_path / "each"), reports(tmp_path / "all")[0]
+    for name in ("discriminator/adversarial", "generator/encoder", "generator/gradient_norm"):
+        assert whole[name] == pytest.approx(sum(record[name] for record in each) / 4, rel=1e-6)
+
+
+def test_worker_processes_and_prefetching_change_nothing(train: Train, tmp_path: Path) -> None:
+    for workers in (0, 2):
+        train("pvdgan", tmp_path / str(workers), training__steps=6, data__workers=workers)
+    assert bitwise_equal(final_state(tmp_path / "0"), final_state(tmp_path / "2"))
+
+
+def test_a_compiled_run_takes_the_same_steps(train: Train, tmp_path: Path) -> None:
+    train("pvdgan", tmp_path / "eager", training__steps=4)
+    train("pvdgan", tmp_path / "compiled", training__steps=4, training__compile="aot_eager")
+    assert worst_difference(final_state(tmp_path / "compiled"), final_state(tmp_path / "eager")) <= 1e-9
+
+
+def test_bf16_follows_fp32(tmp_path: Path) -> None:
+    values = {}
+    for precision in ("fp32", "bf16"):
+        folder = tmp_path / precision
+        run_here("pvdgan", folder, training__steps=5, training__precision=precision, training__report_every_steps=5)
+        values[precision] = reports(folder)[0]
+        state = final_state(folder)
+        assert {tensor.dtype for tensor in state.values()} == {torch.float32}
+    for name in ("discriminator/adversarial", "discriminator/r1", "generator/adversarial", "generator/encoder"):
+        assert values["bf16"][name] == pytest.approx(values["fp32"][name], rel=0.03)
+        assert values["bf16"][name] != values["fp32"][name]
+
+
+def test_a_nonfinite_step_is_skipped_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A NaN in the discriminator phase of step 2 leaves the state of step 1, but for the count of steps."""
+    run_here("pvdgan", tmp_path / "one", training__steps=1)
+    calls = []
+
+    def poisoned(latent: torch.Tensor, predicted: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        value = inversion.scaled_latent_mse(latent, predicted, scale)
+        return value * float("nan") if len(calls) == 2 else value
+
+    # PVDGAN's discriminator phase takes DLSGAN's loss, its generator phase its own
+    monkeypatch.setattr(dlsgan, "scaled_latent_mse", poisoned)
+    run_here("pvdgan", tmp_path / "two", training__steps=2, training__report_every_steps=1)
+    assert len(calls) == 2
+    assert bitwise_equal(final_state(tmp_path / "one"), final_state(tmp_path / "two"))
+    assert [record["skipped_steps"] for record in reports(tmp_path / "two")] == [0.0, 1.0]
+
+
+def test_too_many_nonfinite_steps_stop_the_run_and_name_the_term(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_here("pvdgan", tmp_path, training__steps=3, checkpoint__every_steps=1)
+    whole = inversion.scaled_latent_mse
+    monkeypatch.setattr(dlsgan, "scaled_latent_mse", lambda *args: whole(*args) * float("nan"))
+    with pytest.raises(UserError, match=r"4 steps in a row were not finite.*discriminator/encoder"):
+        run_here("pvdgan", tmp_path, training__steps=30, training__max_nonfinite_steps=4)
+    assert (tmp_path / "checkpoints" / "step-000000003" / "state.json").is_file()
+
+
+def test_a_head_that_nothing_trains_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    heads = METHODS["infogan"].heads
+    monkeypatch.setattr(METHODS["msegan"], "heads", classmethod(lambda cls, dim: heads(dim)))
+    with pytest.raises(UserError, match=r"discriminator phase trains no .*log_variance"):
+        run_here("msegan", tmp_path, training__steps=2)
+
+
+def test_weights_average_by_hand() -> None:
+    network = torch.nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        network.weight.fill_(1.0)
+    average = WeightAverage({"n": network}, decay=0.9)
+    with torch.no_grad():
+        network.weight.fill_(2.0)
+    average.update(torch.tensor(1.0))
+    assert average.networks["n"].weight.item() == pytest.approx(0.9 * 1 + 0.1 * 2, rel=1e-15)
+    average.update(torch.tensor(0.0))
+    assert average.networks["n"].weight.item() == pytest.approx(1.1, rel=1e-15)
+    average.update(torch.tensor(1.0))
+    assert average.networks["n"].weight.item() == pytest.approx(0.9 * 1.1 + 0.2, rel=1e-15)
+
+
+def test_v_of_a_run_is_the_moving_average_of_what_both_phases_predicted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.Tensor] = []
+    contribution = LatentScale.contribution
+
+    def listening(latent: torch.Tensor) -> torch.Tensor:
+        seen.append(latent.clone())
+        return contribution(latent)
+
+    monkeypatch.setattr(LatentScale, "contribution", staticmethod(listening))
+    run_here("pvdgan", tmp_path, training__steps=2)
+    assert [len(latent) for latent in seen] == [32, 16, 32, 16]  # b of D's phase, b / 2 of G's
+    v = torch.full((8,), 1e-4, dtype=torch.float64)
+    for step in range(2):
+        samples = torch.cat(seen[2 * step : 2 * step + 2])
+        v = 0.999 * v + 0.001 * (samples**2).sum(0) / 48
+    found = final_state(tmp_path)["statistic/variance/variance"]
+    torch.testing.assert_close(found, v, rtol=1e-6, atol=0)  # the start, 1e-4, is a float32
