@@ -30,6 +30,9 @@ install: $(VENV)/.installed ## create .venv and install
 train: $(VENV)/.installed ## train PVDGAN on the bundled digits, two processes, minutes
 	$(LAUNCH) recipes/pvdgan.py distributed.processes=2 run.dir=$(RUN) $(ARGS)
 
+compare: $(VENV)/.installed ## train PVDGAN (three seeds), DLSGAN, InfoGAN and MSEGAN alike, keep their figures
+	$(BIN)/python recipes/reproductions/digits/compare.py $(ARGS)
+
 test: $(VENV)/.installed-tests ## run the tests
 	$(BIN)/python -m pytest $(TESTS)
 

@@ -134,3 +134,20 @@ def test_the_silent_single_process_is_noticed(processes: Processes, tmp_path: Pa
     )  # fmt: skip
     assert finished.code != 0
     assert "distributed.processes=2 but 1 started" in finished.err
+
+
+@pytest.mark.parametrize(
+    ("variables", "part"),
+    [
+        ({"ACCELERATE_MIXED_PRECISION": "fp16"}, "training.precision=fp32"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "distributed.engine=ddp"),
+        ({"WORLD_SIZE": "two"}, "WORLD_SIZE"),
+    ],
+)
+def test_what_the_launcher_asks_and_we_would_not_do_is_refused(
+    variables: dict[str, str], part: str, processes: Processes, tmp_path: Path
+) -> None:
+    finished = recipe(processes, "pvdgan", f"run.dir={tmp_path / 'run'}", **variables)
+    assert finished.code == 2
+    assert part in finished.err
+    assert len(finished.err.strip().splitlines()) == 1

@@ -114,7 +114,7 @@ class CheckpointSettings:
 @dataclass
 class SnapshotSettings:
     every_steps: int = setting(500, "0: only at the end", unit="steps", minimum=0, may_change=True)
-    images: int = setting(16, "columns of a picture", unit="images", minimum=1, may_change=True)
+    images: int = setting(24, "real images shown", unit="images", minimum=1, may_change=True)
 
 
 @dataclass

@@ -1,6 +1,7 @@
 """The command line of a recipe: read the configuration, show help or the plan, or train."""
 
 import argparse
+import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -42,15 +43,18 @@ def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments
 
     Exits with status 2 and one line for whatever the user can mend.
     """
-    options, overrides = _parse(method, recipe, script, arguments)
     try:
-        config = load_config(method.Settings, method.name, recipe, overrides, Path(script).parent / "presets")
+        options, overrides = _parse(method, recipe, script, arguments)
+        try:
+            config = load_config(method.Settings, method.name, recipe, overrides, Path(script).parent / "presets")
+        except UserError as error:
+            raise error.on_every_process() from None
         if options.dry_run:
             print(dry_run(config, method))
             return
         _train(config, method)
     except UserError as error:
-        fail(str(error))
+        fail(error)
 
 
 def _train(config: Config, method: type[Method]) -> None:
@@ -116,11 +120,11 @@ def help_text(config: Config) -> str:
     )
 
 
-def fail(message: str) -> NoReturn:
-    """One line on stderr from rank 0 (or the only rank there is), exit status 2."""
-    if Topology.from_environment().rank == 0:
-        print(f"error: {message}", file=sys.stderr)
-    sys.stderr.flush()
+def fail(error: UserError) -> NoReturn:
+    """One line on stderr and exit status 2; what every process of a node raises is said by its first."""
+    rank, local_rank = os.environ.get("RANK", "0"), os.environ.get("LOCAL_RANK", "0")
+    if local_rank == "0" or not error.shared:
+        print(f"error: {'' if rank == '0' else f'rank {rank}: '}{error}", file=sys.stderr, flush=True)
     raise SystemExit(2)
 
 
@@ -155,5 +159,7 @@ def _parse(
     options, unknown = parser.parse_known_args(given)
     flags = [text for text in unknown if "=" not in text]
     if flags:
-        fail(f"there is no option {flags[0]}: settings are key=value, options are --dry-run and --help")
+        raise UserError(
+            f"there is no option {flags[0]}: settings are key=value, options are --dry-run and --help"
+        ).on_every_process()
     return options, [*options.overrides, *unknown]

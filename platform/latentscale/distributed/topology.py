@@ -36,5 +36,24 @@ class Topology:
                 f" {expected_processes}', or torchrun ('--cpu --num_processes' starts one)"
             )
 
+    @staticmethod
+    def refuse_launcher_contradictions(precision: str) -> None:
+        """Refuse what ``accelerate launch`` was told and we would not do, instead of ignoring it.
+
+        Raises:
+            UserError: naming the launcher's option and ours.
+        """
+        asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if asked not in ("no", "", precision):
+            raise UserError(
+                f"accelerate launch asks for mixed_precision={asked} but training.precision={precision}: phases"
+                " autocast by themselves, so give training.precision=bf16 (or fp32) and --mixed_precision no"
+            )
+        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("true", "1"):
+            raise UserError(
+                "accelerate launch asks for DeepSpeed but distributed.engine=ddp is the only engine: launch without"
+                " --use_deepspeed"
+            )
+
 
 _DEFAULTS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

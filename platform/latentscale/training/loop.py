@@ -67,7 +67,10 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
     Raises:
         UserError: for what the user can mend; the last checkpoint stays whole.
     """
-    preparation = prepare(config, method)
+    try:
+        preparation = prepare(config, method)
+    except UserError as error:
+        raise error.on_every_process() from None
     tracked = config.telemetry.tensorboard
     accelerator = make_accelerator(
         config.distributed.timeout_seconds,
@@ -228,7 +231,7 @@ def refuse_untrained(phase: DistributedPhase) -> None:
         raise UserError(
             f"the {phase.phase.name} phase trains no {', '.join(names[:3])}: nothing in its loss reaches"
             f" {'it' if len(names) == 1 else 'them'}; set a positive weight for its term, or remove the head"
-        )
+        ).on_every_process()
 
 
 def refuse_nonfinite(late: list[float] | None, limit_steps: int, health: Health) -> None:
@@ -242,7 +245,7 @@ def refuse_nonfinite(late: list[float] | None, limit_steps: int, health: Health)
         raise UserError(
             f"{limit_steps} steps in a row were not finite and were skipped ({names}): lower"
             " optimizer.learning_rate or raise method.r1, then rerun to continue from the last checkpoint"
-        )
+        ).on_every_process()
 
 
 def agree_on_setup(preparation: Preparation) -> None:
@@ -259,7 +262,8 @@ def agree_on_setup(preparation: Preparation) -> None:
         for what, index in (("configuration", 0), ("data (dataset fingerprint)", 1)):
             others = [str(rank) for rank, theirs in enumerate(everyone) if theirs[index] != everyone[0][index]]
             if others:
-                raise UserError(f"rank {', '.join(others)} has another {what} than rank 0: start all with the same")
+                message = f"rank {', '.join(others)} has another {what} than rank 0: start all with the same"
+                raise UserError(message).on_every_process()
 
 
 def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
@@ -271,7 +275,7 @@ def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
         except UserError as error:
             message = str(error)
     if message := share(message):
-        raise UserError(message)
+        raise UserError(message).on_every_process()
     return result
 
 

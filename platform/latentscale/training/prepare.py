@@ -71,6 +71,7 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
     """
     topology = Topology.from_environment()
     topology.check(config.distributed.processes)
+    topology.refuse_launcher_contradictions(config.training.precision)
     training = config.training
     plan = StepPlan.make(training.batch, config.distributed.streams, topology.processes, training.accumulation)
     method.validate(config.method, config.latent.law, plan.stream_batch)
