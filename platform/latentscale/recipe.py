@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
@@ -14,22 +15,30 @@ from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
 from latentscale.methods.base import Method
 
+INSIST_SECONDS = 3.0
+
 
 class StopRequest:
-    """Turns the first SIGTERM or SIGINT into a flag that the loop reads; a second one ends the process at once."""
+    """Turns SIGTERM and SIGINT into a flag that the loop reads.
+
+    A launcher passes a Ctrl-C on to processes that the terminal has told already, and a supervisor that means it
+    follows with SIGKILL, so repeated signals change nothing; only a Ctrl-C that comes seconds after the first one ends
+    the process at once.
+    """
 
     def __init__(self) -> None:
-        self.signal: int | None = None
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._take)
+        self._asked_at: float | None = None
+        signal.signal(signal.SIGTERM, self._take)
+        signal.signal(signal.SIGINT, self._take)
 
     def __call__(self) -> bool:
-        return self.signal is not None
+        return self._asked_at is not None
 
     def _take(self, number: int, frame: FrameType | None) -> None:
-        self.signal = number
-        for each in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(each, signal.SIG_DFL)
+        if self._asked_at is None:
+            self._asked_at = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._asked_at > INSIST_SECONDS:
+            raise KeyboardInterrupt
 
 
 def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments: Sequence[str] | None = None) -> None:

@@ -76,18 +76,31 @@ def test_a_run_moves_from_one_process_to_four(
     assert worst_difference(final_state(tmp_path), references[method]) <= TOLERANCE
 
 
-@pytest.mark.parametrize("ingredient", BROKEN)
-def test_with_one_ingredient_broken_the_comparison_fails(
-    ingredient: str, references: dict[str, dict[str, Tensor]], processes: Processes, tmp_path: Path
-) -> None:
-    script = tmp_path / "broken.py"
-    recipe = ROOT / "recipes" / "pvdgan.py"
+def run_broken(ingredient: str, method: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
+    """Ten steps of two processes with one ingredient broken."""
+    script = folder.with_suffix(".py")
+    recipe = ROOT / "recipes" / f"{method}.py"
     script.write_text(
         f"{BROKEN[ingredient]}\nimport runpy, sys\nsys.argv[0] = {str(recipe)!r}\n"
         f"runpy.run_path({str(recipe)!r}, run_name='__main__')\n"
     )
-    folder = tmp_path / "run"
-    command = [*launch_command(2, script), f"run.dir={folder}", *overrides(training__steps=10)]
-    finished = processes.run(command)
+    finished = processes.run([*launch_command(2, script), f"run.dir={folder}", *overrides(training__steps=10)])
     assert finished.code == 0, finished.err
-    assert worst_difference(final_state(folder), references["pvdgan"]) > 1e-5
+    return final_state(folder)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("ingredient", BROKEN)
+def test_with_one_ingredient_broken_the_comparison_fails(
+    ingredient: str, method: str, references: dict[str, dict[str, Tensor]], processes: Processes, tmp_path: Path
+) -> None:
+    broken = run_broken(ingredient, method, tmp_path / "run", processes)
+    assert worst_difference(broken, references[method]) > 1e-5
+
+
+def test_with_one_ingredient_broken_a_moved_run_differs(
+    references: dict[str, dict[str, Tensor]], processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    train("pvdgan", tmp_path / "run", 1, training__steps=5)
+    broken = run_broken("v not reduced", "pvdgan", tmp_path / "run", processes)
+    assert worst_difference(broken, references["pvdgan"]) > 1e-5

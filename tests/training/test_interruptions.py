@@ -1,6 +1,7 @@
 """Killed, stopped and rerun: the result equals the uninterrupted run, and no kill costs a whole checkpoint."""
 
 import json
+import os
 import random
 import signal
 import time
@@ -122,14 +123,18 @@ def test_a_signal_ends_one_process_with_a_checkpoint(
     assert bitwise_equal(final_state(tmp_path), final_state(uninterrupted))
 
 
-def test_a_signal_to_the_launcher_stops_both_processes_after_the_same_step(
-    uninterrupted: Path, processes: Processes, train: Train, tmp_path: Path
+@pytest.mark.parametrize("how", ["SIGTERM to the launcher", "Ctrl-C"])
+def test_a_signal_stops_both_processes_after_the_same_step(
+    how: str, uninterrupted: Path, processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     settings = {**SETTINGS, "checkpoint__every_steps": 0}
     command = [*launch_command(2, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path}", *overrides(**settings)]
     process = processes.start(command)
     wait_for_step(tmp_path, 5, process)
-    process.send_signal(signal.SIGTERM)
+    if how == "Ctrl-C":
+        os.killpg(process.pid, signal.SIGINT)  # a terminal tells the whole group, and the launcher tells it again
+    else:
+        process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=60)
     assert "run the same command to continue" in out
     stopped = steps_of(tmp_path)[-1]

@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import median
 
 import pytest
+
 from conftest import ROOT, Processes, launch_command
 
 REPRODUCTION = ROOT / "recipes" / "reproductions" / "digits"

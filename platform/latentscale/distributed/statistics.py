@@ -89,12 +89,3 @@ class LateFlags:
         if self._events is not None:
             self._events[slot].synchronize()
         return self._slots[slot].tolist()
-
-    def newest(self) -> list[float] | None:
-        """The newest values; waits for the device, so for the end of a run only."""
-        if not self._written:
-            return None
-        slot = (self._written - 1) % 2
-        if self._events is not None:
-            self._events[slot].synchronize()
-        return self._slots[slot].tolist()

@@ -89,4 +89,7 @@ class Feed:
         return self._pin(images), draws
 
     def _pin(self, tensor: Tensor) -> Tensor:
-        return tensor.pin_memory() if self.device.type == "cuda" else tensor
+        if self.device.type != "cuda":
+            return tensor
+        with torch.cuda.device(self.device):  # a thread starts on the first device, whatever the process uses
+            return tensor.pin_memory()
