@@ -45,5 +45,8 @@ format: $(VENV)/.installed-tests ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+bench: $(VENV)/.installed-tests ## measure the cost of a step, minutes; wants an idle machine
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
 clean: ## remove caches (never runs or .venv)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

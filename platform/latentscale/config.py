@@ -60,7 +60,7 @@ class LatentSettings:
 @dataclass
 class OptimizerSettings:
     name: str = setting("adam", "one optimizer a phase", choices=("adam", "adamw"))
-    learning_rate: float = setting(3e-3, "step size", above=0)
+    learning_rate: float = setting(3e-3, "step size", above=0, may_change=True)
     beta1: float = setting(0.0, "decay of the first moment", minimum=0, maximum=0.999999)
     beta2: float = setting(0.99, "decay of the second moment", minimum=0, maximum=0.999999)
     epsilon: float = setting(1e-8, "added to the root of the second moment", above=0)
@@ -121,7 +121,7 @@ class SnapshotSettings:
 class EvaluationSettings:
     every_steps: int = setting(0, "0: only at the end", unit="steps", minimum=0, may_change=True)
     images: int = setting(
-        1024, "fresh draws, and at most so many real images", unit="images", minimum=1, may_change=True
+        1024, "fresh draws, and at most so many real images", unit="images", minimum=2, may_change=True
     )
 
 
@@ -204,9 +204,10 @@ def load_config(
     if preset:
         for name, value in _read_preset(preset, method_name, presets):
             config = _set(config, known, name, value, f"preset {preset}: {name}={value}")
+    texts = {key.name for key in keys(Config(method=method_settings())) if isinstance(key.value, str)}
     for name, text in given:
-        # OmegaConf's own reading of a value on a command line: numbers, booleans, lists
-        value = OmegaConf.from_dotlist([f"value={text}"])["value"] if name in known else None
+        # a text is taken as it stands (007 is a folder's name); else OmegaConf reads numbers, booleans, lists
+        value = text if name in texts or name not in known else OmegaConf.from_dotlist([f"value={text}"])["value"]
         config = _set(config, known, name, value, f"{name}={text}")
     resolved = OmegaConf.to_object(config)
     assert isinstance(resolved, Config)
@@ -215,8 +216,12 @@ def load_config(
 
 
 def changed_keys(old: Mapping[str, Any], new: Config) -> list[str]:
-    """What a run may not change when it continues but did: ``key: old → new``, one entry a key."""
-    changes = []
+    """What a run may not change when it continues but did: ``key: old → new``, one entry a key.
+
+    A key that only the old configuration has, of another method say, counts too.
+    """
+    there = {key.name for key in keys(new)}
+    changes = [f"{name}: {value} → (absent)" for name, value in _flatten(old) if name not in there]
     for key in keys(new):
         if key.spec.metadata.get("may_change"):
             continue

@@ -19,19 +19,23 @@ INSIST_SECONDS = 3.0
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a flag that the loop reads.
+    """Turns SIGTERM and SIGINT into a flag that the loop reads, from its first question on.
 
+    Before it, while processes meet and networks are built, there is nothing to lose and a signal ends the process.
     A launcher passes a Ctrl-C on to processes that the terminal has told already, and a supervisor that means it
     follows with SIGKILL, so repeated signals change nothing; only a Ctrl-C that comes seconds after the first one ends
     the process at once.
     """
 
     def __init__(self) -> None:
+        self._installed = False
         self._asked_at: float | None = None
-        signal.signal(signal.SIGTERM, self._take)
-        signal.signal(signal.SIGINT, self._take)
 
     def __call__(self) -> bool:
+        if not self._installed:
+            self._installed = True
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._take)
         return self._asked_at is not None
 
     def _take(self, number: int, frame: FrameType | None) -> None:
@@ -64,6 +68,16 @@ def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments
         _train(config, method)
     except UserError as error:
         fail(error)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        fail(UserError(f"{error.filename}: {error.strerror}: mend that, then run the same command to continue"))
+    except RuntimeError as error:
+        if not lost_contact(error):
+            raise
+        fail(
+            UserError("lost contact with another process, whose own message says why; run the same command to continue")
+        )
 
 
 def _train(config: Config, method: type[Method]) -> None:
@@ -85,10 +99,21 @@ def _train(config: Config, method: type[Method]) -> None:
     if outcome.evaluation is not None:
         for line in explain(outcome.evaluation):
             print(f"  {line}")
+        held_out = "held out: training never saw them"
+        seen = "training images: the data have no test split"
+        print(f"  real images are {held_out if outcome.evaluation['held_out'] else seen}")
     print(f"pictures: {outcome.folder / 'snapshots'}")
     print(f"model:    {outcome.folder / 'model'}")
     if method.inverts:
         print(f"next:     latentscale invert {outcome.folder} IMAGE…")
+
+
+def lost_contact(error: RuntimeError) -> bool:
+    """Whether an error of the process group only says that another process has ended."""
+    text = str(error)
+    return any(
+        sign in text for sign in ("gloo/transport", "Connection closed by peer", "NCCL", "Connection reset by peer")
+    )
 
 
 def dry_run(config: Config, method: type[Method]) -> str:

@@ -1,5 +1,6 @@
 """Typed settings: a dataclass field that knows its own help line, unit and allowed range."""
 
+import math
 from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
@@ -75,10 +76,11 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
             if element is None:
                 continue
             wrong = (
-                (meta.get("choices") and element not in meta["choices"])
+                (isinstance(element, float) and not math.isfinite(element))
+                or (meta.get("choices") and element not in meta["choices"])
                 or (meta.get("above") is not None and not element > meta["above"])
                 or (meta.get("minimum") is not None and not element >= meta["minimum"])
                 or (meta.get("maximum") is not None and not element <= meta["maximum"])
             )
             if wrong:
-                raise UserError(f"{key}={element} is not allowed: it must be {allowed_range(spec)}")
+                raise UserError(f"{key}={element} is not allowed: it must be {allowed_range(spec) or 'finite'}")

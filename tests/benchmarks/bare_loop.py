@@ -51,10 +51,7 @@ class BareLoop:
         self.average_discriminator = copy.deepcopy(discriminator).requires_grad_(False)
         self.trained = [*generator.parameters(), *discriminator.parameters()]
         self.averages = [*self.average_generator.parameters(), *self.average_discriminator.parameters()]
-        first = self.trained[0]
-        self.variance = torch.full(
-            (settings.latent_dim,), settings.variance_start, device=first.device, dtype=first.dtype
-        )
+        self.variance = torch.full((settings.latent_dim,), settings.variance_start).to(self.trained[0])
 
     def step(self, real: Tensor, latent: Tensor, drawn: Tensor) -> dict[str, Tensor]:
         """One training step.

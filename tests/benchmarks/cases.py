@@ -8,13 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import torch
 from bare_loop import BareLoop, BareSettings, train_on
 from PIL import Image
 from turns import Loop
 
 from latentscale.config import Config, load_config
 from latentscale.data.shards import Sample, write_shards
+from latentscale.methods.pvdgan import PVDGANSettings
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 from latentscale.training.outputs import read_images
@@ -36,12 +36,14 @@ class Case:
     """Settings that a benchmark is run with.
 
     Attributes:
+        meaning: in words.
         settings: ``key=value`` of the configuration, on top of preset digits8.
         steps: of a turn.
         noise: ``(C, H, W)`` of made-up images, None for the bundled digits.
     """
 
     name: str
+    meaning: str
     steps: int
     settings: dict[str, object] = field(default_factory=dict)
     noise: tuple[int, int, int] | None = None
@@ -64,26 +66,34 @@ class Case:
         return load_config(METHODS[method].Settings, method, {"preset": "digits8"}, arguments, PRESETS)
 
 
+_IMAGES32: dict[str, object] = {
+    "latent.dim": 256,
+    "network.widths": "[32,64,128]",
+    "network.base_width": 128,
+    "distributed.streams": 4,
+    "method.r1": 3.0,
+}
 CASES = {
-    "digits8": Case("digits8", steps=10),
+    "digits8": Case("digits8", "the bundled digits as `make train`, 8x8, batch 32", steps=10),
     "images32": Case(
         "images32",
+        "images of 3x32x32, batch 8",
         steps=3,
-        settings={
-            "latent.dim": 256,
-            "network.widths": "[32,64,128]",
-            "network.base_width": 128,
-            "training.batch": 8,
-            "distributed.streams": 4,
-            "method.r1": 3.0,
-        },
+        settings={**_IMAGES32, "training.batch": 8},
+        noise=(3, 32, 32),
+    ),
+    "images32_two_processes": Case(
+        "images32_two_processes",
+        "images of 3x32x32, batch 64 over two processes",
+        steps=2,
+        settings={**_IMAGES32, "training.batch": 64},
         noise=(3, 32, 32),
     ),
 }
 
 
 def noise_shards(folder: Path, shape: tuple[int, int, int]) -> Path:
-    """A folder of 512 PNG images of noise, the slowest to decode of their size; made once a folder."""
+    """A folder of 512 PNG images of noise, the slowest to decode of their size; made once, safe to ask for again."""
     out = folder / "shards"
     if not out.exists():
         channels, height, width = shape
@@ -106,25 +116,33 @@ def platform_loop(case: Case, method: str, folder: Path, run: str) -> Loop:
     return lambda should_stop: train(config, METHODS[method], should_stop)
 
 
+def bare_settings(config: Config) -> BareSettings:
+    """The same numbers for the hand-written loop."""
+    method, optimizer = config.method, config.optimizer
+    assert isinstance(method, PVDGANSettings)
+    assert (method.adversarial, method.r2, method.penalty_interval_steps) == ("nonsaturating", 0.0, 1)
+    assert (optimizer.name, optimizer.weight_decay) == ("adam", 0.0)
+    return BareSettings(
+        latent_dim=config.latent.dim,
+        r1=method.r1,
+        learning_rate=optimizer.learning_rate,
+        beta1=optimizer.beta1,
+        beta2=optimizer.beta2,
+        encoder_weight=method.encoder_weight,
+        reconstruction_weight=method.reconstruction_weight,
+        variance_start=method.variance_start,
+        variance_decay=method.variance_decay,
+        ema_decay=config.training.ema_decay,
+    )
+
+
 def bare_loop(case: Case, folder: Path) -> Loop:
     """The hand-written loop on the same networks, started from the same weights."""
     config = case.config("pvdgan", folder)
     preparation = prepare(config, METHODS["pvdgan"])
     assert preparation.dataset is not None
     networks = preparation.build_method().networks
-    settings = config.method
-    loop = BareLoop(
-        networks["generator"],
-        networks["discriminator"],
-        BareSettings(
-            latent_dim=config.latent.dim,
-            r1=settings.r1,
-            learning_rate=config.optimizer.learning_rate,
-            beta1=config.optimizer.beta1,
-            beta2=config.optimizer.beta2,
-            ema_decay=config.training.ema_decay,
-        ),
-    )
+    loop = BareLoop(networks["generator"], networks["discriminator"], bare_settings(config))
     images = read_images(preparation.dataset, preparation.dataset.count).float() / 127.5 - 1
     batch = config.training.batch
 
@@ -132,17 +150,6 @@ def bare_loop(case: Case, folder: Path) -> Loop:
         train_on(loop, images, batch, should_stop)
 
     return run
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """PyTorch on one thread: steadier than several, and the second core is left to the loader."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -44,6 +44,9 @@ def test_later_sources_override_earlier_ones(tmp_path: Path) -> None:
         ("training=3", ["'training' is a section"]),
         ("training.steps", ["key=value"]),
         ("preset=nowhere", ["preset=nowhere", "small"]),
+        ("optimizer.learning_rate=inf", ["optimizer.learning_rate=inf"]),
+        ("method.r1=inf", ["method.r1=inf"]),
+        ("evaluation.images=1", ["evaluation.images=1", ">= 2"]),
         ("run.restart=perhaps", ["run.restart", "true or false"]),
     ],
 )
@@ -55,6 +58,19 @@ def test_a_wrong_argument_is_named_in_one_line(argument: str, parts: list[str], 
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_texts_are_taken_as_they_stand(tmp_path: Path) -> None:
+    config = load("run.dir=007", "data.path=1e3", "training.compile=", "preset=", presets=tmp_path)
+    assert (config.run.dir, config.data.path, config.training.compile, config.preset) == ("007", "1e3", "", "")
+
+
+def test_another_methods_keys_count_as_changed() -> None:
+    old = load().to_dict()
+    new = load_config(METHODS["msegan"].Settings, "msegan")
+    assert [change for change in changed_keys(old, new) if "reconstruction_weight" in change] == [
+        "method.reconstruction_weight: 1.0 → (absent)"
+    ]
 
 
 def test_a_preset_with_an_unknown_key_is_refused(tmp_path: Path) -> None:

@@ -224,6 +224,22 @@ def test_streams_together_are_streams_apart(name: str) -> None:
             torch.testing.assert_close(gradient[key], average, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.parametrize("adversarial", ["nonsaturating", "least_squares", "hinge", "wasserstein"])
+def test_under_bf16_every_loss_is_taken_in_float32(adversarial: str) -> None:
+    method = toy_method("pvdgan", adversarial=adversarial)
+    for network in method.networks.values():
+        network.float()
+    method.statistics["variance"].float()  # type: ignore[attr-defined]
+    batch = toy_batch(method)
+    batch = batch._replace(real=batch.real.float(), draws={name: draw.float() for name, draw in batch.draws.items()})
+    for phase in method.phases:
+        phase.train_only_owned()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            terms = phase(batch)
+        assert {value.dtype for value in (terms.loss, *terms.measured.values())} == {torch.float32}
+        batch = batch._replace(kept=terms.kept)
+
+
 @pytest.mark.parametrize("name", ["vanilla", "msegan", "infogan", "dlsgan", "pvdgan"])
 def test_a_phase_compiles_whole_and_gives_the_same_numbers(name: str) -> None:
     method = toy_method(name)

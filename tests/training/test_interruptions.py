@@ -3,12 +3,14 @@
 import json
 import os
 import random
+import shutil
 import signal
 import time
 from pathlib import Path
 
 import pytest
 from states import bitwise_equal, final_state, worst_difference
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from conftest import ROOT, Processes, Train, launch_command, overrides
 
@@ -58,6 +60,27 @@ def test_kill_9_at_a_random_step_and_rerun(
     assert bitwise_equal(final_state(tmp_path), final_state(uninterrupted))
     # each step is told once, in order, as if nothing had happened
     assert steps_of(tmp_path) == list(range(1, STEPS + 1))
+
+
+def test_kill_9_of_two_processes_and_rerun(
+    uninterrupted: Path, processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    command = [*launch_command(2, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path}", *overrides(**SETTINGS)]
+    process = processes.start(command)
+    wait_for_step(tmp_path, 7, process)
+    processes.end(process)  # the launcher and both workers
+    train("pvdgan", tmp_path, 2, **SETTINGS)
+    assert worst_difference(final_state(tmp_path), final_state(uninterrupted)) <= 1e-9
+
+
+def test_what_was_logged_after_the_checkpoint_is_cut(train: Train, tmp_path: Path) -> None:
+    settings = {**SETTINGS, "telemetry__tensorboard": "true", "training__steps": 10}
+    train("pvdgan", tmp_path, **settings)
+    shutil.rmtree(tmp_path / "checkpoints" / "step-000000010")  # as if killed between two checkpoints
+    train("pvdgan", tmp_path, **{**settings, "training__steps": 12})
+    assert steps_of(tmp_path) == list(range(1, 13))
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [event.step for event in events.Scalars("generator/encoder")] == list(range(1, 13))
 
 
 @pytest.mark.parametrize("moment", ["tensors half written", "before the rename", "after the rename"])

@@ -397,7 +397,7 @@ def _read_description(path: Path) -> dict[str, Any]:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"{path} cannot be read ({error.strerror}): name a folder written by `latentscale shards`"
+            f"{path} cannot be read ({error.strerror}): name a folder written by latentscale.data.shards.write_shards"
         ) from error
     try:
         description = json.loads(text)
@@ -406,7 +406,8 @@ def _read_description(path: Path) -> dict[str, Any]:
         version = int(description["version"])
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} is not a description of shards ({error}): name a folder written by `latentscale shards`"
+            f"{path} is not a description of shards ({error}):"
+            " name a folder written by latentscale.data.shards.write_shards"
         ) from error
     if version > VERSION:
         raise UserError(

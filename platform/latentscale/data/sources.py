@@ -46,7 +46,7 @@ def open_dataset(name: str, path: Path | str | None = None, split: str = "train"
         return ShardedDataset.open(folder / split)
     raise UserError(
         f"data.path={path} holds neither {DATASET_FILE} nor {split}/{DATASET_FILE}: "
-        "write shards there with `latentscale shards`"
+        "write shards there with latentscale.data.shards.write_shards"
     )
 
 

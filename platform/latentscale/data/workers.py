@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import forkserver
 from multiprocessing.connection import wait
 from multiprocessing.context import ForkServerContext
 from multiprocessing.synchronize import Semaphore
@@ -92,6 +93,16 @@ def _end_with(parent_sentinel: int) -> None:
     os._exit(1)
 
 
+def start_fork_server() -> ForkServerContext:
+    """Start the server from which worker processes are forked, if none runs; best before the process group is made."""
+    context = multiprocessing.get_context("forkserver")
+    assert isinstance(context, ForkServerContext)
+    # No effect where a server already runs.
+    context.set_forkserver_preload(["latentscale.data.forkserver"])
+    forkserver.ensure_running()
+    return context
+
+
 class WorkerPool:
     """Processes that call ``reader(step)`` ahead of its use; iterates in order of steps.
 
@@ -107,10 +118,7 @@ class WorkerPool:
 
     def __init__(self, reader: Reader, steps: range, workers: int, prefetch_steps: int) -> None:
         self._steps = steps
-        context = multiprocessing.get_context("forkserver")
-        assert isinstance(context, ForkServerContext)
-        # No effect where a server already runs.
-        context.set_forkserver_preload(["latentscale.data.forkserver"])
+        context = start_fork_server()
         ready = context.Semaphore(0)
         # Not persistent: the steps are walked once.
         loader: DataLoader[Any] = DataLoader(

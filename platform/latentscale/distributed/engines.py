@@ -15,6 +15,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from latentscale.distributed.topology import prefer_loopback
 from latentscale.methods.base import Batch, Phase, Terms
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
@@ -22,6 +23,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 def make_accelerator(timeout_seconds: float, **options: Any) -> Accelerator:
     """Accelerate as we need it: no mixed precision of its own (phases autocast), no buffer broadcasts."""
+    prefer_loopback()
     return Accelerator(
         cpu=not torch.cuda.is_available(),
         mixed_precision="no",
@@ -59,6 +61,8 @@ class DistributedPhase:
         phase.train_only_owned()
         compiled: nn.Module = phase
         if compile_backend:
+            # else Dynamo cuts the phase at DDP's bucket boundaries, through the middle of a gradient penalty
+            torch._dynamo.config.optimize_ddp = False
             compiled = torch.compile(phase, backend=compile_backend, fullgraph=True)  # type: ignore[assignment]
         with warnings.catch_warnings():
             # torch renames this option of DDP, and Accelerate still passes it under the old name

@@ -1,6 +1,7 @@
 """Which process this is, as the launcher said it, before any process group exists."""
 
 import os
+import socket
 from dataclasses import dataclass
 
 from latentscale.errors import UserError
@@ -49,11 +50,41 @@ class Topology:
                 f"accelerate launch asks for mixed_precision={asked} but training.precision={precision}: phases"
                 " autocast by themselves, so give training.precision=bf16 (or fp32) and --mixed_precision no"
             )
-        if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() in ("true", "1"):
-            raise UserError(
-                "accelerate launch asks for DeepSpeed but distributed.engine=ddp is the only engine: launch without"
-                " --use_deepspeed"
-            )
+        for variable, harmless, what, remedy in _REFUSED:
+            if os.environ.get(variable, harmless).lower() not in ("", "no", "false", "0", harmless):
+                raise UserError(f"accelerate launch asks for {what}, which a recipe does not do: {remedy}")
+
+    @staticmethod
+    def processes_launched() -> int:
+        """World size, 1 where the launcher's words are no numbers."""
+        size = os.environ.get("WORLD_SIZE", "1")
+        return int(size) if size.isdigit() else 1
 
 
+def prefer_loopback() -> None:
+    """Let gloo talk over the loopback where all processes are on this machine and nobody chose an interface.
+
+    Else gloo resolves the machine's own name, which on many machines leads nowhere.
+    """
+    local, world = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("WORLD_SIZE")
+    if local is None or local != world or "GLOO_SOCKET_IFNAME" in os.environ:
+        return
+    names = {name for _, name in socket.if_nameindex()}
+    loopback = next((name for name in ("lo", "lo0") if name in names), None)
+    if loopback:
+        os.environ["GLOO_SOCKET_IFNAME"] = loopback
+
+
+_ONE_ENGINE = "distributed.engine=ddp is the only engine, launch without"
+_REFUSED = (
+    ("ACCELERATE_USE_DEEPSPEED", "no", "DeepSpeed", f"{_ONE_ENGINE} --use_deepspeed"),
+    ("ACCELERATE_USE_FSDP", "no", "FSDP", f"{_ONE_ENGINE} --use_fsdp"),
+    ("ACCELERATE_DYNAMO_BACKEND", "no", "torch.compile", "give training.compile=BACKEND and --dynamo_backend no"),
+    (
+        "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
+        "1",
+        "gradient accumulation",
+        "give training.accumulation=N, and 1 to the launcher",
+    ),
+)
 _DEFAULTS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

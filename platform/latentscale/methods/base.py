@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
+from latentscale.latents.scale import at_least_float32
 from latentscale.losses.adversarial import ADVERSARIAL
 from latentscale.losses.penalties import discriminate_with_gradient
 from latentscale.networks.outputs import Discrimination, Heads
@@ -207,8 +208,8 @@ def discriminate(
 
 
 def adversarial_value(output: Discrimination) -> Tensor:
-    """``[b]`` the one adversarial value a(x) of the methods without categories."""
-    return output.adversarial[:, 0]
+    """``[b]`` the one adversarial value a(x) of the methods without categories, in float32 or above."""
+    return at_least_float32(output.adversarial[:, 0])
 
 
 def even_stream_batch(stream_batch: int, why: str) -> None:

@@ -32,11 +32,13 @@ class Checkpoint:
         step: steps taken.
         tensors: on the CPU, by name.
         config: the resolved configuration of the run that wrote it.
+        identity: what else a run must be to continue it: its method and the fingerprint of its data.
     """
 
     step: int
     tensors: dict[str, Tensor]
     config: dict[str, Any]
+    identity: dict[str, str]
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -48,12 +50,13 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
         for entry in folder.iterdir():
             if entry.name.startswith("."):
                 shutil.rmtree(entry)
+    state = {"step": checkpoint.step, "identity": checkpoint.identity, "config": checkpoint.config}
     with new_folder(final) as new:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()},
             new / TENSORS,
         )
-        (new / STATE).write_text(json.dumps({"step": checkpoint.step, "config": checkpoint.config}, indent=1))
+        (new / STATE).write_text(json.dumps(state, indent=1))
     for old in list_checkpoints(folder)[:-keep]:
         shutil.rmtree(old)
     return final
@@ -76,7 +79,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         state: Mapping[str, Any] = json.loads((path / STATE).read_text())
-        return Checkpoint(int(state["step"]), load_file(path / TENSORS), dict(state["config"]))
+        tensors = load_file(path / TENSORS)
+        return Checkpoint(int(state["step"]), tensors, dict(state["config"]), dict(state["identity"]))
     except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise UserError(
             f"checkpoint {path} cannot be read ({error}): move it away to continue from the one before it"

@@ -26,6 +26,11 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, apply: Tensor) -> None:
         """average ← average + apply · (1 − decay) · (trained − average); ``apply`` is a 0-dim 1 or 0."""
+        weight = apply.to(self._averages[0].dtype) * (1 - self.decay)
+        if weight.device.type == "cpu":
+            # one pass instead of three; reading the weight waits for nothing here
+            torch._foreach_lerp_(self._averages, self._trained, weight.item())
+            return
         difference = torch._foreach_sub(self._trained, self._averages)
-        torch._foreach_mul_(difference, apply.to(self._averages[0].dtype) * (1 - self.decay))
+        torch._foreach_mul_(difference, weight)
         torch._foreach_add_(self._averages, difference)

@@ -20,9 +20,13 @@ class RunFolder:
     Raises:
         UserError: where another process trains in the folder, it cannot be written, it holds something that is no
             run, or a setting changed that a continued run must keep.
+
+    Args:
+        config: the run's, with its folder.
+        identity: what else must stay: the method's name and the fingerprint of the data.
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config, identity: dict[str, str]) -> None:
         self.path = Path(config.run.dir)
         self.checkpoints = self.path / "checkpoints"
         self.snapshots = self.path / "snapshots"
@@ -33,16 +37,18 @@ class RunFolder:
         try:
             self._refuse_foreign()
             self._lock = self._acquire()
-            if config.run.restart and self.config.exists():
+            # a launcher that restarts a failed gang repeats the command: then it continues
+            restarted = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0
+            if config.run.restart and not restarted and self.config.exists():
                 self.moved_to = self._move_aside()
                 self._lock = self._acquire()
+            self.resumed = self._checkpoint_to_continue(config, identity)
+            with new_file(self.config) as new:
+                new.write_text(config.to_yaml())
         except OSError as error:
             raise UserError(
                 f"run.dir={self.path} cannot be written ({error.strerror}): choose another run.dir"
             ) from None
-        self.resumed = self._checkpoint_to_continue(config)
-        with new_file(self.config) as new:
-            new.write_text(config.to_yaml())
 
     def close(self) -> None:
         """Let another run have the folder."""
@@ -50,7 +56,7 @@ class RunFolder:
 
     def _refuse_foreign(self) -> None:
         if self.path.is_dir() and any(self.path.iterdir()) and not self.config.exists():
-            strangers = [entry for entry in self.path.iterdir() if entry.name != ".lock"]
+            strangers = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
             if strangers:
                 raise UserError(f"run.dir={self.path} holds {strangers[0].name} but no run: choose an empty folder")
 
@@ -74,12 +80,17 @@ class RunFolder:
         self.path.rename(aside)
         return aside
 
-    def _checkpoint_to_continue(self, config: Config) -> Checkpoint | None:
+    def _checkpoint_to_continue(self, config: Config, identity: dict[str, str]) -> Checkpoint | None:
         there = list_checkpoints(self.checkpoints)
         if not there:
             return None
         checkpoint = load_checkpoint(there[-1])
-        changes = changed_keys(checkpoint.config, config)
+        changes = [
+            f"{name}: {checkpoint.identity.get(name)} → {value}"
+            for name, value in identity.items()
+            if checkpoint.identity.get(name) != value
+        ]
+        changes += changed_keys(checkpoint.config, config)
         if changes:
             raise UserError(
                 f"run.dir={self.path} holds a run that differs in {'; '.join(changes)}: give the old value, another"

@@ -22,19 +22,21 @@ class Health:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._names: list[str] = []
+        self._slots: dict[tuple[str, ...], Tensor] = {}
         self._sums = torch.zeros(0, device=device)
         self._counts = torch.zeros(0, device=device)
-        self._last = torch.zeros(0, device=device)
+        self._last: tuple[list[str], Tensor] = ([], self._sums)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Take one step's 0-dim values; the names are the same in every step, or are added as they come."""
-        names = list(values)
-        if names != self._names:
-            self._reorder(names + [name for name in self._names if name not in values])
-        self._last = torch.stack([value.to(self._sums.dtype) for value in values.values()])
-        finite = self._last.isfinite()
-        self._sums[: len(names)] += torch.where(finite, self._last, 0.0)
-        self._counts[: len(names)] += finite
+        """Take one step's 0-dim values; a step need not have them all."""
+        names = tuple(values)
+        if names not in self._slots:
+            self._make_room(names)
+        given = torch.stack([value.to(self._sums.dtype) for value in values.values()])
+        self._last = (list(names), given)
+        finite, slots = given.isfinite(), self._slots[names]
+        self._sums.index_add_(0, slots, torch.where(finite, given, 0.0))
+        self._counts.index_add_(0, slots, finite.to(self._counts.dtype))
 
     def join(self) -> dict[str, float]:
         """Mean over processes and steps since the last call; every process must call it at the same step."""
@@ -51,19 +53,15 @@ class Health:
 
     def nonfinite(self) -> list[str]:
         """Names of the newest values of this process that are not finite; waits for the device."""
-        flags = self._last.isfinite().tolist()
-        return [name for name, finite in zip(self._names, flags, strict=False) if not finite]
+        names, values = self._last
+        return [name for name, finite in zip(names, values.isfinite().tolist(), strict=True) if not finite]
 
-    def _reorder(self, names: list[str]) -> None:
-        before = {name: index for index, name in enumerate(self._names)}
-        sums, counts = (
-            torch.zeros(len(names), device=self.device),
-            torch.zeros(len(names), device=self.device),
-        )
-        for index, name in enumerate(names):
-            if name in before:
-                sums[index], counts[index] = self._sums[before[name]], self._counts[before[name]]
-        self._names, self._sums, self._counts = names, sums, counts
+    def _make_room(self, names: tuple[str, ...]) -> None:
+        new = [name for name in names if name not in self._names]
+        self._names += new
+        room = torch.zeros(len(new), device=self.device)
+        self._sums, self._counts = torch.cat([self._sums, room]), torch.cat([self._counts, room])
+        self._slots[names] = torch.tensor([self._names.index(name) for name in names], device=self.device)
 
 
 def mean_measured(phase: str, results: Sequence[Terms]) -> dict[str, Tensor]:

@@ -7,15 +7,18 @@ checkpoint. Everything it depends on is a function of (configuration, step) and 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
-import torch.distributed as dist
+from safetensors import SafetensorError
 from torch import Tensor
 
 from latentscale.config import Config
+from latentscale.data.workers import start_fork_server
+from latentscale.distributed.agreement import agree, on_rank_zero, share
 from latentscale.distributed.engines import DTYPES, DistributedPhase, make_accelerator
 from latentscale.distributed.statistics import FusedStatistics, LateFlags
+from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
 from latentscale.methods.base import Method
 from latentscale.telemetry.run_log import MetricsFile, ProgressLine, tensorboard_logger
@@ -29,7 +32,6 @@ from latentscale.training.outputs import Outputs
 from latentscale.training.prepare import Preparation, prepare
 from latentscale.training.state import TrainingState, broadcast_tensors
 
-T = TypeVar("T")
 SHOWN = (
     "discriminator/adversarial",
     "generator/adversarial",
@@ -67,30 +69,42 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
     Raises:
         UserError: for what the user can mend; the last checkpoint stays whole.
     """
+    preparation, refusal = None, None
     try:
         preparation = prepare(config, method)
     except UserError as error:
-        raise error.on_every_process() from None
+        refusal = error
+    if refusal and Topology.processes_launched() == 1:
+        raise refusal
+    if config.data.workers:
+        start_fork_server()
     tracked = config.telemetry.tensorboard
     accelerator = make_accelerator(
         config.distributed.timeout_seconds,
         log_with="tensorboard" if tracked else None,
         project_dir=config.run.dir,
     )
+    folder = None
     try:
-        return _train(preparation, accelerator, should_stop)
+        identity = preparation.identity() if preparation else {}
+        agree({"configuration": config.to_yaml(), **identity}, refusal)
+        assert preparation is not None
+        # rank 0 alone touches the run's folder
+        folder = on_rank_zero(accelerator.process_index, lambda: RunFolder(config, identity))
+        return _train(preparation, accelerator, folder, should_stop)
     finally:
+        if folder is not None:
+            folder.close()
         accelerator.end_training()
 
 
-def _train(preparation: Preparation, accelerator: Any, should_stop: Callable[[], bool]) -> Outcome:
+def _train(
+    preparation: Preparation, accelerator: Any, folder: RunFolder | None, should_stop: Callable[[], bool]
+) -> Outcome:
     config, plan = preparation.config, preparation.plan
     rank, device, training = accelerator.process_index, accelerator.device, preparation.config.training
-    assert preparation.dataset is not None
-    agree_on_setup(preparation)
 
-    # resume: rank 0 chooses and reads; the others are told
-    folder = on_rank_zero(rank, lambda: RunFolder(config))
+    # resume: rank 0 chose and read; the others are told
     resumed = folder.resumed if folder else None
     start: int = share(resumed.step if resumed else 0)
 
@@ -112,6 +126,8 @@ def _train(preparation: Preparation, accelerator: Any, should_stop: Callable[[],
     state = TrainingState(built, average, phases)
     if start:
         state.load(broadcast_tensors(resumed.tensors if resumed else None, device))
+        if resumed:
+            resumed.tensors.clear()
     statistics = FusedStatistics(built.statistics, device, statistics_dtype)
     health, clock, flags = Health(device), StageClock(device), LateFlags(2, device)
     skipped_in_a_row = torch.zeros((), device=device)
@@ -126,12 +142,16 @@ def _train(preparation: Preparation, accelerator: Any, should_stop: Callable[[],
         progress.say(f"continuing {config.run.dir} from step {start:,}")
 
     def checkpoint(step: int) -> None:
-        if folder is not None:
-            save_checkpoint(
-                folder.checkpoints,
-                Checkpoint(step, state.tensors(), config.to_dict()),
-                config.checkpoint.keep,
-            )
+        if folder is None:
+            return
+        whole = Checkpoint(step, state.tensors(), config.to_dict(), preparation.identity())
+        try:
+            save_checkpoint(folder.checkpoints, whole, config.checkpoint.keep)
+        except (OSError, SafetensorError) as error:
+            raise UserError(
+                f"the checkpoint of step {step} cannot be written to {folder.checkpoints} ({error}): make room there,"
+                " then run the same command to continue from the last one"
+            ) from None
 
     def report(step: int, steps: int) -> None:
         values = health.join()
@@ -243,46 +263,6 @@ def refuse_nonfinite(late: list[float] | None, limit_steps: int, health: Health)
     if late is not None and late[1] >= limit_steps:
         names = ", ".join(health.nonfinite()) or "a gradient"
         raise UserError(
-            f"{limit_steps} steps in a row were not finite and were skipped ({names}): lower"
-            " optimizer.learning_rate or raise method.r1, then rerun to continue from the last checkpoint"
+            f"{limit_steps} steps in a row were not finite and were skipped ({names}): rerun with"
+            " a lower optimizer.learning_rate to continue from the last checkpoint"
         ).on_every_process()
-
-
-def agree_on_setup(preparation: Preparation) -> None:
-    """Every process must have read the same configuration and the same data.
-
-    Raises:
-        UserError: naming the ranks that differ from rank 0.
-    """
-    assert preparation.dataset is not None
-    mine = (preparation.config.to_yaml(), preparation.dataset.fingerprint)
-    if dist.is_initialized() and dist.get_world_size() > 1:
-        everyone: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(everyone, mine)
-        for what, index in (("configuration", 0), ("data (dataset fingerprint)", 1)):
-            others = [str(rank) for rank, theirs in enumerate(everyone) if theirs[index] != everyone[0][index]]
-            if others:
-                message = f"rank {', '.join(others)} has another {what} than rank 0: start all with the same"
-                raise UserError(message).on_every_process()
-
-
-def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
-    """Rank 0's result on rank 0; its UserError on every rank, so that all end together."""
-    result, message = None, None
-    if rank == 0:
-        try:
-            result = act()
-        except UserError as error:
-            message = str(error)
-    if message := share(message):
-        raise UserError(message).on_every_process()
-    return result
-
-
-def share(value: Any) -> Any:
-    """Rank 0's small value on every process."""
-    if not (dist.is_initialized() and dist.get_world_size() > 1):
-        return value
-    box = [value]
-    dist.broadcast_object_list(box, src=0)
-    return box[0]

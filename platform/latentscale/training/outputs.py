@@ -4,14 +4,15 @@ import copy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from latentscale.config import Config
 from latentscale.data.decoding import decode
 from latentscale.data.shards import ShardedDataset
-from latentscale.data.sources import available_splits, open_dataset
 from latentscale.evaluation.reconstruction import reconstruction_report
+from latentscale.inversion.images import from_uint8
 from latentscale.inversion.model import TrainedModel
 from latentscale.methods.base import Method
 from latentscale.training.ema import WeightAverage
@@ -66,7 +67,7 @@ class Outputs:
         plan = self.preparation.plan
         return write_snapshots(
             self.trained_model(step),
-            self._held_out()[: self.config.snapshot.images],
+            from_uint8(self._held_out(self.config.snapshot.images)),
             step,
             step * plan.batch,
             self.snapshots,
@@ -75,32 +76,33 @@ class Outputs:
 
     def evaluate(self, step: int) -> dict[str, Any]:
         """Latent error on fresh draws and reconstruction of held-out images."""
-        return reconstruction_report(
-            self.trained_model(step), self._held_out(), self.config.run.seed, self.config.evaluation.images
-        )
+        limit = self.config.evaluation.images
+        report = reconstruction_report(self.trained_model(step), self._held_out(limit), self.config.run.seed, limit)
+        held_out = self.preparation.held_out is not self.preparation.dataset
+        return {**report, "held_out": int(held_out)}
 
     def export(self, step: int) -> None:
         """Write ``model/``."""
         self.trained_model(step).save(self.model)
 
-    def _held_out(self) -> Tensor:
-        """``[n, …]`` in [-1, 1], at most ``evaluation.images``."""
+    def _held_out(self, limit: int) -> Tensor:
+        """``[n, …]`` uint8 on the CPU, spread evenly over the held-out data."""
         if self._reals is None:
-            data = self.config.data
-            splits = available_splits(data.name, data.path or None)
-            dataset = open_dataset(data.name, data.path or None, "test" if "test" in splits else "train")
-            device = next(self.average.networks["generator"].parameters()).device
-            self._reals = read_images(dataset, self.config.evaluation.images).to(device).float() / 127.5 - 1
-        return self._reals
+            assert self.preparation.held_out is not None
+            self._reals = read_images(self.preparation.held_out, self.config.evaluation.images)
+        return self._reals[:limit]
 
 
 def read_images(dataset: ShardedDataset, limit: int) -> Tensor:
-    """The first samples of a data set in the order of its shards, ``[n, C, H, W]`` uint8."""
+    """At most ``limit`` samples, spread evenly over a data set in the order of its shards, ``[n, C, H, W]`` uint8.
+
+    Data are often sorted by class; the beginning alone would be one of them.
+    """
+    ends = dataset.shard_counts.cumsum()
     images: list[Tensor] = []
-    for shard, count in enumerate(dataset.shard_counts.tolist()):
-        for member in range(min(count, limit - len(images))):
-            data, _, _ = dataset.read(shard, member)
-            images.append(torch.tensor(decode(data, dataset.shape, dataset.where(shard, member))))
-        if len(images) >= limit:
-            break
+    for position in np.linspace(0, dataset.count - 1, min(limit, dataset.count)).astype(np.int64).tolist():
+        shard = int(np.searchsorted(ends, position, side="right"))
+        member = position - int(ends[shard] - dataset.shard_counts[shard])
+        data, _, _ = dataset.read(shard, member)
+        images.append(torch.tensor(decode(data, dataset.shape, dataset.where(shard, member))))
     return torch.stack(images)

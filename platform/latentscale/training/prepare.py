@@ -7,7 +7,7 @@ from torch import nn
 
 from latentscale.config import Config
 from latentscale.data.shards import ShardedDataset
-from latentscale.data.sources import open_dataset
+from latentscale.data.sources import available_splits, open_dataset
 from latentscale.distributed.streams import StepPlan
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
@@ -25,6 +25,7 @@ class Preparation:
         plan: how a step is laid over streams and processes.
         shape: ``(C, H, W)`` of the data.
         dataset: the training split, None where a dry run has no data at hand.
+        held_out: the test split where the data have one, else the training split; for pictures and evaluations.
     """
 
     config: Config
@@ -33,6 +34,12 @@ class Preparation:
     plan: StepPlan
     shape: tuple[int, int, int]
     dataset: ShardedDataset | None
+    held_out: ShardedDataset | None
+
+    def identity(self) -> dict[str, str]:
+        """What, beside the configuration, makes this the same run when it is continued."""
+        assert self.dataset is not None
+        return {"method": self.method.name, "data": self.dataset.fingerprint}
 
     def build_method(self) -> Method:
         """Networks with the weights that (seed, name) give, and the method around them; on the CPU in float32."""
@@ -82,7 +89,7 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
     wanted = tuple(config.data.shape)
     if wanted and len(wanted) != 3:
         raise UserError(f"data.shape={list(wanted)} must be [channels, height, width], or empty")
-    dataset = None
+    dataset = held_out = None
     if not (dry and wanted and config.data.name == "shards" and not config.data.path):
         dataset = open_dataset(config.data.name, config.data.path or None, "train")
         if wanted and tuple(dataset.shape) != wanted:
@@ -94,7 +101,15 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
             raise UserError(
                 f"distributed.streams={plan.streams} but {dataset.name} has {dataset.count} samples: use fewer streams"
             )
+        held_out = dataset
+        if "test" in available_splits(config.data.name, config.data.path or None):
+            held_out = open_dataset(config.data.name, config.data.path or None, "test")
+        if held_out.shape != dataset.shape or held_out.count < 2:
+            raise UserError(
+                f"{held_out.path} holds {held_out.count} samples of {list(held_out.shape)}: what reconstructions are"
+                f" measured on must be 2 or more of {list(dataset.shape)}, the shape of the training data"
+            )
     channels, height, width = dataset.shape if dataset is not None else wanted
-    preparation = Preparation(config, method, topology, plan, (channels, height, width), dataset)
+    preparation = Preparation(config, method, topology, plan, (channels, height, width), dataset, held_out)
     preparation.sizes()  # network.* that cannot be built is refused here
     return preparation

@@ -1,0 +1,66 @@
+"""Processes that must begin, or end, together: small objects over the process group, outside the steps."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+
+from latentscale.errors import UserError
+
+T = TypeVar("T")
+
+
+def several() -> bool:
+    """Whether there is more than one process."""
+    return dist.is_initialized() and dist.get_world_size() > 1
+
+
+def agree(facts: Mapping[str, Any], refusal: UserError | None) -> None:
+    """All processes must be ready and hold the same facts; else all end together.
+
+    Args:
+        facts: by what they are called, e.g. ``configuration``.
+        refusal: why this process cannot begin.
+
+    Raises:
+        UserError: the first refusal, or naming the ranks whose facts differ from rank 0's.
+    """
+    if not several():
+        if refusal:
+            raise refusal
+        return
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, (str(refusal) if refusal else None, dict(facts)))
+    refused = [rank for rank, (message, _) in enumerate(everyone) if message]
+    if refused:
+        message = everyone[refused[0]][0]
+        where = "" if len(refused) == len(everyone) else f"rank {', '.join(map(str, refused))}: "
+        raise UserError(where + message).on_every_process()
+    for what, first in everyone[0][1].items():
+        others = [str(rank) for rank, (_, theirs) in enumerate(everyone) if theirs[what] != first]
+        if others:
+            raise UserError(
+                f"rank {', '.join(others)} has another {what} than rank 0: start all with the same"
+            ).on_every_process()
+
+
+def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
+    """Rank 0's result on rank 0; its UserError on every rank, so that all end together."""
+    result, message = None, None
+    if rank == 0:
+        try:
+            result = act()
+        except UserError as error:
+            message = str(error)
+    if message := share(message):
+        raise UserError(message).on_every_process()
+    return result
+
+
+def share(value: Any) -> Any:
+    """Rank 0's small value on every process."""
+    if not several():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
