@@ -3,10 +3,14 @@
 PYTHON ?= python3
 VENV ?= .venv
 PIP_FLAGS ?=
+# tested versions; empty keeps what an existing environment has, such as a CUDA build of torch
+CONSTRAINTS ?= -c constraints.txt
 BIN := $(VENV)/bin
 LAUNCH := $(BIN)/accelerate launch --config_file launchers/accelerate/cpu.yaml
 RUN ?= runs/pvdgan
 TESTS ?= tests
+# seconds that a launcher waits for a checkpoint after Ctrl-C
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 120
 
 .DEFAULT_GOAL := help
 .PHONY: help install train compare test check format bench clean
@@ -18,11 +22,11 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --quiet $(PIP_FLAGS) -c constraints.txt -e .
+	$(BIN)/pip install --quiet $(PIP_FLAGS) $(CONSTRAINTS) -e .
 	@touch $@
 
 $(VENV)/.installed-tests: $(VENV)/.installed
-	$(BIN)/pip install --quiet $(PIP_FLAGS) -c constraints.txt -e '.[test,check]'
+	$(BIN)/pip install --quiet $(PIP_FLAGS) $(CONSTRAINTS) -e '.[test,check]'
 	@touch $@
 
 install: $(VENV)/.installed ## create .venv and install

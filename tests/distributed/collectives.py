@@ -1,0 +1,43 @@
+"""Trains under torch's profiler and writes down every collective of this process and its elements; started by a launcher.
+
+``collectives.py OUT EXTRA key=value …``: with EXTRA 1 every step makes one more all-reduce.
+"""
+
+import json
+import math
+import os
+import sys
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from torch.profiler import ProfilerActivity, profile
+
+from latentscale.config import load_config
+from latentscale.methods.pvdgan import PVDGAN
+from latentscale.training.loop import train
+
+PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
+
+
+def main() -> None:
+    out, extra, arguments = Path(sys.argv[1]), sys.argv[2] == "1", sys.argv[3:]
+    config = load_config(PVDGAN.Settings, "pvdgan", {"preset": "digits8"}, arguments, PRESETS)
+
+    def once_a_step() -> bool:
+        if extra:
+            dist.all_reduce(torch.zeros(()))
+        return False
+
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        train(config, PVDGAN, once_a_step)
+    found = [
+        (event.name, sum(math.prod(shape) for shape in event.input_shapes))
+        for event in profiler.events()
+        if event.name.startswith("gloo:")
+    ]
+    (out / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()

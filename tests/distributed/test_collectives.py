@@ -1,0 +1,80 @@
+"""A step's collectives, counted by the profiler in real processes: the gradients of each phase, and one more."""
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from conftest import ROOT, Processes, launch_command, overrides
+from latentscale.config import load_config
+from latentscale.methods.pvdgan import PVDGAN
+from latentscale.training.prepare import prepare
+
+SCRIPT = ROOT / "tests" / "distributed" / "collectives.py"
+LATENT_DIM = 8
+
+pytestmark = pytest.mark.processes
+
+Counts = Counter[tuple[str, int]]
+Count = Callable[..., Counts]
+
+
+@pytest.fixture
+def count(processes: Processes, tmp_path: Path) -> Count:
+    """How often each collective of so many elements was made in a run of two processes."""
+
+    def run(name: str, steps: int, extra: bool = False, **changes: object) -> Counts:
+        out = tmp_path / name
+        out.mkdir()
+        command = launch_command(2, SCRIPT)
+        where = command.index(str(SCRIPT)) + 1
+        # one report, at the end: its own all-reduce is the same in every run
+        settings = overrides(
+            training__steps=steps,
+            training__report_every_steps=100,
+            latent__dim=LATENT_DIM,
+            run__dir=out / "run",
+            **changes,
+        )
+        command[where:where] = [str(out), "1" if extra else "0"]
+        finished = processes.run([*command, *settings])
+        assert finished.code == 0, finished.err[-4000:]
+        first, second = (
+            Counter((name, elements) for name, elements in json.loads((out / f"rank-{rank}.json").read_text()))
+            for rank in (0, 1)
+        )
+        assert first == second
+        return first
+
+    return run
+
+
+def test_a_step_reduces_the_gradients_and_one_vector_more(count: Count, tmp_path: Path) -> None:
+    config = load_config(PVDGAN.Settings, "pvdgan", {"preset": "digits8"}, overrides(), ROOT / "recipes" / "presets")
+    sizes = prepare(config, PVDGAN, dry=True).sizes()  # far below a bucket each
+    step = Counter(
+        {
+            ("gloo:all_reduce", sizes["discriminator"]): 1,
+            ("gloo:all_reduce", sizes["generator"]): 1,
+            ("gloo:all_reduce", 1 + 1 + LATENT_DIM): 1,  # stop, count, sums
+        }
+    )
+    six, nine = count("six", 6), count("nine", 9)
+    assert sum(six.values()) > 18  # what starts and ends a run is there, and cancels
+    assert difference(nine, six) == times(step, 3)
+    # micro-batches before the last reduce nothing
+    assert count("accumulated", 9, training__accumulation=2) == nine
+    # positive control
+    assert difference(count("one more", 9, extra=True), nine) == Counter({("gloo:all_reduce", 1): 9})
+
+
+def difference(a: Counts, b: Counts) -> Counts:
+    """What there is more of in a, and nothing less."""
+    assert not b - a
+    return a - b
+
+
+def times(counts: Counts, number: int) -> Counts:
+    return Counter({key: number * value for key, value in counts.items()})
