@@ -25,9 +25,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet $(PIP_FLAGS) $(CONSTRAINTS) -e .
 	@touch $@
 
-$(VENV)/.installed-tests: $(VENV)/.installed
+$(VENV)/.installed-tests: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/pip install --quiet $(PIP_FLAGS) $(CONSTRAINTS) -e '.[test,check]'
-	@touch $@
+	@touch $@ $(VENV)/.installed
 
 install: $(VENV)/.installed ## create .venv and install
 

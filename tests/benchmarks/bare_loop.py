@@ -49,8 +49,8 @@ class BareLoop:
         )
         self.average_generator = copy.deepcopy(generator).requires_grad_(False)
         self.average_discriminator = copy.deepcopy(discriminator).requires_grad_(False)
-        self.trained = [*generator.parameters(), *discriminator.parameters()]
-        self.averages = [*self.average_generator.parameters(), *self.average_discriminator.parameters()]
+        self.trained: list[Tensor] = [*generator.parameters(), *discriminator.parameters()]
+        self.averages: list[Tensor] = [*self.average_generator.parameters(), *self.average_discriminator.parameters()]
         self.variance = torch.full((settings.latent_dim,), settings.variance_start).to(self.trained[0])
 
     def step(self, real: Tensor, latent: Tensor, drawn: Tensor) -> dict[str, Tensor]:

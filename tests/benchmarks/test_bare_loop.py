@@ -47,7 +47,7 @@ def bare(config: Config, **changes: float) -> tuple[BareLoop, list[dict[str, tor
     preparation = prepare(config, PVDGAN)
     method = preparation.build_method()
     generator, discriminator = (network.double() for network in method.networks.values())
-    settings = dataclasses.replace(bare_settings(config), **changes)
+    settings = dataclasses.replace(bare_settings(config), **changes)  # type: ignore[arg-type]
     loop = BareLoop(generator, discriminator, settings)
     losses = []
     with Feed(preparation, method, 0, torch.device("cpu"), torch.float64, 0) as feed:

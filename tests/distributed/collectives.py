@@ -1,4 +1,4 @@
-"""Trains under torch's profiler and writes down every collective of this process and its elements; started by a launcher.
+"""Trains under torch's profiler and writes down every collective with its elements; started by a launcher.
 
 ``collectives.py OUT EXTRA key=value …``: with EXTRA 1 every step makes one more all-reduce.
 """
