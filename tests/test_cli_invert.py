@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from conftest import Processes
 from latentscale.inversion.inverter import Inverter
+from launching import Processes
 from tiny_models import DIM, tiny_model
 
 COMMAND = str(Path(sys.executable).with_name("latentscale"))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Processes, launch_command
+from launching import ROOT, Processes, launch_command
 
 PROBE = """
 import platform, latentscale, sys

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Processes
 from latentscale.config import keys, load_config
 from latentscale.methods.registry import METHODS
 from latentscale.recipe import dry_run
+from launching import ROOT, Processes
 
 PRESETS = ROOT / "recipes" / "presets"
 

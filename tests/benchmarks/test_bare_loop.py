@@ -9,13 +9,13 @@ import torch
 from bare_loop import BareLoop
 from cases import bare_settings
 
-from conftest import ROOT, overrides
 from latentscale.config import Config, load_config
 from latentscale.methods.pvdgan import PVDGAN
 from latentscale.training.checkpoints import list_checkpoints, load_checkpoint
 from latentscale.training.feed import Feed
 from latentscale.training.loop import train
 from latentscale.training.prepare import prepare
+from launching import ROOT, overrides
 
 STEPS = 3
 

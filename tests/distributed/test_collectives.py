@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from conftest import ROOT, Processes, launch_command, overrides
 from latentscale.config import load_config
 from latentscale.methods.pvdgan import PVDGAN
 from latentscale.training.prepare import prepare
+from launching import ROOT, Processes, launch_command, overrides
 
 SCRIPT = ROOT / "tests" / "distributed" / "collectives.py"
 LATENT_DIM = 8

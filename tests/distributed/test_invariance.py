@@ -10,7 +10,7 @@ import pytest
 from states import final_state, worst_difference
 from torch import Tensor
 
-from conftest import ROOT, Processes, Train, launch_command, overrides
+from launching import ROOT, Processes, Train, launch_command, overrides
 
 TOLERANCE = 1e-9
 METHODS = ("pvdgan", "dlsgan")

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from states import bitwise_equal, final_state, worst_difference
 
-from conftest import ROOT, Finished, Processes, Train, launch_command, overrides
+from launching import ROOT, Finished, Processes, Train, launch_command, overrides
 
 pytestmark = pytest.mark.processes
 

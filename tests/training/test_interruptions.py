@@ -12,7 +12,7 @@ import pytest
 from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import ROOT, Processes, Train, launch_command, overrides
+from launching import ROOT, Processes, Train, launch_command, overrides
 
 STEPS = 40
 SETTINGS = {"training__steps": STEPS, "checkpoint__every_steps": 4, "training__report_every_steps": 1}

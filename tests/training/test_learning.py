@@ -7,7 +7,7 @@ from statistics import median
 
 import pytest
 
-from conftest import ROOT, Processes, launch_command
+from launching import ROOT, Processes, launch_command
 
 REPRODUCTION = ROOT / "recipes" / "reproductions" / "digits"
 

@@ -8,7 +8,6 @@ import torch
 from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from conftest import Train, overrides
 from latentscale.config import load_config
 from latentscale.errors import UserError
 from latentscale.inversion.inverter import Inverter
@@ -18,6 +17,7 @@ from latentscale.methods import dlsgan
 from latentscale.methods.registry import METHODS
 from latentscale.training.ema import WeightAverage
 from latentscale.training.loop import train as train_here
+from launching import Train, overrides
 
 REPORTED = {
     "step", "images", "epoch", "images_per_second", "seconds/total", "seconds/data", "seconds/discriminator",

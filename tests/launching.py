@@ -1,0 +1,119 @@
+"""What tests start: real processes with bounded time, of one small configuration."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# A model small enough that a step takes milliseconds, in float64, with two parameters' worth of everything.
+TINY = {
+    "latent.dim": 8,
+    "network.widths": "[4]",
+    "network.base_width": 4,
+    "training.batch": 32,
+    "distributed.streams": 16,
+    "training.precision": "fp64",
+    "training.report_every_steps": 5,
+    "telemetry.tensorboard": "false",
+    "telemetry.progress": "false",
+    "snapshot.every_steps": 0,
+    "evaluation.images": 16,
+}
+
+
+@dataclass
+class Finished:
+    """A command that ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This environment without what an outer launcher may have left, one thread a process, loopback only."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("ACCELERATE_", "PET_", "TORCHELASTIC_"))
+        and name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    }
+    return {**kept, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "", **extra}
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def launch_command(processes: int, script: Path | str) -> list[str]:
+    """How a user starts a recipe on N processes of this machine."""
+    if processes == 1:
+        return [sys.executable, str(script)]
+    return [
+        str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_machines", "1",
+        "--num_processes", str(processes), "--main_process_port", str(free_port()), "--mixed_precision", "no",
+        "--dynamo_backend", "no", str(script), f"distributed.processes={processes}",
+    ]  # fmt: skip
+
+
+class Processes:
+    """Starts commands in their own process groups and leaves none behind."""
+
+    def __init__(self) -> None:
+        self._started: list[subprocess.Popen[str]] = []
+
+    def start(self, command: Sequence[str], cwd: Path = ROOT, **extra: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            list(command),
+            cwd=cwd,
+            env=environment(ACCELERATE_USE_CPU="true", **extra),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        self._started.append(process)
+        return process
+
+    def run(self, command: Sequence[str], cwd: Path = ROOT, timeout_seconds: float = 120, **extra: str) -> Finished:
+        process = self.start(command, cwd, **extra)
+        try:
+            out, err = process.communicate(timeout=timeout_seconds)
+        finally:
+            self.end(process)
+        return Finished(process.returncode, out, err)
+
+    def end(self, process: subprocess.Popen[str]) -> None:
+        # a launcher starts its workers in sessions of their own: they are found as its children
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def close(self) -> None:
+        for process in self._started:
+            self.end(process)
+
+
+def overrides(**changes: object) -> list[str]:
+    """TINY with changes (``training__steps=3``), as ``key=value`` arguments."""
+    settings = {**TINY, **{name.replace("__", "."): value for name, value in changes.items()}}
+    return [f"{name}={value}" for name, value in settings.items()]
+
+
+Train = Callable[..., Finished]
