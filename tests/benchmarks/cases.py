@@ -84,9 +84,9 @@ CASES = {
     ),
     "images32_two_processes": Case(
         "images32_two_processes",
-        "images of 3x32x32, batch 64 over two processes",
+        "images of 3x32x32, two processes",
         steps=2,
-        settings={**_IMAGES32, "training.batch": 64},
+        settings=_IMAGES32,
         noise=(3, 32, 32),
     ),
 }

@@ -90,10 +90,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--rounds", type=int, required=True)
+    parser.add_argument("--batch", type=int, required=True)
     options = parser.parse_args()
     torch.set_num_threads(1)
     case = CASES["images32_two_processes"]
-    config = case.config("pvdgan", options.folder, run__dir=options.folder / "run", distributed__processes=2)
+    config = case.config(
+        "pvdgan",
+        options.folder,
+        run__dir=options.folder / "run",
+        training__batch=options.batch,
+        distributed__processes=2,
+    )
     switch = SwitchedDistributed(statistics.dist)
     statistics.dist = switch  # type: ignore[assignment]
     alternation = Alternation(switch, options.rounds, case.steps)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from latentscale.data.loading import Loader, StepReader
 from latentscale.data.order import Order
+from latentscale.data.remembering import RememberingReader
 from latentscale.latents.draws import uniforms
 from latentscale.methods.base import Batch, Method
 from latentscale.training.prepare import Preparation
@@ -38,7 +39,8 @@ class Feed:
         self.owned = self.plan.owned(rank)
         self.penalty_interval_steps = config.method.penalty_interval_steps
         order = Order(preparation.dataset.shard_counts, self.plan.streams, self.seed, config.data.shuffle_window_images)
-        reader = StepReader(preparation.dataset, order, self.owned, self.plan.stream_batch, preparation.shape)
+        kind = RememberingReader if RememberingReader.fits(preparation.dataset.count, preparation.shape) else StepReader
+        reader = kind(preparation.dataset, order, self.owned, self.plan.stream_batch, preparation.shape)
         self.loader: Loader[Any] = Loader(
             reader,
             workers=config.data.workers,

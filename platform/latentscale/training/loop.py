@@ -27,6 +27,7 @@ from latentscale.training.ema import WeightAverage
 from latentscale.training.feed import Feed
 from latentscale.training.folder import RunFolder
 from latentscale.training.health import Health, StageClock, mean_measured
+from latentscale.training.memory import keep_freed_memory
 from latentscale.training.optimizers import make_optimizer
 from latentscale.training.outputs import Outputs
 from latentscale.training.prepare import Preparation, prepare
@@ -78,6 +79,8 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
         raise refusal
     if config.data.workers:
         start_fork_server()
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     tracked = config.telemetry.tensorboard
     accelerator = make_accelerator(
         config.distributed.timeout_seconds,
@@ -177,8 +180,9 @@ def _train(
     finished = start >= training.steps
     with Feed(preparation, built, rank, device, dtype, start) as feed, progress:
         while step < training.steps and not stopping:
+            statistics_before = built.state()
             with clock.stage("data", host=True):
-                batches = feed.fetch(step, built.state())
+                batches = feed.fetch(step, statistics_before)
 
             skip = torch.zeros((), device=device)
             measured: dict[str, Tensor] = {}

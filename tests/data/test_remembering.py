@@ -1,0 +1,73 @@
+"""A small data set is decoded once, and read as if it were decoded every time."""
+
+import pickle
+from collections import Counter
+
+import pytest
+import torch
+
+from latentscale.data.loading import Loader, StepReader
+from latentscale.data.order import Order
+from latentscale.data.remembering import REMEMBERED_BYTES, RememberingReader
+from latentscale.data.shards import ShardedDataset
+from latentscale.data.sources import open_dataset
+
+SHAPE, STREAMS, STREAM_BATCH = (1, 8, 8), 3, 50
+STEPS = 25  # 1,500 digits, 150 a step: two epochs and a half
+
+
+class Counting(ShardedDataset):
+    """The digits, counting what is read."""
+
+    reads: Counter[tuple[int, int]]
+
+    def read(self, shard: int, member: int) -> tuple[bytes, str, int]:
+        self.reads[shard, member] += 1
+        return super().read(shard, member)
+
+
+@pytest.fixture
+def digits() -> Counting:
+    dataset = open_dataset("digits")
+    dataset.__class__ = Counting
+    assert isinstance(dataset, Counting)
+    dataset.reads = Counter()
+    return dataset
+
+
+def reader(kind: type[StepReader], dataset: ShardedDataset) -> StepReader:
+    order = Order(dataset.shard_counts, STREAMS, seed=1, window=400)
+    return kind(dataset, order, range(STREAMS), STREAM_BATCH, SHAPE)
+
+
+def test_every_batch_is_the_same_and_every_sample_read_once(digits: Counting) -> None:
+    remembering, plain = reader(RememberingReader, digits), reader(StepReader, open_dataset("digits"))
+    for step in range(STEPS):
+        for ours, theirs in zip(remembering(step), plain(step), strict=True):
+            assert ours.dtype == theirs.dtype
+            assert torch.equal(ours, theirs)
+    assert set(digits.reads.values()) == {1}
+    assert len(digits.reads) == digits.count
+
+
+def test_a_batch_given_away_is_not_what_is_remembered(digits: Counting) -> None:
+    remembering = reader(RememberingReader, digits)
+    before = remembering(0)[0].clone()
+    remembering(0)[0].zero_()
+    assert torch.equal(remembering(0)[0], before)
+
+
+def test_it_is_sent_to_worker_processes_without_its_memory() -> None:
+    dataset = open_dataset("digits")
+    remembering = reader(RememberingReader, dataset)
+    assert len(pickle.dumps(remembering)) < 2 * len(pickle.dumps(reader(StepReader, dataset)))
+    with Loader(
+        remembering, workers=1, prefetch_steps=2, start_step=0, stop_step=3, finish=lambda step, images, labels: images
+    ) as loader:
+        for step, images in enumerate(loader):
+            assert torch.equal(images, reader(StepReader, dataset)(step)[0])
+
+
+def test_only_what_fits_is_remembered() -> None:
+    assert RememberingReader.fits(REMEMBERED_BYTES // (3 * 64 * 64), (3, 64, 64))
+    assert not RememberingReader.fits(REMEMBERED_BYTES // (3 * 64 * 64) + 1, (3, 64, 64))
