@@ -2,7 +2,7 @@
 
 import io
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,7 +13,7 @@ from PIL import Image
 from turns import Loop
 
 from latentscale.config import Config, load_config
-from latentscale.data.shards import Sample, write_shards
+from latentscale.data.shards import Sample, ShardsExist, write_shards
 from latentscale.methods.pvdgan import PVDGANSettings
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
@@ -106,7 +106,8 @@ def noise_shards(folder: Path, shape: tuple[int, int, int]) -> Path:
                 Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(buffer, format="PNG")
                 yield Sample(buffer.getvalue(), "png", 0)
 
-        write_shards(samples(), out, name="noise", shape=shape, labels=["noise"], licence="CC0", shard_bytes=2**20)
+        with suppress(ShardsExist):  # the other process was quicker
+            write_shards(samples(), out, name="noise", shape=shape, labels=["noise"], licence="CC0", shard_bytes=2**20)
     return out
 
 

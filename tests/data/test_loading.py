@@ -219,6 +219,7 @@ from latentscale.data.order import Order
 from latentscale.data.shards import ShardedDataset
 
 def main():
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     dataset = ShardedDataset.open({path!r})
     reader = StepReader(dataset, Order(dataset.shard_counts, 4, 0, 7), range(4), 3, (1, 4, 4))
     steps = Loader(reader, workers=2, prefetch_steps=2, start_step=0, stop_step=10**6, finish=lambda *step: step)
