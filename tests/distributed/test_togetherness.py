@@ -70,14 +70,14 @@ def test_what_one_rank_cannot_do_ends_all_with_one_line(what: str, processes: Pr
 
 def test_a_data_error_in_mid_run_is_named_by_the_rank_that_met_it(processes: Processes, tmp_path: Path) -> None:
     patch = """
-from latentscale.data.loading import StepReader
+from latentscale.data.remembering import RememberingReader
 from latentscale.errors import UserError
-whole = StepReader.__call__
+whole = RememberingReader.__call__
 def read(self, step):
     if RANK == "1" and step == 5:
         raise UserError("shard-000003.tar member 7 is not a readable image")
     return whole(self, step)
-StepReader.__call__ = read
+RememberingReader.__call__ = read
 """
     finished = run_with(patch, tmp_path / "run", processes, training__steps=50, checkpoint__every_steps=2)
     assert finished.code != 0
