@@ -176,7 +176,7 @@ def at_least_seven(text: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a step costs, and hold it against the bars.")
-    parser.add_argument("--rounds", type=at_least_seven, default=11, help="paired rounds, at least 7")
+    parser.add_argument("--rounds", type=at_least_seven, default=31, help="paired rounds, at least 7")
     parser.add_argument("--strict", action="store_true", help="exit 1 where a bar is missed")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of cost.txt and cost.json")
     options = parser.parse_args()

@@ -78,7 +78,7 @@ CASES = {
     "images32": Case(
         "images32",
         "images of 3x32x32, batch 8",
-        steps=3,
+        steps=2,
         settings={**_IMAGES32, "training.batch": 8},
         noise=(3, 32, 32),
     ),

@@ -21,12 +21,12 @@ STEPS = 3
 
 
 def configuration(folder: Path) -> Config:
-    """One stream, so that its halves are those of the whole batch."""
+    """Two streams; what the bare loop takes for halves of the batch must be halves of each stream."""
     arguments = overrides(
         training__steps=STEPS,
         training__report_every_steps=1,
         training__batch=8,
-        distributed__streams=1,
+        distributed__streams=2,
         method__r1=0.7,
         run__dir=folder,
     )

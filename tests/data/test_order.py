@@ -91,6 +91,11 @@ def test_random_access_in_any_sequence_is_the_sequential_order(shape, seed, wind
     parts = [order.locate_run(stream, start, cut), order.locate_run(stream, start + cut, 40 - cut)]
     assert np.concatenate([part[0] for part in parts]).tolist() == shards.tolist()
     assert np.concatenate([part[1] for part in parts]).tolist() == members.tolist()
+    last = data.draw(st.integers(stream, streams - 1))
+    together = order.locate_runs(range(stream, last + 1), start, 40)
+    for row, each in enumerate(range(stream, last + 1)):
+        alone = order.locate_run(each, start, 40)
+        assert [part[row].tolist() for part in together] == [part.tolist() for part in alone]
 
 
 @few

@@ -34,5 +34,21 @@ def test_a_batch_that_does_not_divide_names_both_keys() -> None:
         StepPlan.make(30, 8, 1, 1)
 
 
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(1, 3), st.integers(1, 3))
+def test_a_micro_batch_holds_the_first_of_each_stream_then_the_second(
+    microbatch_streams: int, stream_batch: int, processes: int, accumulation: int
+) -> None:
+    streams = microbatch_streams * processes * accumulation
+    plan = StepPlan.make(streams * stream_batch, streams, processes, accumulation)
+    rows = [divmod(number, stream_batch) for number in plan.layout().tolist()]
+    expected = [
+        (micro * microbatch_streams + stream, position)
+        for micro in range(accumulation)
+        for position in range(stream_batch)
+        for stream in range(microbatch_streams)
+    ]
+    assert rows == expected
+
+
 def test_divisors() -> None:
     assert divisors(12) == [1, 2, 3, 4, 6, 12]

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from latentscale.errors import UserError
-from latentscale.latents.draws import Purpose, uniforms
+from latentscale.latents.draws import Purpose, stream_uniforms, uniforms
 
 
 def test_same_arguments_same_numbers_whatever_was_drawn_between() -> None:
@@ -67,3 +67,10 @@ def test_uniformity() -> None:
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
     with pytest.raises(UserError, match=r"run\.seed"):
         uniforms(seed, Purpose.WEIGHTS, 0, 0, 1)
+
+
+def test_several_streams_at_once_are_each_stream_alone() -> None:
+    together = stream_uniforms(3, Purpose.DISCRIMINATOR_NOISE, 2**33, range(5, 9), 37)
+    alone = [uniforms(3, Purpose.DISCRIMINATOR_NOISE, 2**33, stream, 37) for stream in range(5, 9)]
+    assert np.array_equal(together, np.stack(alone))
+    assert stream_uniforms(3, Purpose.DISCRIMINATOR_NOISE, 0, range(0), 5).shape == (0, 5)

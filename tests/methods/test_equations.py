@@ -56,7 +56,7 @@ def generator_loss(name: str, method: Method, batch: Batch) -> Tensor:
     adversarial, encoder, reconstruction = [], [], []
     for stream in range(STREAMS):
         for row in range(B):
-            index = stream * B + row
+            index = row * STREAMS + stream  # the first sample of each stream, then the second of each
             z = batch.draws["generator_latent"][index]
             paired = name == "pvdgan" and row < B // 2
             if paired:
@@ -149,7 +149,7 @@ def test_pvdgan_observes_the_fresh_half_of_the_generators_batch() -> None:
     method = toy_method("pvdgan")
     batch = toy_batch(method, STREAMS, B)
     (_, g_terms), _ = run(method, batch)
-    fresh = [stream * B + row for stream in range(STREAMS) for row in range(B // 2, B)]
+    fresh = [row * STREAMS + stream for row in range(B // 2, B) for stream in range(STREAMS)]
     expected = torch.stack(
         [heads(method, generate("pvdgan", method, batch.draws["generator_latent"][index])).latent[0] for index in fresh]
     )
@@ -213,7 +213,7 @@ def test_streams_together_are_streams_apart(name: str) -> None:
     (d, g), (d_found, g_found) = run(method, whole)
     parts = []
     for stream in range(STREAMS):
-        rows = slice(stream * B, (stream + 1) * B)
+        rows = slice(stream, None, STREAMS)
         draws = {key: value[rows] for key, value in whole.draws.items()}
         parts.append(run(method, whole._replace(real=whole.real[rows], draws=draws, streams=1)))
     for index, (terms, gradient) in enumerate(((d, d_found), (g, g_found))):

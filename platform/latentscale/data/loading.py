@@ -11,6 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from latentscale.data.decoding import decode
@@ -35,6 +36,8 @@ class StepReader:
         owned_streams: the streams of this process.
         stream_batch: b, samples of a stream in a step.
         shape: (C, H, W) wanted; C may differ from the dataset's (grey and RGB are converted).
+        layout: ``[streams·b]``, which sample, counted by stream and then by position, stands in each row; None
+            leaves them so.
 
     Raises:
         UserError: the dataset's images have another size.
@@ -47,6 +50,7 @@ class StepReader:
         owned_streams: range,
         stream_batch: int,
         shape: tuple[int, int, int],
+        layout: NDArray[np.int64] | None = None,
     ) -> None:
         if dataset.shape[1:] != shape[1:]:
             raise UserError(
@@ -58,9 +62,10 @@ class StepReader:
         self._owned_streams = owned_streams
         self._stream_batch = stream_batch
         self._shape = shape
+        self._layout = slice(None) if layout is None else layout
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Samples at positions step·b … step·b+b−1 of every owned stream, by stream and then by position.
+        """Samples at positions step·b … step·b+b−1 of every owned stream, in the order of the layout.
 
         Returns:
             images uint8 ``[streams·b, C, H, W]`` and labels int64 ``[streams·b]`` (−1 without one).
@@ -68,17 +73,18 @@ class StepReader:
         Raises:
             UserError: naming the shard and member that cannot be read or decoded.
         """
-        count = len(self._owned_streams) * self._stream_batch
-        images = np.empty((count, *self._shape), dtype=np.uint8)
-        labels = np.empty(count, dtype=np.int64)
-        row = 0
-        for stream in self._owned_streams:
-            shards, members = self._order.locate_run(stream, step * self._stream_batch, self._stream_batch)
-            for shard, member in zip(shards.tolist(), members.tolist(), strict=True):
-                data, _, labels[row] = self._dataset.read(shard, member)
-                images[row] = decode(data, self._shape, self._dataset.where(shard, member))
-                row += 1
+        shards, members = self._places(step)
+        images = np.empty((len(shards), *self._shape), dtype=np.uint8)
+        labels = np.empty(len(shards), dtype=np.int64)
+        for row, (shard, member) in enumerate(zip(shards.tolist(), members.tolist(), strict=True)):
+            data, _, labels[row] = self._dataset.read(shard, member)
+            images[row] = decode(data, self._shape, self._dataset.where(shard, member))
         return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def _places(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shard and member of each row."""
+        shards, members = self._order.locate_runs(self._owned_streams, step * self._stream_batch, self._stream_batch)
+        return shards.ravel()[self._layout], members.ravel()[self._layout]
 
 
 class _Handover(Generic[T]):
@@ -116,7 +122,9 @@ class _Handover(Generic[T]):
                 raise RuntimeError("the loader is closed")
             if self._ready:
                 item = self._ready.popleft()
-                self._changed.notify_all()
+                # several are made in one go: each waking takes the interpreter from the step that has begun
+                if len(self._ready) <= self._capacity // 2:
+                    self._changed.notify_all()
                 return item
             if self._error is not None:
                 raise self._error

@@ -79,28 +79,34 @@ class Order:
 
     def locate_run(self, stream: int, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shards and members, ``[count]`` each, at positions start … start+count−1 of ``stream``."""
-        if not 0 <= stream < self.streams:
-            raise ValueError(f"stream {stream} of {self.streams}")
+        shards, members = self.locate_runs(range(stream, stream + 1), start, count)
+        return shards[0], members[0]
+
+    def locate_runs(self, streams: range, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """What :meth:`locate_run` gives for each of several streams, ``[len(streams), count]`` each."""
+        if streams and not (streams[0] >= 0 and streams[-1] < self.streams):
+            raise ValueError(f"streams {streams} of {self.streams}")
         if start < 0:
             raise ValueError(f"position {start}")
-        shards = np.empty(count, dtype=np.int64)
-        members = np.empty(count, dtype=np.int64)
-        first_place = stream * self.count // self.streams
+        shards = np.empty((len(streams), count), dtype=np.int64)
+        members = np.empty_like(shards)
+        first_places = np.array([[stream * self.count // self.streams] for stream in streams], dtype=np.int64)
         filled = 0
         while filled < count:
+            # all streams stand in the same epoch
             epoch, within_epoch = divmod(start + filled, self.samples_per_epoch_per_stream)
-            window, within_window = divmod(first_place + within_epoch, self._window_images)
-            run = min(
-                count - filled,
-                self.samples_per_epoch_per_stream - within_epoch,
-                self._window_images - within_window,
-            )
+            run = min(count - filled, self.samples_per_epoch_per_stream - within_epoch)
+            laid = first_places + np.arange(within_epoch, within_epoch + run)
+            windows, within_windows = np.divmod(laid, self._window_images)
+            places = np.empty_like(laid)
+            for window in set(windows.ravel().tolist()):
+                inside = windows == window
+                places[inside] = self._shuffled_window(epoch, window)[within_windows[inside]]
             order, ends = self._layout(epoch)
-            places = self._shuffled_window(epoch, window)[within_window : within_window + run]
             slots = np.searchsorted(ends, places, side="right")
             chosen = order[slots]
-            shards[filled : filled + run] = chosen
-            members[filled : filled + run] = places - (ends[slots] - self._shard_counts[chosen])
+            shards[:, filled : filled + run] = chosen
+            members[:, filled : filled + run] = places - (ends[slots] - self._shard_counts[chosen])
             filled += run
         return shards, members
 

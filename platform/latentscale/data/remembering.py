@@ -39,9 +39,7 @@ class RememberingReader(StepReader):
             self._labels = np.empty(self._dataset.count, dtype=np.int64)
             self._known = np.zeros(self._dataset.count, dtype=np.bool_)
             self._pixels = np.empty((self._dataset.count, *self._shape), dtype=np.uint8)
-        begin, length = step * self._stream_batch, self._stream_batch
-        runs = [self._order.locate_run(stream, begin, length) for stream in self._owned_streams]
-        shards, members = (np.concatenate(parts) for parts in zip(*runs, strict=True))
+        shards, members = self._places(step)
         chosen = self._firsts[shards] + members
         for place in np.flatnonzero(~self._known[chosen]).tolist():
             shard, member, sample = int(shards[place]), int(members[place]), chosen[place]

@@ -58,6 +58,7 @@ class DistributedPhase:
         self.optimizer = optimizer
         self.precision = precision
         self.parameters = list(phase.parameters())
+        self.on_cpu = accelerator.device.type == "cpu"
         phase.train_only_owned()
         compiled: nn.Module = phase
         if compile_backend:
@@ -72,21 +73,22 @@ class DistributedPhase:
     def backward(self, batches: Sequence[Batch]) -> list[Terms]:
         """Forward and backward over a process's micro-batches; gradients are reduced with the last."""
         self.phase.train_only_owned()
-        self.optimizer.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         results = []
         for index, batch in enumerate(batches):
             last = index == len(batches) - 1
             with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
                 with self._autocast():
                     terms: Terms = self.wrapped(batch)
-                (terms.loss / len(batches)).backward()
+                (terms.loss if len(batches) == 1 else terms.loss / len(batches)).backward()
             results.append(terms._replace(loss=terms.loss.detach()))
         return results
 
     def gradient_norm(self) -> Tensor:
         """0-dim Euclidean norm of the reduced gradient; non-finite where any element is."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        return torch.nn.utils.get_total_norm(gradients)
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
     def untrained(self) -> list[str]:
         """Owned parameters without a gradient, which nothing in the loss reaches."""
@@ -94,6 +96,12 @@ class DistributedPhase:
 
     def step(self, skip: Tensor) -> None:
         """One optimizer step; where ``skip`` (0-dim float32) is 1 nothing changes, decided on the device."""
+        if self.on_cpu and self.optimizer.state:
+            # reading the flag waits for nothing here, and the device's way costs an operation a parameter
+            if not skip.item():
+                self.optimizer.found_inf = None  # type: ignore[attr-defined]
+                self.optimizer.step()
+            return
         # the contract by which GradScaler tells a fused optimizer of non-finite gradients
         self.optimizer.found_inf = skip  # type: ignore[attr-defined]
         self.optimizer.grad_scale = None  # type: ignore[attr-defined]

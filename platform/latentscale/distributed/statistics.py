@@ -26,7 +26,9 @@ class FusedStatistics:
         self.buffer = torch.zeros(
             1 + sum(1 + statistic.size for statistic in statistics.values()), device=device, dtype=dtype
         )
+        self._stop = self.buffer[0]
         self._slots: dict[str, tuple[Tensor, Tensor]] = {}
+        self._observed: dict[str, list[Tensor]] = {}
         start = 1
         for name, statistic in statistics.items():
             size = statistic.size
@@ -35,21 +37,24 @@ class FusedStatistics:
         self._work: Any = None
 
     def observe(self, observed: Mapping[str, Tensor]) -> None:
-        """Add ``[n, …]`` observations of this process; every sample weighs the same."""
+        """Take ``[n, …]`` observations of this process; every sample weighs the same."""
         for name, samples in observed.items():
-            count, total = self._slots[name]
-            count += len(samples)
-            total += self.statistics[name].contribution(samples)
+            self._observed.setdefault(name, []).append(samples)
 
     def launch(self, stop: bool) -> None:
         """Send the sums on their way; whatever comes before ``finish`` overlaps with them."""
         if stop:
-            self.buffer[0] = 1.0
+            self._stop.fill_(1.0)
+        for name, parts in self._observed.items():
+            count, total = self._slots[name]
+            samples = torch.cat(parts)
+            count.fill_(len(samples))
+            total.copy_(self.statistics[name].contribution(samples))
         if dist.is_initialized() and dist.get_world_size() > 1:
             self._work = dist.all_reduce(self.buffer, async_op=True)
 
     def finish(self, apply: Tensor) -> Tensor:
-        """Wait for the sums, update every statistic where ``apply`` is 1, and start afresh.
+        """Wait for the sums, update every observed statistic where ``apply`` is 1, and start afresh.
 
         Returns:
             0-dim: how many processes asked to stop, on the device.
@@ -57,9 +62,11 @@ class FusedStatistics:
         if self._work is not None:
             self._work.wait()
             self._work = None
-        for name, (count, total) in self._slots.items():
+        for name in self._observed:
+            count, total = self._slots[name]
             self.statistics[name].update(total, count, apply)
-        stop = self.buffer[0].clone()
+        self._observed.clear()
+        stop = self._stop.clone()
         self.buffer.zero_()
         return stop
 

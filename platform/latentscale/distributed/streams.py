@@ -6,6 +6,9 @@ streams; a process owns a contiguous range of them, and accumulation walks that 
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from latentscale.errors import UserError
 
 
@@ -65,6 +68,17 @@ class StepPlan:
     def process_batch(self) -> int:
         """Samples of one process in one step."""
         return self.batch // self.processes
+
+    def layout(self) -> NDArray[np.int64]:
+        """How a process's samples are laid in rows: micro-batch by micro-batch, and in each by position in the stream.
+
+        So the first half of every stream's samples is the first half of a micro-batch's rows, and a slice.
+
+        Returns:
+            ``[process_batch]``: the number of each row's sample, counted by stream and then by position.
+        """
+        parted = np.arange(self.process_batch).reshape(self.accumulation, self.microbatch_streams, self.stream_batch)
+        return parted.transpose(0, 2, 1).ravel()
 
     def owned(self, rank: int) -> range:
         """The streams of one process."""

@@ -7,6 +7,7 @@ different precisions and on different devices see the same draws.
 """
 
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +52,24 @@ def uniforms(seed: int, purpose: Purpose, step: int, stream: int, count: int) ->
     Raises:
         UserError: if the seed is outside its range.
     """
+    return stream_uniforms(seed, purpose, step, range(stream, stream + 1), count)[0]
+
+
+def stream_uniforms(seed: int, purpose: Purpose, step: int, streams: range, count: int) -> NDArray[np.float64]:
+    """What :func:`uniforms` gives for each of several streams, ``[len(streams), count]``, at a fraction of the cost.
+
+    Raises:
+        UserError: if the seed is outside its range.
+    """
     if not 0 <= seed < _WORD:
         raise UserError(f"run.seed={seed} is not allowed: it must be >= 0 and < 2**64")
-    # Philox counts blocks of one draw in the low words, so the high words keep draws apart.
-    generator = np.random.Philox(
-        key=np.array([seed, int(purpose)], dtype=np.uint64),
-        counter=np.array([0, 0, step, stream], dtype=np.uint64),
-    )
-    bits = generator.random_raw(count) >> np.uint64(12)
-    return (bits.astype(np.float64) + 0.5) * 2.0**-52
+    generator = np.random.Philox(key=np.array([seed, int(purpose)], dtype=np.uint64))
+    # setting the counter takes a quarter of the time of building a generator
+    state: Any = generator.state
+    bits = np.empty((len(streams), count), dtype=np.uint64)
+    for row, stream in enumerate(streams):
+        # Philox counts blocks of one draw in the low words, so the high words keep draws apart
+        state["state"]["counter"][:] = (0, 0, step, stream)
+        generator.state = state
+        bits[row] = generator.random_raw(count)
+    return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -31,14 +32,16 @@ class MethodSettings:
 
 
 class Batch(NamedTuple):
-    """One micro-batch: some streams of one step, laid one after the other.
+    """One micro-batch: some streams of one step; the first sample of each stream, then the second of each, and so on.
+
+    A part of every stream is so a slice of rows: the first half of the rows holds the first half of each stream.
 
     Attributes:
-        real: ``[streams · b, …]`` real data, images in [-1, 1].
-        draws: seeded draws by name, each ``[streams · b, …]``.
+        real: ``[b · streams, …]`` real data, images in [-1, 1].
+        draws: seeded draws by name, each ``[b · streams, …]``.
         state: what the statistics left by the step before say (``scale``, ``variance``); serves both phases.
         kept: what an earlier phase of this step kept for this micro-batch.
-        streams: number of streams; ``x.unflatten(0, (streams, -1))`` parts them.
+        streams: number of streams; ``x.unflatten(0, (-1, streams))`` parts them, ``[b, streams, …]``.
         penalise: whether this step carries the gradient penalties.
     """
 
@@ -100,6 +103,9 @@ class Phase(nn.Module, ABC):
         for name, network in owned.items():
             self.add_module(name, network)
         self._hidden = (dict(borrowed),)
+        # listed once: walking the modules every step would take longer than many a kernel
+        self._owned_parameters = (list(self.parameters()),)
+        self._borrowed_parameters = ([p for network in borrowed.values() for p in network.parameters()],)
 
     def borrowed(self, name: str) -> nn.Module:
         """A network of another phase, frozen while this one runs."""
@@ -107,10 +113,10 @@ class Phase(nn.Module, ABC):
 
     def train_only_owned(self) -> None:
         """Freeze what is borrowed; must be called before each of this phase's forward passes."""
-        for network in self._hidden[0].values():
-            network.requires_grad_(False)
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)
+        for parameter in self._borrowed_parameters[0]:
+            parameter.requires_grad = False
+        for parameter in self._owned_parameters[0]:
+            parameter.requires_grad = True
 
     @abstractmethod
     def forward(self, batch: Batch) -> Terms:
@@ -209,7 +215,7 @@ def discriminate(
 
 def adversarial_value(output: Discrimination) -> Tensor:
     """``[b]`` the one adversarial value a(x) of the methods without categories, in float32 or above."""
-    return at_least_float32(output.adversarial[:, 0])
+    return at_least_float32(output.adversarial.squeeze(1))
 
 
 def even_stream_batch(stream_batch: int, why: str) -> None:
@@ -224,4 +230,4 @@ def even_stream_batch(stream_batch: int, why: str) -> None:
 def total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
     """Σ weight · term, leaving terms of weight 0 out of the graph."""
     weighted = [value if weight == 1 else weight * value for weight, value in terms.values() if weight != 0]
-    return torch.stack(weighted).sum() if len(weighted) > 1 else weighted[0]
+    return reduce(torch.add, weighted)

@@ -7,13 +7,14 @@ L_enc over the second half, L_rec = avg((y_r − F(G(z_x∘s)))²) over the firs
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from latentscale.errors import UserError
 from latentscale.losses.inversion import feature_mse, scaled_latent_mse
 from latentscale.methods import dlsgan, encoders
 from latentscale.methods.base import Batch, even_stream_batch
-from latentscale.methods.halves import first_half, join_halves, second_half
+from latentscale.methods.halves import first_half, second_half
 from latentscale.networks.outputs import Discrimination
 from latentscale.settings import setting
 
@@ -28,8 +29,8 @@ class DiscriminatorPhase(dlsgan.DiscriminatorPhase):
 
     def kept(self, real: Discrimination, batch: Batch) -> dict[str, Tensor]:
         return {
-            "latent": first_half(encoders.predicted(real), batch.streams).detach(),
-            "features": first_half(real.features, batch.streams).detach(),
+            "latent": first_half(encoders.predicted(real).detach()),
+            "features": first_half(real.features.detach()),
         }
 
 
@@ -40,16 +41,16 @@ class GeneratorPhase(encoders.GeneratorPhase):
 
     def latent(self, batch: Batch) -> Tensor:
         # both halves of the one N(0, 1) draw are used: ε for the first, z for the second
-        noise = first_half(batch.draws["generator_latent"], batch.streams)
-        fresh = second_half(batch.draws["generator_latent"], batch.streams)
+        noise = first_half(batch.draws["generator_latent"])
+        fresh = second_half(batch.draws["generator_latent"])
         variance = batch.state["variance"]
         posterior = batch.kept["latent"] + noise * (1 - variance).clamp(min=0).sqrt()
-        return join_halves(posterior, fresh, batch.streams)
+        return torch.cat([posterior, fresh])
 
     def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
-        fresh = second_half(latent, batch.streams)
-        recovered = second_half(encoders.predicted(fake), batch.streams)
-        features = first_half(fake.features, batch.streams)
+        fresh = second_half(latent)
+        recovered = second_half(encoders.predicted(fake))
+        features = first_half(fake.features)
         return {
             "encoder": (
                 self.settings.encoder_weight,
@@ -62,7 +63,7 @@ class GeneratorPhase(encoders.GeneratorPhase):
         }
 
     def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
-        return {"variance": second_half(encoders.predicted(fake), batch.streams).detach()}
+        return {"variance": second_half(encoders.predicted(fake).detach())}
 
 
 class PVDGAN(encoders.EncoderMethod):

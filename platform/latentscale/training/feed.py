@@ -9,7 +9,7 @@ from torch import Tensor
 from latentscale.data.loading import Loader, StepReader
 from latentscale.data.order import Order
 from latentscale.data.remembering import RememberingReader
-from latentscale.latents.draws import uniforms
+from latentscale.latents.draws import stream_uniforms
 from latentscale.methods.base import Batch, Method
 from latentscale.training.prepare import Preparation
 
@@ -40,7 +40,8 @@ class Feed:
         self.penalty_interval_steps = config.method.penalty_interval_steps
         order = Order(preparation.dataset.shard_counts, self.plan.streams, self.seed, config.data.shuffle_window_images)
         kind = RememberingReader if RememberingReader.fits(preparation.dataset.count, preparation.shape) else StepReader
-        reader = kind(preparation.dataset, order, self.owned, self.plan.stream_batch, preparation.shape)
+        self.layout = self.plan.layout()
+        reader = kind(preparation.dataset, order, self.owned, self.plan.stream_batch, preparation.shape, self.layout)
         self.loader: Loader[Any] = Loader(
             reader,
             workers=config.data.workers,
@@ -62,14 +63,15 @@ class Feed:
     def fetch(self, step: int, state: dict[str, Tensor]) -> list[Batch]:
         """The process's micro-batches of a step, on the device."""
         images, draws = next(self.loader)
-        real = images.to(self.device, non_blocking=True).to(self.dtype).div_(127.5).sub_(1)
-        moved = {name: draw.to(self.device, non_blocking=True) for name, draw in draws.items()}
+        if self.device.type != "cpu":
+            images = self._normalise(images.to(self.device, non_blocking=True))
+            draws = {name: draw.to(self.device, non_blocking=True) for name, draw in draws.items()}
         penalise = step % self.penalty_interval_steps == 0
         size = self.plan.microbatch
         return [
             Batch(
-                real[begin : begin + size],
-                {name: draw[begin : begin + size] for name, draw in moved.items()},
+                images[begin : begin + size],
+                {name: draw[begin : begin + size] for name, draw in draws.items()},
                 state,
                 {},
                 self.plan.microbatch_streams,
@@ -83,12 +85,15 @@ class Feed:
         draws = {}
         for name, draw in self.method.draws().items():
             count = self.plan.stream_batch * draw.size
-            drawn = torch.stack(
-                [torch.from_numpy(uniforms(self.seed, draw.purpose, step, stream, count)) for stream in self.owned]
-            )
-            values = self.method.prior.quantile(drawn.view(self.plan.process_batch, draw.size)).to(self.dtype)
-            draws[name] = self._pin(values)
-        return self._pin(images), draws
+            drawn = stream_uniforms(self.seed, draw.purpose, step, self.owned, count)
+            rows = torch.from_numpy(drawn.reshape(-1, draw.size)[self.layout])
+            draws[name] = self._pin(self.method.prior.quantile(rows).to(self.dtype))
+        # uint8 until on the device
+        return self._normalise(images) if self.device.type == "cpu" else self._pin(images), draws
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        """0 … 255 to [-1, 1]."""
+        return images.to(self.dtype).div_(127.5).sub_(1)
 
     def _pin(self, tensor: Tensor) -> Tensor:
         if self.device.type != "cuda":

@@ -11,6 +11,9 @@ from torch import Tensor
 
 from latentscale.methods.base import Terms
 
+_SUMMED_STEPS = 64
+"""Values of so many steps are held until they are added up."""
+
 
 class Health:
     """Means of reported values since the last report, skipping non-finite ones.
@@ -25,21 +28,34 @@ class Health:
         self._slots: dict[tuple[str, ...], Tensor] = {}
         self._sums = torch.zeros(0, device=device)
         self._counts = torch.zeros(0, device=device)
-        self._last: tuple[list[str], Tensor] = ([], self._sums)
+        self._last: tuple[tuple[str, ...], Tensor] = ((), self._sums)
+        self._unsummed: list[Tensor] = []
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Take one step's 0-dim values; a step need not have them all."""
         names = tuple(values)
+        if names != self._last[0] or len(self._unsummed) == _SUMMED_STEPS:
+            self._sum()
+        given = torch.stack(list(values.values()))
+        self._last = (names, given)
+        self._unsummed.append(given)
+
+    def _sum(self) -> None:
+        """Add up the steps taken since the last time, in one go: an operation a step less, times six."""
+        if not self._unsummed:
+            return
+        names = self._last[0]
         if names not in self._slots:
             self._make_room(names)
-        given = torch.stack([value.to(self._sums.dtype) for value in values.values()])
-        self._last = (list(names), given)
+        given = torch.stack(self._unsummed).to(self._sums.dtype)
         finite, slots = given.isfinite(), self._slots[names]
-        self._sums.index_add_(0, slots, torch.where(finite, given, 0.0))
-        self._counts.index_add_(0, slots, finite.to(self._counts.dtype))
+        self._sums.index_add_(0, slots, torch.where(finite, given, 0.0).sum(0))
+        self._counts.index_add_(0, slots, finite.to(self._counts.dtype).sum(0))
+        self._unsummed.clear()
 
     def join(self) -> dict[str, float]:
         """Mean over processes and steps since the last call; every process must call it at the same step."""
+        self._sum()
         both = torch.stack([self._sums, self._counts])
         if dist.is_initialized() and dist.get_world_size() > 1:
             dist.all_reduce(both)

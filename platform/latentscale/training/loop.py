@@ -197,7 +197,8 @@ def _train(
                     if step == start:
                         refuse_untrained(phase)
                     norm = phase.gradient_norm()
-                    skip = torch.maximum(skip, (~norm.isfinite()).to(skip.dtype))
+                    # ∞ − ∞ and NaN are not 0
+                    skip = torch.maximum(skip, ((norm - norm) != 0).to(skip.dtype))
                     phase.step(skip)
                     measured |= mean_measured(phase.phase.name, results)
                     measured[f"{phase.phase.name}/gradient_norm"] = norm
