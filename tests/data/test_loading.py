@@ -36,8 +36,19 @@ def batch_numbers(step, images, labels) -> tuple[int, list[int], list[int]]:
     return step, numbers(images), labels.tolist()
 
 
-def loader(reader, workers=0, start=0, stop=12, finish=batch_numbers, prefetch=2) -> Loader:
-    return Loader(reader, workers=workers, prefetch_steps=prefetch, start_step=start, stop_step=stop, finish=finish)
+def loader(reader, workers=0, start=0, stop=12, finish=batch_numbers, prefetch=2, block=1) -> Loader:
+    def finish_each(steps, images, labels):
+        return [finish(step, *batch) for step, *batch in zip(steps, images, labels, strict=True)]
+
+    return Loader(
+        reader,
+        workers=workers,
+        prefetch_steps=prefetch,
+        start_step=start,
+        stop_step=stop,
+        finish=finish_each,
+        block_steps=block,
+    )
 
 
 def children() -> list[multiprocessing.process.BaseProcess]:
@@ -77,13 +88,14 @@ def test_processes_together_read_what_one_process_reads(numbered, sizes, streams
     assert torch.equal(torch.cat([labels for _, labels in parts]), whole[1])
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-def test_workers_change_nothing_and_a_resumed_loader_continues(numbered, workers):
+@pytest.mark.parametrize("prefetch", [1, 5])
+@pytest.mark.parametrize(("workers", "block"), [(0, 1), (0, 5), (0, 20), (1, 1), (2, 5)])
+def test_neither_workers_nor_blocks_change_anything_and_a_resumed_loader_continues(numbered, workers, block, prefetch):
     reader = step_reader(numbered(30, 7))
     expected = [batch_numbers(step, *reader(step)) for step in range(12)]
-    with loader(reader, workers) as whole:
+    with loader(reader, workers, block=block, prefetch=prefetch) as whole:
         assert list(whole) == expected
-    with loader(reader, workers, start=5) as resumed:
+    with loader(reader, workers, start=5, block=block, prefetch=prefetch) as resumed:
         assert list(resumed) == expected[5:]
     assert children() == []
 
@@ -129,15 +141,15 @@ def test_the_random_state_is_left_alone(numbered):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_arrives_as_itself_after_the_batches_before_it(tmp_path, workers):
+@pytest.mark.parametrize(("workers", "block"), [(0, 1), (0, 3), (0, 4), (2, 1)])
+def test_an_error_arrives_as_itself_after_the_batches_before_it(tmp_path, workers, block):
     samples = list(numbered_samples(12))
     samples[7] = Sample(b"no image", "png", 0)
     write_shards(samples, tmp_path / "data", "broken", SHAPE, LABELS, "CC0")
     dataset = ShardedDataset.open(tmp_path / "data")
     order = Order(dataset.shard_counts, 1, seed=0, window=1)
     reader = StepReader(dataset, order, range(1), 2, SHAPE)
-    with loader(reader, workers) as steps:
+    with loader(reader, workers, block=block) as steps:
         assert [next(steps)[1] for _ in range(3)] == [[0, 1], [2, 3], [4, 5]]
         for _ in range(2):
             with pytest.raises(UserError, match=r"shard-000000\.tar member 7 is not a readable") as raised:
@@ -222,7 +234,7 @@ def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it
     dataset = ShardedDataset.open({path!r})
     reader = StepReader(dataset, Order(dataset.shard_counts, 4, 0, 7), range(4), 3, (1, 4, 4))
-    steps = Loader(reader, workers=2, prefetch_steps=2, start_step=0, stop_step=10**6, finish=lambda *step: step)
+    steps = Loader(reader, workers=2, prefetch_steps=2, start_step=0, stop_step=10**6, finish=lambda steps, *_: steps)
     next(steps)
     print(*(child.pid for child in multiprocessing.active_children()), flush=True)
     {ending}

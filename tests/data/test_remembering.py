@@ -50,6 +50,15 @@ def test_every_batch_is_the_same_and_every_sample_read_once(digits: Counting) ->
     assert len(digits.reads) == digits.count
 
 
+def test_a_block_is_its_steps() -> None:
+    remembering = reader(RememberingReader, open_dataset("digits"))
+    for kind in (RememberingReader, StepReader):
+        images, labels = reader(kind, open_dataset("digits")).block(range(8, 13))  # over the end of an epoch
+        for row, step in enumerate(range(8, 13)):
+            assert torch.equal(images[row], remembering(step)[0])
+            assert torch.equal(labels[row], remembering(step)[1])
+
+
 def test_a_batch_given_away_is_not_what_is_remembered(digits: Counting) -> None:
     remembering = reader(RememberingReader, digits)
     before = remembering(0)[0].clone()
@@ -62,7 +71,7 @@ def test_it_is_sent_to_worker_processes_without_its_memory() -> None:
     remembering = reader(RememberingReader, dataset)
     assert len(pickle.dumps(remembering)) < 2 * len(pickle.dumps(reader(StepReader, dataset)))
     with Loader(
-        remembering, workers=1, prefetch_steps=2, start_step=0, stop_step=3, finish=lambda step, images, labels: images
+        remembering, workers=1, prefetch_steps=2, start_step=0, stop_step=3, finish=lambda steps, images, labels: images
     ) as loader:
         for step, images in enumerate(loader):
             assert torch.equal(images, reader(StepReader, dataset)(step)[0])

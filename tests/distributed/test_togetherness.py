@@ -72,12 +72,12 @@ def test_a_data_error_in_mid_run_is_named_by_the_rank_that_met_it(processes: Pro
     patch = """
 from latentscale.data.remembering import RememberingReader
 from latentscale.errors import UserError
-whole = RememberingReader.__call__
-def read(self, step):
-    if RANK == "1" and step == 5:
+whole = RememberingReader.block
+def read(self, steps):
+    if RANK == "1" and 5 in steps:
         raise UserError("shard-000003.tar member 7 is not a readable image")
-    return whole(self, step)
-RememberingReader.__call__ = read
+    return whole(self, steps)
+RememberingReader.block = read
 """
     finished = run_with(patch, tmp_path / "run", processes, training__steps=50, checkpoint__every_steps=2)
     assert finished.code != 0

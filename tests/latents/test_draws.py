@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from latentscale.errors import UserError
-from latentscale.latents.draws import Purpose, stream_uniforms, uniforms
+from latentscale.latents.draws import Purpose, block_uniforms, uniforms
 
 
 def test_same_arguments_same_numbers_whatever_was_drawn_between() -> None:
@@ -69,8 +69,9 @@ def test_a_seed_out_of_range_is_refused(seed: int) -> None:
         uniforms(seed, Purpose.WEIGHTS, 0, 0, 1)
 
 
-def test_several_streams_at_once_are_each_stream_alone() -> None:
-    together = stream_uniforms(3, Purpose.DISCRIMINATOR_NOISE, 2**33, range(5, 9), 37)
-    alone = [uniforms(3, Purpose.DISCRIMINATOR_NOISE, 2**33, stream, 37) for stream in range(5, 9)]
-    assert np.array_equal(together, np.stack(alone))
-    assert stream_uniforms(3, Purpose.DISCRIMINATOR_NOISE, 0, range(0), 5).shape == (0, 5)
+def test_several_steps_and_streams_at_once_are_each_alone() -> None:
+    together = block_uniforms(3, Purpose.DISCRIMINATOR_NOISE, range(2**33, 2**33 + 3), range(5, 9), 37)
+    assert together.shape == (3, 4, 37)
+    for i in range(3):
+        for j in range(4):
+            assert np.array_equal(together[i, j], uniforms(3, Purpose.DISCRIMINATOR_NOISE, 2**33 + i, 5 + j, 37))

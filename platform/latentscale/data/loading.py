@@ -5,7 +5,7 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from latentscale.data.decoding import decode
 from latentscale.data.order import Order
 from latentscale.data.shards import ShardedDataset
-from latentscale.data.workers import Reader, WorkerPool
+from latentscale.data.workers import WorkerPool
 from latentscale.errors import UserError
 
 T = TypeVar("T")
@@ -73,18 +73,29 @@ class StepReader:
         Raises:
             UserError: naming the shard and member that cannot be read or decoded.
         """
-        shards, members = self._places(step)
-        images = np.empty((len(shards), *self._shape), dtype=np.uint8)
-        labels = np.empty(len(shards), dtype=np.int64)
-        for row, (shard, member) in enumerate(zip(shards.tolist(), members.tolist(), strict=True)):
-            data, _, labels[row] = self._dataset.read(shard, member)
-            images[row] = decode(data, self._shape, self._dataset.where(shard, member))
+        images, labels = self.block(range(step, step + 1))
+        return images[0], labels[0]
+
+    def block(self, steps: range) -> tuple[Tensor, Tensor]:
+        """What several steps hold, ``[len(steps), streams·b, …]``."""
+        shards, members = self._places(steps)
+        images = np.empty((*shards.shape, *self._shape), dtype=np.uint8)
+        labels = np.empty(shards.shape, dtype=np.int64)
+        for place in np.ndindex(*shards.shape):
+            shard, member = int(shards[place]), int(members[place])
+            data, _, labels[place] = self._dataset.read(shard, member)
+            images[place] = decode(data, self._shape, self._dataset.where(shard, member))
         return torch.from_numpy(images), torch.from_numpy(labels)
 
-    def _places(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shard and member of each row."""
-        shards, members = self._order.locate_runs(self._owned_streams, step * self._stream_batch, self._stream_batch)
-        return shards.ravel()[self._layout], members.ravel()[self._layout]
+    def _places(self, steps: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shard and member of each step's rows."""
+        length = self._stream_batch
+        located = self._order.locate_runs(self._owned_streams, steps.start * length, len(steps) * length)
+        shards, members = (
+            each.reshape(-1, len(steps), length).swapaxes(0, 1).reshape(len(steps), -1)[:, self._layout]
+            for each in located
+        )
+        return shards, members
 
 
 class _Handover(Generic[T]):
@@ -160,20 +171,37 @@ class _Ending:
             self._pool.close()
 
 
-def _read_in_thread(reader: Reader, steps: range) -> Iterator[tuple[int, Tensor, Tensor]]:
-    for step in steps:
-        yield step, *reader(step)
+Block = tuple[range, Tensor, Tensor]
+"""Steps, their images ``[steps, n, …]`` and their labels ``[steps, n]``."""
+
+
+def _read_in_thread(reader: StepReader, steps: range, block_steps: int) -> Iterator[Block]:
+    for start in range(steps.start, steps.stop, block_steps):
+        block = steps[start - steps.start :][:block_steps]
+        try:
+            images, labels = reader.block(block)
+        except UserError:
+            # the steps before the one that cannot be read are still good
+            for step in block:
+                yield range(step, step + 1), *reader.block(range(step, step + 1))
+        else:
+            yield block, images, labels
+
+
+def _read_in_processes(pool: WorkerPool) -> Iterator[Block]:
+    for step, images, labels in pool:
+        yield range(step, step + 1), images[None], labels[None]
 
 
 def _make(
-    batches: Iterable[tuple[int, Tensor, Tensor]],
-    finish: Callable[[int, Tensor, Tensor], T],
-    handover: _Handover[T],
+    blocks: Iterable[Block],
+    finish: Callable[[range, Tensor, Tensor], Sequence[T]],
+    handover: _Handover[Sequence[T]],
 ) -> None:
     """The thread's work; it holds no reference to the loader, which can so be collected while it runs."""
     try:
-        for step, images, labels in batches:
-            if not handover.put(finish(step, images, labels)):
+        for steps, images, labels in blocks:
+            if not handover.put(finish(steps, images, labels)):
                 return
     except BaseException as error:
         handover.finish(error)
@@ -182,18 +210,20 @@ def _make(
 
 
 class Loader(Generic[T]):
-    """Yields ``finish(step, images, labels)`` of every step, made before it is asked for.
+    """Yields what ``finish(steps, images, labels)`` returns for every step, made before it is asked for.
 
     Use as a context manager, or call :meth:`close`. Anything raised in the thread or in a worker process is
     raised by ``next`` as itself, after the batches before it.
 
     Args:
-        reader: a ``StepReader``; images uint8 ``[n, C, H, W]`` and labels int64 ``[n]`` of a step.
+        reader: of images uint8 ``[steps, n, C, H, W]`` and labels int64 ``[steps, n]`` of some steps.
         workers: processes that read and decode; 0 leaves it to one background thread (decoders release the
             GIL).
         prefetch_steps: steps made ready ahead; worker processes read ahead as many again.
+        block_steps: steps that the thread makes in one go where it reads by itself. Every time it takes the
+            interpreter it holds up the training loop; that is felt where steps take but some milliseconds.
         start_step, stop_step: the steps to be read.
-        finish: runs in the background thread: draws, casts, pinning, copies to the device.
+        finish: runs in the background thread: draws, casts, pinning; returns as many things as there are steps.
 
     Attributes:
         waited_seconds: time that ``next`` has waited so far.
@@ -201,13 +231,14 @@ class Loader(Generic[T]):
 
     def __init__(
         self,
-        reader: Reader,
+        reader: StepReader,
         *,
         workers: int,
         prefetch_steps: int,
         start_step: int,
         stop_step: int,
-        finish: Callable[[int, Tensor, Tensor], T],
+        finish: Callable[[range, Tensor, Tensor], Sequence[T]],
+        block_steps: int = 1,
     ) -> None:
         if workers < 0:
             raise UserError(f"data.workers={workers} is not allowed: it must be at least 0")
@@ -216,9 +247,11 @@ class Loader(Generic[T]):
         self._reader = reader
         self._workers = workers
         self._prefetch_steps = prefetch_steps
+        self._block_steps = 1 if workers else block_steps
         self._steps = range(start_step, stop_step)
         self._finish = finish
-        self._handover: _Handover[T] = _Handover(prefetch_steps)
+        self._handover: _Handover[Sequence[T]] = _Handover(-(-prefetch_steps // self._block_steps))
+        self._taken: deque[T] = deque()
         self._ending: _Ending | None = None
         self._closed = False
         self.waited_seconds = 0.0
@@ -230,13 +263,13 @@ class Loader(Generic[T]):
         if self._ending is not None:
             return
         pool: WorkerPool | None = None
-        batches: Iterable[tuple[int, Tensor, Tensor]]
         if self._workers and self._steps:
-            batches = pool = WorkerPool(self._reader, self._steps, self._workers, self._prefetch_steps)
+            pool = WorkerPool(self._reader, self._steps, self._workers, self._prefetch_steps)
+            blocks = _read_in_processes(pool)
         else:
-            batches = _read_in_thread(self._reader, self._steps)
+            blocks = _read_in_thread(self._reader, self._steps, self._block_steps)
         thread = threading.Thread(
-            target=_make, args=(batches, self._finish, self._handover), name="data loader", daemon=True
+            target=_make, args=(blocks, self._finish, self._handover), name="data loader", daemon=True
         )
         self._ending = _Ending(self._handover, thread, pool)
         # Registered last and so run first: multiprocessing's own exit waits for workers that have not been
@@ -252,13 +285,16 @@ class Loader(Generic[T]):
         self.start()
         began = time.perf_counter()
         try:
-            return self._handover.take()
+            if self._closed or not self._taken:
+                self._taken.extend(self._handover.take())
+            return self._taken.popleft()
         finally:
             self.waited_seconds += time.perf_counter() - began
 
     def close(self) -> None:
         """End the thread and the processes; what was made ready is dropped. May be called again."""
         self._closed = True
+        self._taken.clear()
         if self._ending is not None:
             self._ending()
 

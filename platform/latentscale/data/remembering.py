@@ -31,7 +31,7 @@ class RememberingReader(StepReader):
         """Whether so many samples of ``(C, H, W)`` may be held."""
         return count * math.prod(shape) <= REMEMBERED_BYTES
 
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+    def block(self, steps: range) -> tuple[Tensor, Tensor]:
         """See StepReader."""
         if self._pixels is None:  # not before it is where it reads: readers are sent to worker processes
             counts = self._dataset.shard_counts
@@ -39,9 +39,9 @@ class RememberingReader(StepReader):
             self._labels = np.empty(self._dataset.count, dtype=np.int64)
             self._known = np.zeros(self._dataset.count, dtype=np.bool_)
             self._pixels = np.empty((self._dataset.count, *self._shape), dtype=np.uint8)
-        shards, members = self._places(step)
+        shards, members = self._places(steps)
         chosen = self._firsts[shards] + members
-        for place in np.flatnonzero(~self._known[chosen]).tolist():
+        for place in zip(*np.nonzero(~self._known[chosen]), strict=True):
             shard, member, sample = int(shards[place]), int(members[place]), chosen[place]
             data, _, self._labels[sample] = self._dataset.read(shard, member)
             self._pixels[sample] = decode(data, self._shape, self._dataset.where(shard, member))

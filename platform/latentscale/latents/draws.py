@@ -52,11 +52,14 @@ def uniforms(seed: int, purpose: Purpose, step: int, stream: int, count: int) ->
     Raises:
         UserError: if the seed is outside its range.
     """
-    return stream_uniforms(seed, purpose, step, range(stream, stream + 1), count)[0]
+    return block_uniforms(seed, purpose, range(step, step + 1), range(stream, stream + 1), count)[0, 0]
 
 
-def stream_uniforms(seed: int, purpose: Purpose, step: int, streams: range, count: int) -> NDArray[np.float64]:
-    """What :func:`uniforms` gives for each of several streams, ``[len(streams), count]``, at a fraction of the cost.
+def block_uniforms(seed: int, purpose: Purpose, steps: range, streams: range, count: int) -> NDArray[np.float64]:
+    """What :func:`uniforms` gives for each of several steps and streams, at a fraction of the cost.
+
+    Returns:
+        ``[len(steps), len(streams), count]``.
 
     Raises:
         UserError: if the seed is outside its range.
@@ -66,10 +69,12 @@ def stream_uniforms(seed: int, purpose: Purpose, step: int, streams: range, coun
     generator = np.random.Philox(key=np.array([seed, int(purpose)], dtype=np.uint64))
     # setting the counter takes a quarter of the time of building a generator
     state: Any = generator.state
-    bits = np.empty((len(streams), count), dtype=np.uint64)
-    for row, stream in enumerate(streams):
-        # Philox counts blocks of one draw in the low words, so the high words keep draws apart
-        state["state"]["counter"][:] = (0, 0, step, stream)
-        generator.state = state
-        bits[row] = generator.random_raw(count)
+    counter = state["state"]["counter"]
+    bits = np.empty((len(steps), len(streams), count), dtype=np.uint64)
+    for i, step in enumerate(steps):
+        for j, stream in enumerate(streams):
+            # Philox counts blocks of one draw in the low words, so the high words keep draws apart
+            counter[:] = (0, 0, step, stream)
+            generator.state = state
+            bits[i, j] = generator.random_raw(count)
     return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52

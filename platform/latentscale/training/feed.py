@@ -1,5 +1,6 @@
 """What a step is fed: real samples and seeded draws of the process's own streams, made ready ahead."""
 
+import math
 from types import TracebackType
 from typing import Any
 
@@ -9,9 +10,12 @@ from torch import Tensor
 from latentscale.data.loading import Loader, StepReader
 from latentscale.data.order import Order
 from latentscale.data.remembering import RememberingReader
-from latentscale.latents.draws import stream_uniforms
+from latentscale.latents.draws import block_uniforms
 from latentscale.methods.base import Batch, Method
 from latentscale.training.prepare import Preparation
+
+MOST_BLOCK_STEPS = 8
+MOST_BLOCK_BYTES = 2**20
 
 
 class Feed:
@@ -49,6 +53,7 @@ class Feed:
             start_step=start,
             stop_step=config.training.steps,
             finish=self._finish,
+            block_steps=self._block_steps(preparation.shape),
         )
 
     def __enter__(self) -> "Feed":
@@ -80,16 +85,23 @@ class Feed:
             for begin in range(0, self.plan.process_batch, size)
         ]
 
-    def _finish(self, step: int, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _block_steps(self, shape: tuple[int, int, int]) -> int:
+        """As many steps as are small together."""
+        numbers = math.prod(shape) + sum(draw.size for draw in self.method.draws().values())
+        step_bytes = self.plan.process_batch * numbers * torch.finfo(torch.float64).bits // 8
+        return max(1, min(MOST_BLOCK_STEPS, MOST_BLOCK_BYTES // step_bytes))
+
+    def _finish(self, steps: range, images: Tensor, labels: Tensor) -> list[tuple[Tensor, dict[str, Tensor]]]:
         # runs in the loader's thread
         draws = {}
         for name, draw in self.method.draws().items():
             count = self.plan.stream_batch * draw.size
-            drawn = stream_uniforms(self.seed, draw.purpose, step, self.owned, count)
-            rows = torch.from_numpy(drawn.reshape(-1, draw.size)[self.layout])
+            drawn = block_uniforms(self.seed, draw.purpose, steps, self.owned, count)
+            rows = torch.from_numpy(drawn.reshape(len(steps), -1, draw.size)[:, self.layout])
             draws[name] = self._pin(self.method.prior.quantile(rows).to(self.dtype))
         # uint8 until on the device
-        return self._normalise(images) if self.device.type == "cpu" else self._pin(images), draws
+        images = self._normalise(images) if self.device.type == "cpu" else self._pin(images)
+        return [(images[i], {name: draw[i] for name, draw in draws.items()}) for i in range(len(steps))]
 
     def _normalise(self, images: Tensor) -> Tensor:
         """0 … 255 to [-1, 1]."""

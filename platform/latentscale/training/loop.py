@@ -184,7 +184,7 @@ def _train(
             with clock.stage("data", host=True):
                 batches = feed.fetch(step, statistics_before)
 
-            skip = torch.zeros((), device=device)
+            skip: Tensor | None = None
             measured: dict[str, Tensor] = {}
             for phase in phases:
                 with clock.stage(phase.phase.name):
@@ -197,12 +197,14 @@ def _train(
                     if step == start:
                         refuse_untrained(phase)
                     norm = phase.gradient_norm()
-                    # ∞ − ∞ and NaN are not 0
-                    skip = torch.maximum(skip, ((norm - norm) != 0).to(skip.dtype))
+                    # 1 where the norm is not finite (∞ − ∞ and NaN are not 0), and from then on in this step
+                    nonfinite = ((norm - norm) != 0).to(torch.float32)
+                    skip = nonfinite if skip is None else torch.maximum(skip, nonfinite)
                     phase.step(skip)
                     measured |= mean_measured(phase.phase.name, results)
                     measured[f"{phase.phase.name}/gradient_norm"] = norm
 
+            assert skip is not None
             with clock.stage("statistics"):
                 apply = 1 - skip
                 stop = statistics.finish(apply)
