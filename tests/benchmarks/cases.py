@@ -74,7 +74,7 @@ _IMAGES32: dict[str, object] = {
     "method.r1": 3.0,
 }
 CASES = {
-    "digits8": Case("digits8", "the bundled digits as `make train`, 8x8, batch 32", steps=10),
+    "digits8": Case("digits8", "the bundled digits as `make train`, 8x8, batch 32", steps=20),
     "images32": Case(
         "images32",
         "images of 3x32x32, batch 8",

@@ -113,18 +113,18 @@ class Order:
     def _layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shards in the epoch's order, and the place after the last of each."""
 
-        def make() -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-            order = permutation(self._seed, Purpose.ORDER_SHARDS, epoch, 0, len(self._shard_counts))
-            return order, np.cumsum(self._shard_counts[order])
+        return self._layouts.get(epoch, lambda: self._make_layout(epoch))
 
-        return self._layouts.get(epoch, make)
+    def _make_layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        order = permutation(self._seed, Purpose.ORDER_SHARDS, epoch, 0, len(self._shard_counts))
+        return order, np.cumsum(self._shard_counts[order])
 
     def _shuffled_window(self, epoch: int, window: int) -> NDArray[np.int64]:
         """The places of a window as they are read, int64 ``[size]``; an epoch's last window may be shorter."""
 
-        def make() -> NDArray[np.int64]:
-            start = window * self._window_images
-            size = min(self._window_images, self.count - start)
-            return start + permutation(self._seed, Purpose.ORDER_WINDOW, epoch, window, size)
+        return self._windows.get((epoch, window), lambda: self._make_window(epoch, window))
 
-        return self._windows.get((epoch, window), make)
+    def _make_window(self, epoch: int, window: int) -> NDArray[np.int64]:
+        start = window * self._window_images
+        size = min(self._window_images, self.count - start)
+        return start + permutation(self._seed, Purpose.ORDER_WINDOW, epoch, window, size)

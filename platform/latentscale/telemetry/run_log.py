@@ -72,6 +72,7 @@ class ProgressLine:
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[losses]}"),
             console=self._console,
+            refresh_per_second=2,  # drawing the line holds up the training loop for milliseconds
             disable=not self._live,
         )
         self._task = self._progress.add_task("train", total=total, completed=done, speed="", losses="")
@@ -87,7 +88,8 @@ class ProgressLine:
 
     def advance(self, step: int) -> None:
         """Show that ``step`` steps are taken."""
-        self._progress.update(self._task, completed=step)
+        if self._live:
+            self._progress.update(self._task, completed=step)
 
     def report(self, step: int, record: Mapping[str, Any]) -> None:
         """Show a report's speed and losses."""
