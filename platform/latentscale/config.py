@@ -54,6 +54,11 @@ class DataSettings:
 @dataclass
 class LatentSettings:
     dim: int = setting(256, "d_z, elements of the latent vector", minimum=1)
+    categories: list[int] = setting(
+        factory=list,
+        help="d_c of each label, e.g. [10] or [3,2,2]; labelled methods take the data's own",
+        minimum=1,
+    )
     law: str = setting("normal", "prior of each element: mean 0, variance 1", choices=tuple(PRIORS))
 
 

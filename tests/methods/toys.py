@@ -7,6 +7,7 @@ from latentscale.latents.priors import make_prior
 from latentscale.methods.base import Batch, Method
 from latentscale.methods.registry import METHODS
 from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.spec import ModelSpec
 
 D_Z, DATA, FEATURES = 3, 5, 4
 
@@ -36,9 +37,10 @@ def toy_method(name: str, **settings: object) -> Method:
     kind = METHODS[name]
     torch.manual_seed(5)
     generator = nn.Sequential(nn.Linear(D_Z, 7), nn.Tanh(), nn.Linear(7, DATA)).double()
-    discriminator = ToyDiscriminator(kind.heads(D_Z)).double()
+    spec = ModelSpec((DATA,), D_Z)
+    discriminator = ToyDiscriminator(kind.heads(spec)).double()
     chosen = kind.Settings(**{"r1": 0.7, "r2": 0.0, **settings})
-    method = kind(chosen, generator, discriminator, make_prior("normal"), D_Z)
+    method = kind(chosen, {"generator": generator, "discriminator": discriminator}, make_prior("normal"), spec)
     for statistic in method.statistics.values():
         statistic.double()  # type: ignore[attr-defined]
         statistic.variance.copy_(torch.tensor([0.9, 0.3, 1.2], dtype=torch.float64))  # type: ignore[attr-defined]

@@ -144,7 +144,7 @@ def test_too_many_nonfinite_steps_stop_the_run_and_name_the_term(
 
 def test_a_head_that_nothing_trains_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     heads = METHODS["infogan"].heads
-    monkeypatch.setattr(METHODS["msegan"], "heads", classmethod(lambda cls, dim: heads(dim)))
+    monkeypatch.setattr(METHODS["msegan"], "heads", classmethod(lambda cls, spec: heads(spec)))
     with pytest.raises(UserError, match=r"discriminator phase trains no .*log_variance"):
         run_here("msegan", tmp_path, training__steps=2)
 

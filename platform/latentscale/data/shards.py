@@ -11,10 +11,11 @@ The index makes a sample one ``pread``, so that reading may start at any positio
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -96,6 +97,7 @@ def write_shards(
     labels: list[str],
     licence: str,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
+    label_sizes: Sequence[int] = (),
 ) -> None:
     """Write a dataset folder that is complete or absent; equal samples give equal bytes.
 
@@ -107,12 +109,16 @@ def write_shards(
         labels: their names, empty for unlabelled data.
         licence: of the data, in words.
         shard_bytes: a shard ends before it would grow beyond this, but holds one sample at least.
+        label_sizes: of several labels a sample, their numbers of categories; ``labels`` are then the names of all
+            combinations, the last label's running fastest.
 
     Raises:
         ShardsExist: ``out`` already holds something.
         UserError: no samples, a label without a name, or the folder cannot be written.
     """
     out = Path(out)
+    if label_sizes and math.prod(label_sizes) != len(labels):
+        raise UserError(f"{out}: label_sizes={list(label_sizes)} make no {len(labels)} combinations: name each one")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise ShardsExist(f"{out} already exists: remove it, or write the shards to another folder")
     aside = out.parent / f".{out.name}.{uuid.uuid4().hex}.partial"
@@ -126,6 +132,7 @@ def write_shards(
             "shape": list(shape),
             "count": sum(entry.count for entry in entries),
             "labels": labels,
+            **({"label_sizes": list(label_sizes)} if label_sizes else {}),
             "licence": licence,
             "extensions": extensions,
             "shards": [asdict(entry) for entry in entries],
@@ -275,6 +282,7 @@ class ShardedDataset:
         count: N, samples of all shards.
         shard_counts: samples of each shard, int64 ``[shards]``.
         labels: names of the labels, empty for unlabelled data.
+        label_sizes: number of categories of each label; one label unless the names are combinations of several.
         licence: of the data, in words.
         fingerprint: SHA-256 over shape, labels and the checksums of all files: equal where the data are
             equal.
@@ -287,11 +295,18 @@ class ShardedDataset:
         self.shape: tuple[int, int, int] = (channels, height, width)
         self.count: int = description["count"]
         self.labels: list[str] = description["labels"]
+        sizes = description.get("label_sizes") or ([len(self.labels)] if self.labels else [])
+        self.label_sizes: tuple[int, ...] = tuple(sizes)
         self.licence: str = description["licence"]
         self._extensions: list[str] = description["extensions"]
         self._shards = [ShardEntry(**entry) for entry in description["shards"]]
         self.shard_counts = np.array([shard.count for shard in self._shards], dtype=np.int64)
-        content = [description["shape"], self.labels, [[s.sha256, s.index_sha256] for s in self._shards]]
+        content = [
+            description["shape"],
+            self.labels,
+            *([sizes] if "label_sizes" in description else []),
+            [[s.sha256, s.index_sha256] for s in self._shards],
+        ]
         self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
         self._indexes: BoundedCache[int, _Index] = BoundedCache(_INDEX_CACHE_BYTES, _index_bytes)
         self._open_shards: BoundedCache[int, _OpenShard] = BoundedCache(_OPEN_SHARDS)
@@ -349,6 +364,12 @@ class ShardedDataset:
                 f"{self.where(shard, member)} is cut off after {len(image)} of {size} bytes: copy the shard again"
             )
         return image, self._extensions[index.extension[member]], int(index.label[member])
+
+    def label_table(self) -> NDArray[np.int64]:
+        """The categories that a stored label stands for, ``[labels, d_l]``, the last label's running fastest."""
+        if not self.labels:
+            return np.empty((0, 0), dtype=np.int64)
+        return np.stack(np.unravel_index(np.arange(len(self.labels)), self.label_sizes), axis=1)
 
     def label_counts(self) -> NDArray[np.int64]:
         """How many samples carry each label, ``[labels]``; reads the indexes only."""

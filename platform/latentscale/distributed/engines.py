@@ -5,7 +5,7 @@ network's hooks.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -89,6 +89,12 @@ class DistributedPhase:
         """0-dim Euclidean norm of the reduced gradient; non-finite where any element is."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+    def let_sleep(self, schedule: Mapping[str, float]) -> None:
+        """Drop the reduced gradients of what does not move in this step; the optimizer then leaves it alone."""
+        if self.phase.asleep(schedule):
+            for parameter in self.phase.sleepers():
+                parameter.grad = None
 
     def untrained(self) -> list[str]:
         """Owned parameters without a gradient, which nothing in the loss reaches."""

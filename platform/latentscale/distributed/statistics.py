@@ -3,7 +3,7 @@
 The buffer is one vector, ``[stop, count₁, sum₁…, count₂, sum₂…]``, never below float32.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -69,6 +69,23 @@ class FusedStatistics:
         stop = self._stop.clone()
         self.buffer.zero_()
         return stop
+
+
+def global_means(parts: Sequence[Mapping[str, Tensor]], dtype: torch.dtype) -> dict[str, Tensor]:
+    """Means over all processes' samples, in one collective.
+
+    Args:
+        parts: per-sample tensors ``[n, …]`` by name, one mapping a micro-batch; every sample weighs the same.
+        dtype: of the sums, float32 or float64.
+    """
+    names = list(parts[0])
+    sums = [torch.cat([part[name] for part in parts]).to(dtype).sum(0) for name in names]
+    count = sum(len(part[names[0]]) for part in parts)
+    fused = torch.cat([*(each.flatten() for each in sums), sums[0].new_full((1,), count)])
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        dist.all_reduce(fused)
+    means = (fused[:-1] / fused[-1]).split([each.numel() for each in sums])
+    return {name: mean.view(each.shape) for name, mean, each in zip(names, means, sums, strict=True)}
 
 
 class LateFlags:

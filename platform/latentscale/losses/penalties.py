@@ -59,11 +59,6 @@ def _by_vjp(
         differentiated, x, has_aux=True
     )
     (gradient,) = pull_back(torch.ones_like(values))
-    adversarial, latent, log_variance, features = parts
-    seen = Discrimination(
-        adversarial,
-        latent if latent.numel() else None,
-        log_variance if log_variance.numel() else None,
-        features,
-    )
+    adversarial, *heads = parts
+    seen = Discrimination(adversarial, *(part if part.numel() else None for part in heads))  # type: ignore[arg-type]
     return seen, gradient

@@ -1,9 +1,10 @@
 """What a method is: networks, running statistics, draws, and a list of phases whose forward is the loss."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
+from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -15,7 +16,9 @@ from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
 from latentscale.losses.adversarial import ADVERSARIAL
 from latentscale.losses.penalties import discriminate_with_gradient
+from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
 
@@ -40,9 +43,11 @@ class Batch(NamedTuple):
         real: ``[b · streams, …]`` real data, images in [-1, 1].
         draws: seeded draws by name, each ``[b · streams, …]``.
         state: what the statistics left by the step before say (``scale``, ``variance``); serves both phases.
-        kept: what an earlier phase of this step kept for this micro-batch.
+        kept: what the method prepared, or an earlier phase of this step kept, for this micro-batch.
         streams: number of streams; ``x.unflatten(0, (-1, streams))`` parts them, ``[b, streams, …]``.
         penalise: whether this step carries the gradient penalties.
+        labels: ``[b · streams, d_l]`` int64 categories of the reals, None where the method needs none.
+        schedule: what changes with the step and is no tensor, by name (see `Method.schedule`).
     """
 
     real: Tensor
@@ -51,6 +56,8 @@ class Batch(NamedTuple):
     kept: dict[str, Tensor]
     streams: int
     penalise: bool
+    labels: Tensor | None = None
+    schedule: Mapping[str, float] = MappingProxyType({})
 
 
 class Terms(NamedTuple):
@@ -84,10 +91,29 @@ class Statistic(Protocol):
 
 
 class Draw(NamedTuple):
-    """One seeded draw from the prior a step: its purpose (the key of its generator) and elements a sample."""
+    """One seeded draw a step: its purpose (the key of its generator), elements a sample, and their quantile function.
+
+    Attributes:
+        quantile: uniforms in (0, 1) to elements; None is that of the method's prior.
+    """
 
     purpose: Purpose
     size: int
+    quantile: Callable[[Tensor], Tensor] | None = None
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters of a phase that have their own step size.
+
+    Attributes:
+        parameters: some of the phase's own.
+        learning_rate: None is the run's.
+        weight_decay: None is the run's.
+    """
+
+    parameters: list[nn.Parameter]
+    learning_rate: float | None = None
+    weight_decay: float | None = None
 
 
 class Phase(nn.Module, ABC):
@@ -118,6 +144,18 @@ class Phase(nn.Module, ABC):
         for parameter in self._owned_parameters[0]:
             parameter.requires_grad = True
 
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The phase's parameters for its optimizer; together they must be all of them, each once."""
+        return [ParameterGroup(list(self.parameters()))]
+
+    def sleepers(self) -> list[nn.Parameter]:
+        """Owned parameters that do not move in steps in which they are asleep: their reduced gradients are dropped."""
+        return []
+
+    def asleep(self, schedule: Mapping[str, float]) -> bool:
+        """Whether the sleepers stay as they are in this step."""
+        return False
+
     @abstractmethod
     def forward(self, batch: Batch) -> Terms:
         """All forward passes and penalties of the phase, in one call."""
@@ -128,14 +166,16 @@ class Method(ABC):
 
     Args:
         settings: an instance of the method's own ``Settings``.
-        generator, discriminator: networks, the latter with this method's ``heads``.
+        networks: what `build_networks` returned, initialised.
         prior: law of each latent element.
-        latent_dim: d_z.
+        spec: sizes.
 
     Attributes:
         networks: by name, all that is trained and saved.
         statistics: by name, what moves with every step besides the weights.
         phases: in the order of a step.
+        labelled: whether reals come with labels, whose sizes are then the categories of the spec.
+        categorical: whether categories without labels are among the latents; their sizes are ``latent.categories``.
     """
 
     name: ClassVar[str]
@@ -143,29 +183,36 @@ class Method(ABC):
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     inverts: ClassVar[bool] = False
     dynamic_scale: ClassVar[bool] = False
+    labelled: ClassVar[bool] = False
+    categorical: ClassVar[bool] = False
 
     networks: dict[str, nn.Module]
     statistics: dict[str, Statistic]
     phases: list[Phase]
 
-    def __init__(
-        self,
-        settings: Any,
-        generator: nn.Module,
-        discriminator: nn.Module,
-        prior: Prior,
-        latent_dim: int,
-    ) -> None:
+    def __init__(self, settings: Any, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec) -> None:
         self.settings = settings
+        self.networks = dict(networks)
         self.prior = prior
-        self.latent_dim = latent_dim
-        self.networks = {"generator": generator, "discriminator": discriminator}
+        self.spec = spec
         self.statistics = {}
         self.phases = []
 
     @classmethod
+    def build_networks(cls, settings: Any, network: NetworkSettings, spec: ModelSpec) -> dict[str, nn.Module]:
+        """The networks by name, their parameters zero until initialised or loaded.
+
+        Raises:
+            UserError: naming the ``network.*`` key, where the family cannot make them.
+        """
+        return {
+            "generator": build_generator(network, spec.latent_dim, spec.shape),
+            "discriminator": build_discriminator(network, spec.latent_dim, spec.shape, cls.heads(spec)),
+        }
+
+    @classmethod
     @abstractmethod
-    def heads(cls, latent_dim: int) -> Heads:
+    def heads(cls, spec: ModelSpec) -> Heads:
         """The discriminator's heads that this method trains."""
 
     @classmethod
@@ -177,11 +224,31 @@ class Method(ABC):
         """
 
     def draws(self) -> dict[str, Draw]:
-        """What is drawn from the prior in a step, for each sample."""
+        """What is drawn in a step, for each sample."""
         return {
-            "discriminator_latent": Draw(Purpose.DISCRIMINATOR_LATENT, self.latent_dim),
-            "generator_latent": Draw(Purpose.GENERATOR_LATENT, self.latent_dim),
+            "discriminator_latent": Draw(Purpose.DISCRIMINATOR_LATENT, self.spec.latent_dim),
+            "generator_latent": Draw(Purpose.GENERATOR_LATENT, self.spec.latent_dim),
         }
+
+    def schedule(self, step: int) -> dict[str, float]:
+        """Numbers that change with the step, by name: ratios, switches (0 or 1). They should change seldom."""
+        return {}
+
+    def prepare(self, batch: Batch) -> dict[str, Tensor]:
+        """Per-sample tensors ``[n, …]`` whose mean over the global batch the step needs before its first phase.
+
+        Called without gradients for every micro-batch; nothing (the default) costs nothing.
+        """
+        return {}
+
+    def prepared(self, batch: Batch, samples: Mapping[str, Tensor], means: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What the phases find in ``batch.kept``.
+
+        Args:
+            samples: what `prepare` returned for this micro-batch.
+            means: of each over the global batch, ``[…]``.
+        """
+        return {}
 
     def state(self) -> dict[str, Tensor]:
         """The statistics as the step before left them; the same tensors serve every phase of the step."""
@@ -197,20 +264,25 @@ class Method(ABC):
 
 
 def discriminate(
-    discriminator: nn.Module, x: Tensor, weight: float, penalise: bool
+    discriminator: nn.Module,
+    x: Tensor,
+    weight: float,
+    penalise: bool,
+    value: Callable[[Discrimination], Tensor],
 ) -> tuple[Discrimination, Tensor | None]:
     """One forward pass, with the squared input gradient of the adversarial value where it is to be penalised.
 
     Args:
         x: ``[b, …]``.
         weight: of the penalty; 0 computes none.
+        value: ``[b]`` the value that training uses.
 
     Returns:
         D's outputs, and ``[b]`` ‖∇_x a(x)‖² or None.
     """
     if not (penalise and weight > 0):
         return discriminator(x), None
-    return discriminate_with_gradient(discriminator, x, adversarial_value)
+    return discriminate_with_gradient(discriminator, x, value)
 
 
 def adversarial_value(output: Discrimination) -> Tensor:

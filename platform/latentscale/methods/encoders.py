@@ -5,6 +5,7 @@ L_enc.
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +16,7 @@ from latentscale.latents.scale import LatentScale
 from latentscale.methods import vanilla
 from latentscale.methods.base import Batch, Method, MethodSettings
 from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
 
@@ -41,7 +43,7 @@ class DiscriminatorPhase(EncoderLoss, vanilla.DiscriminatorPhase):
     def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         return {"encoder": (self.settings.encoder_weight, self.encoder_loss(latent, fake, batch))}
 
-    def observed(self, fake: Discrimination) -> dict[str, Tensor]:
+    def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
         return {"variance": predicted(fake).detach()}
 
 
@@ -66,15 +68,11 @@ class EncoderMethod(Method):
     generator_phase: ClassVar[type[GeneratorPhase]]
 
     def __init__(
-        self,
-        settings: EncoderSettings,
-        generator: nn.Module,
-        discriminator: nn.Module,
-        prior: Prior,
-        latent_dim: int,
+        self, settings: EncoderSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
-        super().__init__(settings, generator, discriminator, prior, latent_dim)
-        self.latent_scale = LatentScale(latent_dim, settings.variance_start, settings.variance_decay)
+        super().__init__(settings, networks, prior, spec)
+        generator, discriminator = self.networks["generator"], self.networks["discriminator"]
+        self.latent_scale = LatentScale(spec.latent_dim, settings.variance_start, settings.variance_decay)
         self.statistics = {"variance": self.latent_scale}
         self.phases = [
             self.discriminator_phase(settings, generator, discriminator),
@@ -82,8 +80,8 @@ class EncoderMethod(Method):
         ]
 
     @classmethod
-    def heads(cls, latent_dim: int) -> Heads:
-        return Heads(adversarial=1, latent=latent_dim)
+    def heads(cls, spec: ModelSpec) -> Heads:
+        return Heads(adversarial=1, latent=spec.latent_dim)
 
     def latent_state(self) -> dict[str, Tensor]:
         return {"variance": self.latent_scale.variance, **self.state()}

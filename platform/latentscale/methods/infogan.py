@@ -9,6 +9,7 @@ from latentscale.losses.inversion import latent_nll
 from latentscale.methods import encoders
 from latentscale.methods.base import Batch
 from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.spec import ModelSpec
 
 
 class NLLLoss(encoders.EncoderLoss):
@@ -34,5 +35,5 @@ class InfoGAN(encoders.EncoderMethod):
     generator_phase = GeneratorPhase
 
     @classmethod
-    def heads(cls, latent_dim: int) -> Heads:
-        return Heads(adversarial=1, latent=latent_dim, log_variance=latent_dim)
+    def heads(cls, spec: ModelSpec) -> Heads:
+        return Heads(adversarial=1, latent=spec.latent_dim, log_variance=spec.latent_dim)

@@ -4,6 +4,9 @@ T eq. 49-51: the discriminator minimises softplus(−a_r) + softplus(a_f) + λ R
 the generator softplus(−a_f).
 """
 
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -20,9 +23,38 @@ from latentscale.methods.base import (
     total,
 )
 from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.spec import ModelSpec
+
+Seen = tuple[Discrimination, Tensor | None]
+"""D's outputs, and ``[b]`` squared input gradients where they are penalised."""
 
 
-class DiscriminatorPhase(Phase):
+class Side(NamedTuple):
+    """The reals or the fakes of a phase: what D saw, what it said, and their categories (None without)."""
+
+    images: Tensor
+    output: Discrimination
+    category: Tensor | None
+
+
+class Adversary:
+    """What both phases say of their fakes and of D's values; methods with categories say otherwise."""
+
+    def fakes(self, generator: nn.Module, latent: Tensor, category: Tensor | None, batch: Batch) -> Tensor:
+        """G(z∘s) where the method has a scale, else G(z): ``[b, *shape]``."""
+        images: Tensor = generator(latent * batch.state["scale"] if "scale" in batch.state else latent)
+        return images
+
+    def fake_category(self, draw: str, batch: Batch) -> Tensor | None:
+        """``[b, Σ d_c]`` categories of the fakes that ``draws[draw]`` gives, None without categories."""
+        return None
+
+    def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
+        """``[b, …]`` the adversarial values that the loss is taken of, in float32 or above."""
+        return adversarial_value(output)
+
+
+class DiscriminatorPhase(Adversary, Phase):
     """D's step: fakes without a graph through G, one loss."""
 
     name = "discriminator"
@@ -35,41 +67,60 @@ class DiscriminatorPhase(Phase):
 
     def forward(self, batch: Batch) -> Terms:
         latent = batch.draws["discriminator_latent"]
+        c_r, c_f = self.real_category(batch), self.fake_category("discriminator_category", batch)
         with torch.no_grad():
-            fake_images = self.borrowed("generator")(self.scaled(latent, batch))
+            fake_images = self.fakes(self.borrowed("generator"), latent, c_f, batch)
         settings = self.settings
-        real, real_gradient = discriminate(self.discriminator, batch.real, settings.r1, batch.penalise)
-        fake, fake_gradient = discriminate(self.discriminator, fake_images, settings.r2, batch.penalise)
+        (real, real_gradient), (fake, fake_gradient) = self.discriminate(fake_images, c_r, c_f, batch)
 
-        a_r, a_f = adversarial_value(real), adversarial_value(fake)
+        a_r, a_f = self.values(real, c_r), self.values(fake, c_f)
         terms = {"adversarial": (1.0, self.loss.discriminator(a_r, a_f).mean())}
         if real_gradient is not None:
             terms["r1"] = (settings.r1 * settings.penalty_interval_steps, real_gradient.mean())
         if fake_gradient is not None:
             terms["r2"] = (settings.r2 * settings.penalty_interval_steps, fake_gradient.mean())
         terms |= self.encoder_terms(latent, fake, batch)
+        terms |= self.category_terms(Side(batch.real, real, c_r), Side(fake_images, fake, c_f), batch)
         measured = {name: value.detach() for name, (_, value) in terms.items()}
         measured |= {"real_score": a_r.detach().mean(), "fake_score": a_f.detach().mean()}
-        return Terms(total(terms), self.kept(real, batch), self.observed(fake), measured)
+        return Terms(total(terms), self.kept(real, batch), self.observed(fake, batch), measured)
 
-    def scaled(self, latent: Tensor, batch: Batch) -> Tensor:
-        """What enters G: z∘s where the method has a scale."""
-        return latent * batch.state["scale"] if "scale" in batch.state else latent
+    def discriminate(
+        self, fake_images: Tensor, c_r: Tensor | None, c_f: Tensor | None, batch: Batch
+    ) -> tuple[Seen, Seen]:
+        """D on the reals and on the fakes, each with its penalty's squared gradients."""
+        settings = self.settings
+        return (
+            discriminate(self.discriminator, batch.real, settings.r1, batch.penalise, self.penalised(c_r)),
+            discriminate(self.discriminator, fake_images, settings.r2, batch.penalise, self.penalised(c_f)),
+        )
+
+    def penalised(self, category: Tensor | None) -> Callable[[Discrimination], Tensor]:
+        """``[b]`` the value whose input gradient is penalised: `values`, averaged over labels."""
+        return lambda output: self.values(output, category)
+
+    def real_category(self, batch: Batch) -> Tensor | None:
+        """``[b, Σ d_c]`` categories of the reals, None without categories."""
+        return None
 
     def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         """The method's encoder loss on this phase's fakes, with its weight."""
+        return {}
+
+    def category_terms(self, real: Side, fake: Side, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        """The method's classification losses, with their weights."""
         return {}
 
     def kept(self, real: Discrimination, batch: Batch) -> dict[str, Tensor]:
         """What the generator phase needs of the reals."""
         return {}
 
-    def observed(self, fake: Discrimination) -> dict[str, Tensor]:
+    def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
         """What the statistics need."""
         return {}
 
 
-class GeneratorPhase(Phase):
+class GeneratorPhase(Adversary, Phase):
     """G's step: fresh latents, fakes through the updated D with its weights frozen."""
 
     name = "generator"
@@ -81,13 +132,19 @@ class GeneratorPhase(Phase):
         self.loss = ADVERSARIAL[settings.adversarial]
 
     def forward(self, batch: Batch) -> Terms:
-        latent = self.latent(batch)
-        scaled = latent * batch.state["scale"] if "scale" in batch.state else latent
-        fake: Discrimination = self.borrowed("discriminator")(self.generator(scaled))
-        terms = {"adversarial": (1.0, self.loss.generator(adversarial_value(fake)).mean())}
+        latent, c_f = self.latent(batch), self.fake_category("generator_category", batch)
+        images = self.fakes(self.generator, latent, c_f, batch)
+        fake = self.discriminate(images, batch)
+        terms = {"adversarial": (1.0, self.loss.generator(self.values(fake, c_f)).mean())}
         terms |= self.encoder_terms(latent, fake, batch)
+        terms |= self.category_terms(Side(images, fake, c_f), batch)
         measured = {name: value.detach() for name, (_, value) in terms.items()}
         return Terms(total(terms), {}, self.observed(fake, batch), measured)
+
+    def discriminate(self, images: Tensor, batch: Batch) -> Discrimination:
+        """The frozen D on this phase's fakes."""
+        seen: Discrimination = self.borrowed("discriminator")(images)
+        return seen
 
     def latent(self, batch: Batch) -> Tensor:
         """The unscaled latents of this phase's fakes."""
@@ -95,6 +152,10 @@ class GeneratorPhase(Phase):
 
     def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         """The method's encoder and reconstruction losses, with their weights."""
+        return {}
+
+    def category_terms(self, fake: Side, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        """The method's classification losses, with their weights."""
         return {}
 
     def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
@@ -109,19 +170,15 @@ class Vanilla(Method):
     paper = "Goodfellow et al. 2014; T eq. 49-51"
 
     def __init__(
-        self,
-        settings: MethodSettings,
-        generator: nn.Module,
-        discriminator: nn.Module,
-        prior: Prior,
-        latent_dim: int,
+        self, settings: MethodSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
-        super().__init__(settings, generator, discriminator, prior, latent_dim)
+        super().__init__(settings, networks, prior, spec)
+        generator, discriminator = self.networks["generator"], self.networks["discriminator"]
         self.phases = [
             DiscriminatorPhase(settings, generator, discriminator),
             GeneratorPhase(settings, generator, discriminator),
         ]
 
     @classmethod
-    def heads(cls, latent_dim: int) -> Heads:
+    def heads(cls, spec: ModelSpec) -> Heads:
         return Heads(adversarial=1)

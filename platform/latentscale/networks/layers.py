@@ -136,7 +136,7 @@ class EqualizedDownConv2d(nn.Module):
 
 
 class DiscriminatorHeads(nn.Module):
-    """One equalised linear layer per head that exists: ``[b, in_features]`` -> `Discrimination`'s first three.
+    """One equalised linear layer per head that exists: ``[b, in_features]`` -> `Discrimination`.
 
     Args:
         in_features: of the layer below.
@@ -148,6 +148,7 @@ class DiscriminatorHeads(nn.Module):
         self.adversarial = EqualizedLinear(in_features, heads.adversarial) if heads.adversarial else None
         self.latent = EqualizedLinear(in_features, heads.latent) if heads.latent else None
         self.log_variance = EqualizedLinear(in_features, heads.log_variance) if heads.log_variance else None
+        self.classes = EqualizedLinear(in_features, heads.classes) if heads.classes else None
 
     def forward(self, x: Tensor, features: Tensor) -> Discrimination:
         """The heads' values on ``x``, with ``features`` ``[b, F]`` passed on."""
@@ -156,4 +157,5 @@ class DiscriminatorHeads(nn.Module):
             None if self.latent is None else self.latent(x),
             None if self.log_variance is None else self.log_variance(x),
             features,
+            None if self.classes is None else self.classes(x),
         )

@@ -17,6 +17,9 @@ from latentscale.training.prepare import Preparation
 MOST_BLOCK_STEPS = 8
 MOST_BLOCK_BYTES = 2**20
 
+Made = tuple[Tensor, Tensor | None, dict[str, Tensor]]
+"""A step's images, categories (for labelled methods) and draws."""
+
 
 class Feed:
     """Batches by step; a background thread reads, decodes and draws.
@@ -45,6 +48,7 @@ class Feed:
         order = Order(preparation.dataset.shard_counts, self.plan.streams, self.seed, config.data.shuffle_window_images)
         kind = RememberingReader if RememberingReader.fits(preparation.dataset.count, preparation.shape) else StepReader
         self.layout = self.plan.layout()
+        self.label_table = torch.from_numpy(preparation.dataset.label_table())
         reader = kind(preparation.dataset, order, self.owned, self.plan.stream_batch, preparation.shape, self.layout)
         self.loader: Loader[Any] = Loader(
             reader,
@@ -67,10 +71,12 @@ class Feed:
 
     def fetch(self, step: int, state: dict[str, Tensor]) -> list[Batch]:
         """The process's micro-batches of a step, on the device."""
-        images, draws = next(self.loader)
+        images, labels, draws = next(self.loader)
         if self.device.type != "cpu":
             images = self._normalise(images.to(self.device, non_blocking=True))
             draws = {name: draw.to(self.device, non_blocking=True) for name, draw in draws.items()}
+            labels = None if labels is None else labels.to(self.device, non_blocking=True)
+        schedule = self.method.schedule(step)
         penalise = step % self.penalty_interval_steps == 0
         size = self.plan.microbatch
         return [
@@ -81,6 +87,8 @@ class Feed:
                 {},
                 self.plan.microbatch_streams,
                 penalise,
+                None if labels is None else labels[begin : begin + size],
+                schedule,
             )
             for begin in range(0, self.plan.process_batch, size)
         ]
@@ -91,17 +99,25 @@ class Feed:
         step_bytes = self.plan.process_batch * numbers * torch.finfo(torch.float64).bits // 8
         return max(1, min(MOST_BLOCK_STEPS, MOST_BLOCK_BYTES // step_bytes))
 
-    def _finish(self, steps: range, images: Tensor, labels: Tensor) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    def _finish(self, steps: range, images: Tensor, labels: Tensor) -> list[Made]:
         # runs in the loader's thread
         draws = {}
         for name, draw in self.method.draws().items():
             count = self.plan.stream_batch * draw.size
             drawn = block_uniforms(self.seed, draw.purpose, steps, self.owned, count)
             rows = torch.from_numpy(drawn.reshape(len(steps), -1, draw.size)[:, self.layout])
-            draws[name] = self._pin(self.method.prior.quantile(rows).to(self.dtype))
+            draws[name] = self._pin((draw.quantile or self.method.prior.quantile)(rows).to(self.dtype))
         # uint8 until on the device
         images = self._normalise(images) if self.device.type == "cpu" else self._pin(images)
-        return [(images[i], {name: draw[i] for name, draw in draws.items()}) for i in range(len(steps))]
+        categories = self._pin(self.label_table[labels]) if self.method.labelled else None
+        return [
+            (
+                images[i],
+                None if categories is None else categories[i],
+                {name: draw[i] for name, draw in draws.items()},
+            )
+            for i in range(len(steps))
+        ]
 
     def _normalise(self, images: Tensor) -> Tensor:
         """0 … 255 to [-1, 1]."""

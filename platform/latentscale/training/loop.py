@@ -17,10 +17,10 @@ from latentscale.config import Config
 from latentscale.data.workers import start_fork_server
 from latentscale.distributed.agreement import agree, on_rank_zero, share
 from latentscale.distributed.engines import DTYPES, DistributedPhase, make_accelerator
-from latentscale.distributed.statistics import FusedStatistics, LateFlags
+from latentscale.distributed.statistics import FusedStatistics, LateFlags, global_means
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
-from latentscale.methods.base import Method
+from latentscale.methods.base import Batch, Method
 from latentscale.telemetry.run_log import MetricsFile, ProgressLine, tensorboard_logger
 from latentscale.training.checkpoints import Checkpoint, save_checkpoint
 from latentscale.training.ema import WeightAverage
@@ -183,19 +183,21 @@ def _train(
             statistics_before = built.state()
             with clock.stage("data", host=True):
                 batches = feed.fetch(step, statistics_before)
+            batches = prepare_batches(built, batches, statistics_dtype)
 
             skip: Tensor | None = None
             measured: dict[str, Tensor] = {}
             for phase in phases:
                 with clock.stage(phase.phase.name):
                     results = phase.backward(batches)
-                    batches = [b._replace(kept=r.kept) for b, r in zip(batches, results, strict=True)]
+                    batches = [b._replace(kept={**b.kept, **r.kept}) for b, r in zip(batches, results, strict=True)]
                     for result in results:
                         statistics.observe(result.observed)
                     if phase is phases[-1]:
                         statistics.launch(should_stop())
                     if step == start:
                         refuse_untrained(phase)
+                    phase.let_sleep(batches[0].schedule)
                     norm = phase.gradient_norm()
                     # 1 where the norm is not finite (∞ − ∞ and NaN are not 0), and from then on in this step
                     nonfinite = ((norm - norm) != 0).to(torch.float32)
@@ -241,6 +243,18 @@ def _train(
                 metrics.write({"step": step, **{f"evaluation/{k}": v for k, v in evaluation.items()}})
         metrics.close()
     return Outcome(step, step >= training.steps, Path(config.run.dir), evaluation)
+
+
+@torch.no_grad()
+def prepare_batches(method: Method, batches: list[Batch], dtype: torch.dtype) -> list[Batch]:
+    """What the method must know of the global batch before the step's first phase, as data in ``kept``."""
+    samples = [method.prepare(batch) for batch in batches]
+    if not samples[0]:
+        return batches
+    means = global_means(samples, dtype)
+    return [
+        batch._replace(kept=method.prepared(batch, own, means)) for batch, own in zip(batches, samples, strict=True)
+    ]
 
 
 def due(step: int, every_steps: int) -> bool:

@@ -1,16 +1,24 @@
 """The optimizer of a phase."""
 
+from typing import Any
+
 import torch
-from torch import nn
 
 from latentscale.config import OptimizerSettings
+from latentscale.methods.base import Phase
 
 
-def make_optimizer(settings: OptimizerSettings, phase: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(settings: OptimizerSettings, phase: Phase) -> torch.optim.Optimizer:
     """Adam or AdamW over the phase's own parameters; fused, so that a step can be skipped on the device."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
+    groups: list[dict[str, Any]] = []
+    for parameters, learning_rate, weight_decay in phase.parameter_groups():
+        group: dict[str, Any] = {"params": parameters}
+        group |= {} if learning_rate is None else {"lr": learning_rate}
+        group |= {} if weight_decay is None else {"weight_decay": weight_decay}
+        groups.append(group)
     return kind(
-        phase.parameters(),
+        groups,
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
         eps=settings.epsilon,

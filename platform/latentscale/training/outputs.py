@@ -53,7 +53,7 @@ class Outputs:
             scale=state.get("scale", ones),
             prior=method.prior,
             shape=self.preparation.shape,
-            heads=method.heads(config.latent.dim),
+            heads=method.heads(method.spec),
             network=copy.deepcopy(config.network),
             method=method.name,
             uses_dynamic_scale=method.dynamic_scale,

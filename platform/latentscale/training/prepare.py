@@ -13,8 +13,8 @@ from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
 from latentscale.latents.priors import make_prior
 from latentscale.methods.base import Method
-from latentscale.networks.build import build_discriminator, build_generator
 from latentscale.networks.initialisation import initialize
+from latentscale.networks.spec import ModelSpec
 
 
 @dataclass
@@ -23,7 +23,7 @@ class Preparation:
 
     Attributes:
         plan: how a step is laid over streams and processes.
-        shape: ``(C, H, W)`` of the data.
+        spec: sizes of the model; its shape is ``(C, H, W)`` of the data.
         dataset: the training split, None where a dry run has no data at hand.
         held_out: the test split where the data have one, else the training split; for pictures and evaluations.
     """
@@ -32,9 +32,15 @@ class Preparation:
     method: type[Method]
     topology: Topology
     plan: StepPlan
-    shape: tuple[int, int, int]
+    spec: ModelSpec
     dataset: ShardedDataset | None
     held_out: ShardedDataset | None
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the data."""
+        channels, height, width = self.spec.shape
+        return channels, height, width
 
     def identity(self) -> dict[str, str]:
         """What, beside the configuration, makes this the same run when it is continued."""
@@ -44,27 +50,21 @@ class Preparation:
     def build_method(self) -> Method:
         """Networks with the weights that (seed, name) give, and the method around them; on the CPU in float32."""
         config = self.config
-        generator, discriminator = self._networks()
-        initialize(generator, config.run.seed, "generator")
-        initialize(discriminator, config.run.seed, "discriminator")
-        prior = make_prior(config.latent.law)
-        return self.method(config.method, generator, discriminator, prior, config.latent.dim)
+        networks = self._networks()
+        for name, network in networks.items():
+            initialize(network, config.run.seed, name)
+        return self.method(config.method, networks, make_prior(config.latent.law), self.spec)
 
     def sizes(self) -> dict[str, int]:
         """Parameters by network, without allocating them."""
         with torch.device("meta"):
-            generator, discriminator = self._networks()
+            networks = self._networks()
         return {
-            name: sum(parameter.numel() for parameter in network.parameters())
-            for name, network in {"generator": generator, "discriminator": discriminator}.items()
+            name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()
         }
 
-    def _networks(self) -> tuple[nn.Module, nn.Module]:
-        config = self.config
-        return (
-            build_generator(config.network, config.latent.dim, self.shape),
-            build_discriminator(config.network, config.latent.dim, self.shape, self.method.heads(config.latent.dim)),
-        )
+    def _networks(self) -> dict[str, nn.Module]:
+        return self.method.build_networks(self.config.method, self.config.network, self.spec)
 
 
 def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Preparation:
@@ -110,6 +110,31 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
                 f" measured on must be 2 or more of {list(dataset.shape)}, the shape of the training data"
             )
     channels, height, width = dataset.shape if dataset is not None else wanted
-    preparation = Preparation(config, method, topology, plan, (channels, height, width), dataset, held_out)
+    spec = ModelSpec((channels, height, width), config.latent.dim, _categories(config, method, dataset))
+    preparation = Preparation(config, method, topology, plan, spec, dataset, held_out)
     preparation.sizes()  # network.* that cannot be built is refused here
     return preparation
+
+
+def _categories(config: Config, method: type[Method], dataset: ShardedDataset | None) -> tuple[int, ...]:
+    """d_c of each label: the data's for labelled methods, else ``latent.categories``."""
+    chosen = tuple(config.latent.categories)
+    if not (method.labelled or method.categorical):
+        if chosen:
+            raise UserError(f"latent.categories={list(chosen)}: {method.name} knows no categories: leave it empty")
+        return ()
+    if method.labelled and dataset is not None:
+        if not dataset.label_sizes:
+            raise UserError(f"{method.name} needs labels, and {dataset.name} has none: use labelled data")
+        if chosen and chosen != dataset.label_sizes:
+            raise UserError(
+                f"latent.categories={list(chosen)} but the labels of {dataset.name} have the sizes"
+                f" {list(dataset.label_sizes)}: leave it empty"
+            )
+        return dataset.label_sizes
+    if not chosen:
+        raise UserError(
+            f"latent.categories is empty: {method.name} needs the number of categories of each label, such as"
+            " latent.categories=[10]"
+        )
+    return chosen

@@ -11,6 +11,8 @@ from latentscale.errors import UserError
 from latentscale.methods.base import Method
 from latentscale.training.ema import WeightAverage
 
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
 
 class TrainingState:
     """Names and tensors of a run's state; the tensors are the live ones.
@@ -54,14 +56,16 @@ class TrainingState:
             used.add(key)
         for phase in self._phases:
             for name, parameter in phase.phase.named_parameters():
-                state = {}
-                for kind in ("step", "exp_avg", "exp_avg_sq"):
-                    key = f"optimizer/{phase.phase.name}/{kind}/{name}"
-                    if key not in tensors:
-                        raise UserError(f"the checkpoint does not fit this run: {key} is missing")
-                    state[kind] = tensors[key].clone().to(parameter.device)
-                    used.add(key)
-                phase.optimizer.state[parameter] = state
+                keys = {kind: f"optimizer/{phase.phase.name}/{kind}/{name}" for kind in MOMENTS}
+                there = [key for key in keys.values() if key in tensors]
+                if not there and any(parameter is sleeper for sleeper in phase.phase.sleepers()):
+                    continue
+                if missing := sorted(set(keys.values()) - set(there)):
+                    raise UserError(f"the checkpoint does not fit this run: {missing[0]} is missing")
+                phase.optimizer.state[parameter] = {
+                    kind: tensors[key].clone().to(parameter.device) for kind, key in keys.items()
+                }
+                used.update(there)
         if left := sorted(set(tensors) - used):
             raise UserError(f"the checkpoint does not fit this run: it holds {left[0]}, which this run has not")
 
