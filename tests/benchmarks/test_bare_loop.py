@@ -91,3 +91,12 @@ def test_every_loss_is_the_same(trained: Path) -> None:
         assert len(ours) == 6
         for name, value in ours.items():
             assert report[name] == pytest.approx(float(value), rel=1e-5)  # reports are summed in float32
+
+
+def test_the_kept_figures_pass_their_bars() -> None:
+    kept = json.loads((ROOT / "tests" / "benchmarks" / "results" / "cost.json").read_text())
+    assert kept["machine"]["rounds"] >= 7
+    assert {bar["case"] for bar in kept["bars"]} == {"digits8", "images32", "images32_two_processes"}
+    for bar in kept["bars"]:
+        assert bar["passed"] == (bar["value"] <= bar["most"])
+        assert bar["passed"], bar["name"]
