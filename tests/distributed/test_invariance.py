@@ -20,8 +20,8 @@ BROKEN = {
     "per-rank seeds": """
 import os
 from latentscale.training import feed
-whole = feed.uniforms
-feed.uniforms = lambda seed, *rest: whole(seed + int(os.environ.get("RANK", "0")), *rest)
+whole = feed.block_uniforms
+feed.block_uniforms = lambda seed, *rest: whole(seed + int(os.environ.get("RANK", "0")), *rest)
 """,
     # each process keeps the v of its own samples
     "v not reduced": """
