@@ -5,9 +5,15 @@ from torch import Tensor, nn
 
 from latentscale.inversion.model import TrainedModel
 from latentscale.latents.priors import make_prior
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
+from latentscale.latents.scale import LatentScale
+from latentscale.methods.base import Method
+from latentscale.methods.dlsgan import DLSGAN
+from latentscale.methods.pvdgan import PVDGAN
+from latentscale.methods.vanilla import Vanilla
+from latentscale.networks.build import NetworkSettings
 from latentscale.networks.initialisation import initialize
-from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.outputs import Discrimination
+from latentscale.networks.spec import ModelSpec
 
 DIM = 6
 
@@ -15,6 +21,7 @@ DIM = 6
 def tiny_model(
     shape: tuple[int, ...] = (1, 8, 8),
     encoder: bool = True,
+    method: type[Method] | None = None,
     law: str = "normal",
     dtype: torch.dtype = torch.float32,
     width: int = 4,
@@ -24,27 +31,16 @@ def tiny_model(
     settings = NetworkSettings(
         family="residual" if image else "mlp", widths=[width] if image else [16], base_width=width
     )
-    heads = Heads(latent=DIM if encoder else 0)
-    generator = build_generator(settings, DIM, shape).to(dtype)
-    discriminator = build_discriminator(settings, DIM, shape, heads).to(dtype)
-    initialize(generator, 1, "generator")
-    initialize(discriminator, 1, "discriminator")
-    variance = torch.tensor([0.9, 0.3, 0.05, 0.6, 0.2, 0.01])
-    return TrainedModel(
-        generator=generator,
-        discriminator=discriminator,
-        variance=variance if encoder else None,
-        scale=(DIM * variance / variance.sum()).sqrt() if encoder else torch.ones(DIM),
-        prior=make_prior(law),
-        shape=shape,
-        heads=heads,
-        network=settings,
-        method="pvdgan" if encoder else "vanilla",
-        uses_dynamic_scale=encoder,
-        step=1200,
-        images_seen=38400,
-        dataset="digits",
-    )
+    kind = method or (PVDGAN if encoder else Vanilla)
+    spec = ModelSpec(shape, DIM)
+    networks = kind.build_networks(kind.Settings(), settings, spec)
+    for name, network in networks.items():
+        initialize(network.to(dtype), 1, name)
+    built = kind(kind.Settings(), networks, make_prior(law), spec)
+    for statistic in built.statistics.values():
+        assert isinstance(statistic, LatentScale)
+        statistic.variance.copy_(torch.tensor([0.9, 0.3, 0.05, 0.6, 0.2, 0.01]))
+    return TrainedModel(built, settings, step=1200, images_seen=38400, dataset="digits")
 
 
 class _Reshape(nn.Module):
@@ -75,18 +71,7 @@ def exact_model(shape: tuple[int, int, int], variance: Tensor, error: Tensor, fa
     """
     dim = variance.numel()
     scale = (dim * variance / variance.sum()).sqrt()
-    return TrainedModel(
-        generator=_Reshape(shape, factor),
-        discriminator=_Unscale(scale, error),
-        variance=variance,
-        scale=scale,
-        prior=make_prior("normal"),
-        shape=shape,
-        heads=Heads(latent=dim),
-        network=NetworkSettings(),
-        method="dlsgan",
-        uses_dynamic_scale=True,
-        step=0,
-        images_seen=0,
-        dataset="none",
-    )
+    networks = {"generator": _Reshape(shape, factor), "discriminator": _Unscale(scale, error)}
+    method = DLSGAN(DLSGAN.Settings(), networks, make_prior("normal"), ModelSpec(shape, dim))
+    method.latent_scale.double().variance.copy_(variance)
+    return TrainedModel(method, NetworkSettings(), step=0, images_seen=0, dataset="none")

@@ -142,7 +142,7 @@ def invert(
             np.savez(stream, allow_pickle=False, **arrays)
         real, reconstructed = (torch.cat(part)[:picture_images] for part in zip(*shown, strict=True))
         bands = paired_bands("original", real, "reconstructed", reconstructed, [Path(name).stem for name in names])
-        picture = draw_grid(bands, "Originals and their reconstructions", inverter.model.method)
+        picture = draw_grid(bands, "Originals and their reconstructions", inverter.model.method.name)
         save_png(picture, picture_path)
     except OSError as error:
         raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another with --out") from error

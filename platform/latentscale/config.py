@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from latentscale.errors import UserError
-from latentscale.latents.priors import PRIORS
+from latentscale.latents.priors import LAWS
 from latentscale.methods.base import MethodSettings
 from latentscale.networks.build import NetworkSettings
 from latentscale.settings import allowed_range, check_ranges, setting
@@ -29,10 +29,10 @@ class RunSettings:
 
 @dataclass
 class DataSettings:
-    name: str = setting("digits", "the data set: digits (bundled), or shards for data.path")
+    name: str = setting("digits", "digits (bundled), clusters (points of four Gaussians, generated), or shards for data.path")
     path: str = setting("", "folder of shards with its dataset.json", may_change=True)
     shape: list[int] = setting(
-        help="[channels, height, width] the data must have; empty takes the data's own",
+        help="[channels, height, width] the data must have ([2] for points); empty takes the data's own",
         factory=list,
         minimum=1,
     )
@@ -59,7 +59,8 @@ class LatentSettings:
         help="d_c of each label, e.g. [10] or [3,2,2]; labelled methods take the data's own",
         minimum=1,
     )
-    law: str = setting("normal", "prior of each element: mean 0, variance 1", choices=tuple(PRIORS))
+    law: str = setting("normal", "prior of each element; a dynamic scale needs mean 0, variance 1", choices=LAWS)
+    quantile: str = setting("", "law=custom: the law's quantile function of torch tensors, as package.module:function")
 
 
 @dataclass

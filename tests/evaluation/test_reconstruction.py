@@ -9,6 +9,7 @@ from scipy.signal import convolve2d
 
 from latentscale.errors import UserError
 from latentscale.evaluation.reconstruction import PSNR_CEILING_DB, explain, reconstruction_report
+from latentscale.methods.msegan import MSEGAN
 from tiny_models import DIM, exact_model, tiny_model
 
 VARIANCE = torch.tensor([0.5, 1.0, 0.1, 0.4], dtype=torch.float64)  # s² = 1, 2, .2, .8
@@ -103,7 +104,7 @@ def test_a_method_without_encoder_gets_what_it_can() -> None:
 
 def test_a_diverged_model_is_reported_and_not_hidden() -> None:
     model = tiny_model()
-    next(model.discriminator.parameters()).fill_(torch.nan)
+    next(model.method.networks["discriminator"].parameters()).fill_(torch.nan)
     report = reconstruction_report(model, torch.rand(3, 1, 8, 8) * 2 - 1, seed=0, fresh_draws=4)
     assert math.isnan(report["psnr_db"])
     text = "\n".join(explain(report))
@@ -113,8 +114,7 @@ def test_a_diverged_model_is_reported_and_not_hidden() -> None:
 
 
 def test_a_fixed_scale_has_the_priors_entropy() -> None:
-    model = tiny_model()
-    model.uses_dynamic_scale, model.scale = False, torch.ones(DIM)
+    model = tiny_model(method=MSEGAN)
     report = reconstruction_report(model, torch.rand(3, 1, 8, 8) * 2 - 1, seed=0, fresh_draws=4)
     assert report["latent_entropy_nats"] == pytest.approx(DIM / 2 * math.log(2 * math.pi * math.e))
 
@@ -133,5 +133,9 @@ def test_reference_images_that_do_not_fit_are_refused() -> None:
         reconstruction_report(model, torch.zeros(3, 1, 9, 9), seed=0)
     with pytest.raises(UserError, match="n >= 2"):
         reconstruction_report(model, torch.zeros(1, 1, 8, 8), seed=0)
-    with pytest.raises(UserError, match="no images"):
-        reconstruction_report(tiny_model((2,)), torch.zeros(3, 2), seed=0)
+
+
+def test_points_have_a_latent_error_but_no_pixels() -> None:
+    report = reconstruction_report(tiny_model((2,)), torch.zeros(3, 2), seed=0, fresh_draws=4)
+    assert report["latent_error_median"] > 0
+    assert [report[key] for key in ("psnr_db", "mean_image_psnr_db", "gain_db", "ssim")] == [None] * 4

@@ -32,7 +32,7 @@ def test_batches_do_not_change_results(run: Path) -> None:
 def test_latents_are_unscaled_unless_said(run: Path) -> None:
     inverter = Inverter.load(run, "cpu")
     latents = inverter.encode(IMAGES)
-    assert torch.equal(latents, inverter.model.discriminator(IMAGES).latent)
+    assert torch.equal(latents, inverter.model.method.networks["discriminator"](IMAGES).latent)
     images = inverter.decode(latents)
     assert torch.equal(images, inverter.decode(latents * inverter.scale, already_scaled=True))
     assert not torch.allclose(images, inverter.decode(latents, already_scaled=True))
@@ -79,7 +79,7 @@ def test_models_of_points_are_inverted_without_a_range(tmp_path: Path) -> None:
 
 def test_a_diverged_model_is_called_that() -> None:
     model = tiny_model()
-    next(model.discriminator.parameters()).fill_(torch.nan)
+    next(model.method.networks["discriminator"].parameters()).fill_(torch.nan)
     with pytest.raises(UserError, match="trained for 1200 steps, answers NaN"):
         Inverter(model).reconstruct(IMAGES)
 

@@ -27,23 +27,26 @@ def test_a_loaded_model_computes_the_same(tmp_path: Path, shape: tuple[int, ...]
     assert torch.equal(loaded.encode(image), model.encode(image))
     assert torch.equal(loaded.scale, model.scale)
     assert torch.equal(loaded.variance, model.variance)
-    for name in ("shape", "heads", "network", "method", "uses_dynamic_scale", "step", "images_seen", "dataset"):
+    for name in ("shape", "network", "uses_dynamic_scale", "step", "images_seen", "dataset"):
         assert getattr(loaded, name) == getattr(model, name)
     assert type(loaded.prior) is type(model.prior)
+    assert type(loaded.method) is type(model.method)
+    assert loaded.method.settings == model.method.settings
 
 
 def test_decoding_multiplies_by_the_scale_and_encoding_does_not() -> None:
     model = tiny_model()
     latent = torch.randn(4, DIM, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(model.decode(latent), model.generator(latent * model.scale))
+    assert torch.equal(model.decode(latent), model.method.networks["generator"](latent * model.scale))
     image = torch.rand(4, 1, 8, 8) * 2 - 1
-    assert torch.equal(model.encode(image), model.discriminator(image).latent)
+    assert torch.equal(model.encode(image), model.method.networks["discriminator"](image).latent)
 
 
 def test_a_model_is_frozen_but_passes_gradients_to_latents() -> None:
     model = tiny_model()
-    assert not any(parameter.requires_grad for parameter in model.generator.parameters())
-    assert not any(module.training for module in model.discriminator.modules())
+    for network in model.method.networks.values():
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        assert not any(module.training for module in network.modules())
     latent = torch.ones(2, DIM, requires_grad=True)
     model.decode(latent).square().sum().backward()
     assert latent.grad is not None
@@ -53,7 +56,7 @@ def test_a_model_is_frozen_but_passes_gradients_to_latents() -> None:
 def test_a_method_without_encoder_has_no_variance_on_disk(tmp_path: Path) -> None:
     model = tiny_model(encoder=False)
     model.save(tmp_path)
-    assert set(load_file(tmp_path / "latent_scale.safetensors")) == {"scale"}
+    assert load_file(tmp_path / "statistics.safetensors") == {}
     loaded = TrainedModel.load(tmp_path)
     assert loaded.variance is None
     with pytest.raises(UserError, match=r"vanilla has no encoder.*pvdgan"):
@@ -90,12 +93,12 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-100])
 
 
-def resize_scale(folder: Path) -> None:
-    save_file({"scale": torch.ones(DIM + 1)}, folder / "latent_scale.safetensors")
+def resize_variance(folder: Path) -> None:
+    save_file({"variance.variance": torch.ones(DIM + 1)}, folder / "statistics.safetensors")
 
 
-def break_scale(folder: Path) -> None:
-    save_file({"scale": torch.full((DIM,), torch.nan)}, folder / "latent_scale.safetensors")
+def break_variance(folder: Path) -> None:
+    save_file({"variance.variance": torch.full((DIM,), torch.nan)}, folder / "statistics.safetensors")
 
 
 def swap_weights(folder: Path) -> None:
@@ -114,12 +117,13 @@ def swap_weights(folder: Path) -> None:
         (lambda folder: change_config(folder, latent={"dim": DIM}), "config.json does not describe a model"),
         (lambda folder: change_config(folder, network={"colour": 3}), "config.json does not describe a model"),
         (
-            lambda folder: change_config(folder, latent={"dim": DIM, "law": "cauchy", "uses_dynamic_scale": True}),
+            lambda folder: change_config(folder, latent={"dim": DIM, "law": "cauchy", "categories": []}),
             "config.json: .*cauchy",
         ),
         (swap_weights, "generator.safetensors: .* is .*, the network in config.json has"),
-        (resize_scale, "latent_scale.safetensors: scale must hold 6 finite numbers"),
-        (break_scale, "latent_scale.safetensors: scale must hold 6 finite numbers"),
+        (lambda folder: change_config(folder, method={"name": "other", "settings": {}}), "does not describe a model"),
+        (resize_variance, "statistics.safetensors: variance.variance must hold finite numbers >= 0 of shape .6."),
+        (break_variance, "statistics.safetensors: variance.variance must hold finite numbers >= 0"),
     ],
 )
 def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, damage: object, message: str) -> None:

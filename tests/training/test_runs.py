@@ -66,7 +66,7 @@ def test_a_runs_folder(tmp_path: Path) -> None:
     inverter = Inverter.load(tmp_path)
     average = final_state(tmp_path)
     torch.testing.assert_close(inverter.variance, average["statistic/variance/variance"], rtol=0, atol=0)
-    for name, parameter in inverter.model.generator.named_parameters():
+    for name, parameter in inverter.model.method.networks["generator"].named_parameters():
         assert torch.equal(parameter, average[f"average/generator/{name}"])
 
 

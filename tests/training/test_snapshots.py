@@ -81,7 +81,7 @@ def test_without_an_encoder_there_are_samples_and_sweeps(tmp_path: Path) -> None
 
 def test_a_diverged_model_is_still_drawn(tmp_path: Path) -> None:
     model = tiny_model()
-    next(model.generator.parameters()).fill_(torch.nan)
+    next(model.method.networks["generator"].parameters()).fill_(torch.nan)
     for path in write_snapshots(model, REALS, 20, 640, tmp_path, seed=7):
         pixels = np.asarray(Image.open(path)).reshape(-1, 3)
         assert (pixels == NOT_FINITE).all(axis=1).sum() >= 64 * 64

@@ -7,7 +7,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -89,13 +89,8 @@ class StepReader:
 
     def _places(self, steps: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shard and member of each step's rows."""
-        length = self._stream_batch
-        located = self._order.locate_runs(self._owned_streams, steps.start * length, len(steps) * length)
-        shards, members = (
-            each.reshape(-1, len(steps), length).swapaxes(0, 1).reshape(len(steps), -1)[:, self._layout]
-            for each in located
-        )
-        return shards, members
+        shards, members = self._order.locate_steps(self._owned_streams, steps, self._stream_batch)
+        return shards[:, self._layout], members[:, self._layout]
 
 
 class _Handover(Generic[T]):
@@ -171,11 +166,21 @@ class _Ending:
             self._pool.close()
 
 
+class BlockReader(Protocol):
+    """Reads steps: a pure function of their numbers, picklable to worker processes."""
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """Samples ``[n, …]`` and labels ``[n]`` of a step."""
+
+    def block(self, steps: range) -> tuple[Tensor, Tensor]:
+        """The same of several steps, ``[steps, n, …]``."""
+
+
 Block = tuple[range, Tensor, Tensor]
 """Steps, their images ``[steps, n, …]`` and their labels ``[steps, n]``."""
 
 
-def _read_in_thread(reader: StepReader, steps: range, block_steps: int) -> Iterator[Block]:
+def _read_in_thread(reader: BlockReader, steps: range, block_steps: int) -> Iterator[Block]:
     for start in range(steps.start, steps.stop, block_steps):
         block = steps[start - steps.start :][:block_steps]
         try:
@@ -231,7 +236,7 @@ class Loader(Generic[T]):
 
     def __init__(
         self,
-        reader: StepReader,
+        reader: BlockReader,
         *,
         workers: int,
         prefetch_steps: int,

@@ -110,6 +110,16 @@ class Order:
             filled += run
         return shards, members
 
+    def locate_steps(
+        self, streams: range, steps: range, stream_batch: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The shards and members of some steps, stream by stream: ``[len(steps), len(streams) · stream_batch]`` each."""
+        located = self.locate_runs(streams, steps.start * stream_batch, len(steps) * stream_batch)
+        shards, members = (
+            each.reshape(-1, len(steps), stream_batch).swapaxes(0, 1).reshape(len(steps), -1) for each in located
+        )
+        return shards, members
+
     def _layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shards in the epoch's order, and the place after the last of each."""
 

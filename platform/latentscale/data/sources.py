@@ -2,19 +2,20 @@
 
 from pathlib import Path
 
+from latentscale.data.clusters import Clusters
 from latentscale.data.digits import digits_folder
 from latentscale.data.shards import DATASET_FILE, ShardedDataset
 from latentscale.errors import UserError
 
-DATASETS = ("digits", "shards")
+DATASETS = ("digits", "clusters", "shards")
 SPLITS = ("train", "test")
 
 
-def open_dataset(name: str, path: Path | str | None = None, split: str = "train") -> ShardedDataset:
+def open_dataset(name: str, path: Path | str | None = None, split: str = "train") -> ShardedDataset | Clusters:
     """Open a split of a dataset.
 
     Args:
-        name: ``digits`` (bundled) or ``shards`` (a folder written by ``write_shards``).
+        name: ``digits`` (bundled), ``clusters`` (generated points) or ``shards`` (that ``write_shards`` wrote).
         path: for ``shards`` the folder: with dataset.json (which then is the ``train`` split), or with train/
             and test/ folders.
         split: ``train`` or ``test``.
@@ -28,6 +29,10 @@ def open_dataset(name: str, path: Path | str | None = None, split: str = "train"
         if path:
             raise UserError(f"data.path={path} is not used by data.name=digits: leave it out or set data.name=shards")
         return ShardedDataset.open(digits_folder(split))
+    if name == "clusters":
+        if path:
+            raise UserError(f"data.path={path} is not used by data.name=clusters: leave it out or set data.name=shards")
+        return Clusters(split)
     if name != "shards":
         raise UserError(f"data.name={name} does not exist: use one of {', '.join(DATASETS)}")
     if not path:
@@ -52,7 +57,7 @@ def open_dataset(name: str, path: Path | str | None = None, split: str = "train"
 
 def available_splits(name: str, path: Path | str | None = None) -> tuple[str, ...]:
     """The splits that ``open_dataset`` can open; opens nothing."""
-    if name == "digits":
+    if name in ("digits", "clusters"):
         return SPLITS
     folder = Path(path or "")
     if (folder / DATASET_FILE).is_file():

@@ -78,32 +78,34 @@ def reconstruction_report(
         - ``latent_entropy_nats``: h(Z) + Σ log s_i (T §3.2).
 
     Raises:
-        UserError: on a model of points, or reference images that do not fit the model.
+        UserError: reference samples that do not fit the model.
     """
     reals = _checked(model, reals)
     scale = model.scale.cpu().double()
     report: Report = {
         "real_images": len(reals),
-        "fresh_draws": fresh_draws if model.can_invert else 0,
+        "fresh_draws": fresh_draws if model.can_invert and model.can_generate else 0,
         "latent_dimensions": model.latent_dim,
         "latent_error_mean": None,
         "latent_error_median": None,
         "psnr_db": None,
         "psnr_per_image_db": None,
-        "mean_image_psnr_db": _mean_image_psnr_db(reals, batch_images),
+        "mean_image_psnr_db": _mean_image_psnr_db(reals, batch_images) if model.makes_images else None,
         "gain_db": None,
         "ssim": None,
         "effective_dimensions": None,
         "latent_entropy_nats": None,
     }
-    if model.can_invert:
+    if model.can_invert and model.can_generate:
         errors = []
-        for latent in model.draw_latents(fresh_draws, seed, Purpose.EVALUATION).split(batch_images):
+        for drawn in model.draw_latents(fresh_draws, seed, Purpose.EVALUATION).split(batch_images):
+            latent = model.codes(drawn)
             predicted = model.encode(model.decode(latent)).cpu().double()
-            errors.append(((latent - predicted) * scale).square().mean(dim=1))
+            errors.append(((latent.cpu().double() - predicted) * scale).square().mean(dim=1))
         latent_errors = torch.cat(errors)
         report["latent_error_mean"] = latent_errors.mean().item()
         report["latent_error_median"] = latent_errors.quantile(0.5).item()
+    if model.can_invert and model.makes_images:
         report |= _real_reconstruction(model, reals, batch_images)
         pooled, baseline = report["psnr_db"], report["mean_image_psnr_db"]
         assert pooled is not None
@@ -122,11 +124,9 @@ def reconstruction_report(
 
 
 def _checked(model: TrainedModel, reals: Tensor) -> Tensor:
-    if not model.makes_images:
-        raise UserError(f"samples of shape {list(model.shape)} are no images: the reconstruction report needs images")
     if tuple(reals.shape[1:]) != model.shape or len(reals) < 2:
         raise UserError(
-            f"reference images have shape {list(reals.shape)}, the model takes [n, "
+            f"reference samples have shape {list(reals.shape)}, the model takes [n, "
             f"{', '.join(map(str, model.shape))}] with n >= 2"
         )
     return reals
@@ -215,6 +215,6 @@ def explain(report: Report) -> list[str]:
     broken = [name for name, number in report.items() if number is not None and math.isnan(number)]
     if broken:
         lines.append(f"{', '.join(broken)}: not a number, because the networks answer NaN; the training has diverged")
-    if report.get("latent_error_median") is None:
+    if report.get("latent_error_median") is None and report.get("psnr_db") is None:
         lines.append("this method has no encoder: it generates, but cannot reconstruct")
     return lines

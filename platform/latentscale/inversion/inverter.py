@@ -100,11 +100,7 @@ class Inverter:
             raise UserError("latents hold NaN or infinite values: give finite values")
         images = []
         for batch in latents.split(self.batch_images):
-            if already_scaled:
-                generated = self.model.generator(batch.to(self.model.device, self.model.dtype))
-            else:
-                generated = self.model.decode(batch)
-            images.append(generated.cpu())
+            images.append(self.model.decode(batch, already_scaled=already_scaled).cpu())
         joined = torch.cat(images)
         return joined.clamp(-1.0, 1.0) if self.model.makes_images else joined
 
@@ -132,7 +128,7 @@ class Inverter:
     def ood_score_of_latents(self, latents: Tensor) -> Tensor:
         """:meth:`ood_score` of images that are encoded already, from their unscaled latents ``[n, d_z]``."""
         if self.model.variance is None:
-            raise UserError(f"a model trained by {self.model.method} has no latent variance, so no OOD score")
+            raise UserError(f"a model trained by {self.model.method.name} has no latent variance, so no OOD score")
         return latent_negative_log_likelihood(latents.cpu(), self.model.variance.cpu(), self.model.prior)
 
 

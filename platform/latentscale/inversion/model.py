@@ -1,4 +1,4 @@
-"""A trained model: the networks with their latent scale, and the folder they are kept in."""
+"""A trained model: a method around its averaged networks, and the folder it is kept in."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -12,64 +12,89 @@ from torch import Tensor, nn
 
 from latentscale.atomic import new_folder
 from latentscale.errors import UserError
+from latentscale.latents.categories import draw_categories
 from latentscale.latents.draws import Purpose, uniforms
 from latentscale.latents.priors import Prior, make_prior
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
-from latentscale.networks.outputs import Heads
+from latentscale.methods.base import Method
+from latentscale.methods.registry import METHODS
+from latentscale.networks.build import NetworkSettings
+from latentscale.networks.spec import ModelSpec
+from latentscale.settings import check_ranges
 
 FORMAT = "latentscale-model"
-FORMAT_VERSION = 1
-FILES = ("config.json", "generator.safetensors", "discriminator.safetensors", "latent_scale.safetensors")
-INVERTING_METHODS = "pvdgan, dlsgan, aedlsgan, msegan or infogan"
+FORMAT_VERSION = 2
+CONFIG_FILE = "config.json"
+STATISTICS_FILE = "statistics.safetensors"
 
 
 @dataclass
 class TrainedModel:
-    """The networks of a finished (or still running) training with what is needed to use them.
+    """A method at the end of its training (or on its way) with what is needed to use it.
 
     Attributes:
-        generator, discriminator: with the weights to use (the moving averages); put in eval mode, frozen.
-        variance: ``[d_z]`` running second moment v of predicted fake latents, None where a method has none.
-        scale: ``[d_z]`` s, ones where the method keeps s = 1.
-        prior: the law of one latent element.
-        shape: of one sample, (C, H, W) for images or (D,) for points.
-        heads: the discriminator's heads; ``heads.latent`` is 0 for methods without an encoder.
+        method: around the networks to use (with averaged weights), which are put in eval mode and frozen, and with the
+            running statistics.
         network: what the networks were built from.
-        method: the name of the method that trained it.
-        uses_dynamic_scale: whether s follows v (DLSGAN and its descendants).
         step: training steps taken.
         images_seen: real images seen.
         dataset: name of the training data.
     """
 
-    generator: nn.Module
-    discriminator: nn.Module
-    variance: Tensor | None
-    scale: Tensor
-    prior: Prior
-    shape: tuple[int, ...]
-    heads: Heads
+    method: Method
     network: NetworkSettings
-    method: str
-    uses_dynamic_scale: bool
     step: int
     images_seen: int
     dataset: str
 
     def __post_init__(self) -> None:
-        self.shape = tuple(self.shape)
-        for network in (self.generator, self.discriminator):
+        for network in self.method.networks.values():
             network.eval().requires_grad_(False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample, (C, H, W) for images or (D,) for points."""
+        return self.method.spec.shape
 
     @property
     def latent_dim(self) -> int:
         """d_z."""
-        return self.scale.numel()
+        return self.method.spec.latent_dim
+
+    @property
+    def categories(self) -> tuple[int, ...]:
+        """d_c of each label that the generator takes; empty where it takes none."""
+        return self.method.spec.categories if self.method.generates_by_category else ()
+
+    @property
+    def prior(self) -> Prior:
+        """The law of one latent element."""
+        return self.method.prior
+
+    @property
+    def variance(self) -> Tensor | None:
+        """``[d_z]`` running second moment v of predicted fake latents, None where a method has none."""
+        return self.method.latent_state().get("variance")
+
+    @property
+    def scale(self) -> Tensor:
+        """``[d_z]`` s, ones where the method keeps s = 1."""
+        scale = self.method.latent_state().get("scale")
+        return torch.ones(self.latent_dim, device=self.device) if scale is None else scale
+
+    @property
+    def uses_dynamic_scale(self) -> bool:
+        """Whether s follows v (DLSGAN and its descendants)."""
+        return self.method.dynamic_scale
+
+    @property
+    def can_generate(self) -> bool:
+        """Whether latents drawn from the prior become samples."""
+        return self.method.generates
 
     @property
     def can_invert(self) -> bool:
-        """Whether the discriminator has a latent head."""
-        return self.heads.latent > 0
+        """Whether there is an encoder."""
+        return self.method.inverts
 
     @property
     def makes_images(self) -> bool:
@@ -77,31 +102,54 @@ class TrainedModel:
         return len(self.shape) == 3
 
     @property
+    def _parameter(self) -> nn.Parameter:
+        return next(parameter for network in self.method.networks.values() for parameter in network.parameters())
+
+    @property
     def device(self) -> torch.device:
         """Where the networks are."""
-        return next(self.generator.parameters()).device
+        return self._parameter.device
 
     @property
     def dtype(self) -> torch.dtype:
         """The networks' floating-point type."""
-        return next(self.generator.parameters()).dtype
+        return self._parameter.dtype
 
     def to(self, device: torch.device | str) -> "TrainedModel":
         """Move everything to a device; returns itself."""
-        self.generator.to(device)
-        self.discriminator.to(device)
-        self.scale = self.scale.to(device)
-        self.variance = None if self.variance is None else self.variance.to(device)
+        for module in (*self.method.networks.values(), *_statistics(self.method).values()):
+            module.to(device)
         return self
+
+    def decode(self, latent: Tensor, category: Tensor | None = None, already_scaled: bool = False) -> Tensor:
+        """G(z∘s): unscaled latents ``[n, d_z]`` to ``[n, *shape]``, not clipped, in one pass.
+
+        Args:
+            latent: as the prior or the encoder gives it.
+            category: one-hots ``[n, Σ d_c]``, where the generator takes them.
+            already_scaled: whether ``latent`` is z∘s, which goes into G as it is.
+
+        Raises:
+            UserError: a method that has no generator, or categories that are missing.
+        """
+        if "generator" not in self.method.networks:
+            raise UserError(f"a model trained by {self.method.name} has no generator, so it makes no samples")
+        if self.categories and category is None:
+            raise UserError(f"a model trained by {self.method.name} also takes categories, of sizes {self.categories}")
+        latent = latent.to(self.device, self.dtype)
+        if category is not None:
+            category = category.to(self.device, self.dtype)
+        return self.method.decode(latent if already_scaled else self.scaled(latent), category)
+
+    def codes(self, drawn: Tensor) -> Tensor:
+        """Latents ``[n, d_z]`` as the prior gives them to those that :meth:`decode` takes: the same but for InvGAN."""
+        return self.method.mapped(drawn.to(self.device, self.dtype)) if self.method.maps else drawn
 
     def scaled(self, latent: Tensor) -> Tensor:
         """z∘s: ``[n, d_z]`` to ``[n, d_z]`` on the networks' device, in their type."""
-        return (latent.to(self.device, self.dtype) * self.scale.to(self.device, self.dtype)).to(self.dtype)
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """G(z∘s): unscaled latents ``[n, d_z]`` to ``[n, *shape]``, not clipped, in one pass."""
-        generated: Tensor = self.generator(self.scaled(latent))
-        return generated
+        scale = self.method.latent_state().get("scale")
+        latent = latent.to(self.device, self.dtype)
+        return latent if scale is None else latent * scale.to(self.device, self.dtype)
 
     def encode(self, sample: Tensor) -> Tensor:
         """E(x): samples ``[n, *shape]`` (images in [-1, 1]) to unscaled latents ``[n, d_z]``, in one pass.
@@ -110,16 +158,15 @@ class TrainedModel:
             UserError: if the method trained no encoder.
         """
         self.require_encoder()
-        latent = self.discriminator(sample.to(self.device, self.dtype)).latent
-        assert isinstance(latent, Tensor)
-        return latent
+        return self.method.encode(sample.to(self.device, self.dtype))
 
     def require_encoder(self) -> None:
         """Raise UserError if the method trained no encoder."""
         if not self.can_invert:
+            inverting = ", ".join(name for name, method in METHODS.items() if method.inverts)
             raise UserError(
-                f"a model trained by {self.method} has no encoder, so it cannot take images to latents: "
-                f"train with {INVERTING_METHODS}"
+                f"a model trained by {self.method.name} has no encoder, so it cannot take images to latents: "
+                f"train with one of {inverting}"
             )
 
     def draw_latents(self, count: int, seed: int, purpose: Purpose) -> Tensor:
@@ -128,18 +175,27 @@ class TrainedModel:
         A smaller count with the same seed and purpose is a prefix.
         """
         draws = torch.from_numpy(uniforms(seed, purpose, 0, 0, count * self.latent_dim))
-        return self.prior.quantile(draws).reshape(count, self.latent_dim)
+        return self.prior.quantile(draws.reshape(count, self.latent_dim))
+
+    def draw_categories(self, count: int, seed: int, purpose: Purpose) -> Tensor | None:
+        """``[count, Σ d_c]`` one-hots drawn from P(C), None where the generator takes none."""
+        if not self.categories:
+            return None
+        prior = self.method.latent_state()["category_prior"].cpu().double()
+        # the latents of this purpose are stream 0's
+        draws = torch.from_numpy(uniforms(seed, purpose, 0, 1, count * len(self.categories)))
+        return draw_categories(draws.reshape(count, -1), prior, self.categories)
 
     def save(self, folder: Path | str) -> None:
         """Write the model's folder, complete or not at all; a folder that stands there is replaced.
 
-        Files: ``config.json``, ``generator.safetensors``, ``discriminator.safetensors`` and
-        ``latent_scale.safetensors`` (``scale`` and, where the method has it, ``variance``).
+        Files: ``config.json``, one ``NETWORK.safetensors`` a network, and ``statistics.safetensors``.
         """
+        method = self.method
         config = {
             "format": FORMAT,
             "format_version": FORMAT_VERSION,
-            "method": self.method,
+            "method": {"name": method.name, "settings": asdict(method.settings)},
             "dataset": self.dataset,
             "step": self.step,
             "images_seen": self.images_seen,
@@ -147,19 +203,21 @@ class TrainedModel:
             "latent": {
                 "dim": self.latent_dim,
                 "law": self.prior.name,
-                "uses_dynamic_scale": self.uses_dynamic_scale,
+                "quantile": self.prior.source,
+                "categories": list(method.spec.categories),
             },
-            "heads": asdict(self.heads),
             "network": asdict(self.network),
         }
-        scale = {"scale": self.scale}
-        if self.variance is not None:
-            scale["variance"] = self.variance
         with new_folder(Path(folder)) as new:
-            (new / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-            save_file(_on_cpu(self.generator.state_dict()), new / "generator.safetensors")
-            save_file(_on_cpu(self.discriminator.state_dict()), new / "discriminator.safetensors")
-            save_file(_on_cpu(scale), new / "latent_scale.safetensors")
+            (new / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
+            for name, network in method.networks.items():
+                save_file(_on_cpu(network.state_dict()), new / f"{name}.safetensors")
+            statistics = {
+                f"{name}.{key}": tensor
+                for name, statistic in _statistics(method).items()
+                for key, tensor in statistic.state_dict().items()
+            }
+            save_file(_on_cpu(statistics), new / STATISTICS_FILE)
 
     @classmethod
     def load(cls, folder: Path | str, device: torch.device | str = "cpu") -> "TrainedModel":
@@ -169,51 +227,63 @@ class TrainedModel:
             UserError: naming the file that is missing, unreadable, of another format or of other sizes.
         """
         folder = Path(folder)
-        for name in FILES:
-            if not (folder / name).is_file():
-                raise UserError(f"{folder / name} is missing: {folder} is not a complete trained model")
-        path = folder / "config.json"
+        path = folder / CONFIG_FILE
+        _require(path)
         config = _read_config(path)
         try:
+            kind = METHODS[config["method"]["name"]]
+            settings = kind.Settings(**config["method"]["settings"])
+            check_ranges(settings, "method.settings.")
             latent = config["latent"]
-            dim = int(latent["dim"])
-            shape = tuple(int(size) for size in config["shape"])
-            prior = make_prior(latent["law"])
-            heads = Heads(**config["heads"])
+            sizes = tuple(int(size) for size in latent["categories"])
+            spec = ModelSpec(tuple(int(size) for size in config["shape"]), int(latent["dim"]), sizes)
             network = NetworkSettings(**config["network"])
-            generator = build_generator(network, dim, shape)
-            discriminator = build_discriminator(network, dim, shape, heads)
-            method, dataset = str(config["method"]), str(config["dataset"])
-            uses_dynamic_scale = bool(latent["uses_dynamic_scale"])
-            step, images_seen = int(config["step"]), int(config["images_seen"])
+            networks = kind.build_networks(settings, network, spec)
+            method = kind(settings, networks, make_prior(latent["law"], latent.get("quantile", "")), spec)
+            step, images_seen, dataset = int(config["step"]), int(config["images_seen"]), str(config["dataset"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
             raise UserError(f"{path} does not describe a model ({error!r}): save the model again") from error
-        _load_weights(generator, folder / "generator.safetensors")
-        _load_weights(discriminator, folder / "discriminator.safetensors")
-        scale_path = folder / "latent_scale.safetensors"
-        tensors = _read_tensors(scale_path)
-        for name, tensor in tensors.items():
-            if tensor.shape != (dim,) or not torch.isfinite(tensor).all() or (tensor < 0).any():
-                raise UserError(f"{scale_path}: {name} must hold {dim} finite numbers >= 0: save the model again")
-        if "scale" not in tensors:
-            raise UserError(f"{scale_path} holds no scale: save the model again")
-        return cls(
-            generator=generator,
-            discriminator=discriminator,
-            variance=tensors.get("variance"),
-            scale=tensors["scale"],
-            prior=prior,
-            shape=shape,
-            heads=heads,
-            network=network,
-            method=method,
-            uses_dynamic_scale=uses_dynamic_scale,
-            step=step,
-            images_seen=images_seen,
-            dataset=dataset,
-        ).to(device)
+        for name, each in networks.items():
+            _require(folder / f"{name}.safetensors")
+            _load_weights(each, folder / f"{name}.safetensors")
+        _require(folder / STATISTICS_FILE)
+        _load_statistics(method, folder / STATISTICS_FILE)
+        return cls(method, network, step, images_seen, dataset).to(device)
+
+
+def _statistics(method: Method) -> dict[str, nn.Module]:
+    return {name: statistic for name, statistic in method.statistics.items() if isinstance(statistic, nn.Module)}
+
+
+def _require(path: Path) -> None:
+    if not path.is_file():
+        raise UserError(f"{path} is missing: {path.parent} is not a complete trained model")
+
+
+def _load_statistics(method: Method, path: Path) -> None:
+    stored = _read_tensors(path)
+    expected = {
+        f"{name}.{key}": tensor
+        for name, statistic in _statistics(method).items()
+        for key, tensor in statistic.state_dict().items()
+    }
+    if stored.keys() != expected.keys():
+        odd = sorted(stored.keys() ^ expected.keys())[0]
+        raise UserError(f"{path} does not belong to the method in {CONFIG_FILE} ({odd}): save the model again")
+    # v and P(C) are buffers; weights, such as AEDLSGAN's w, have signs
+    weights = {f"{name}.{key}" for name, each in _statistics(method).items() for key, _ in each.named_parameters()}
+    for name, tensor in stored.items():
+        shape, negative = list(expected[name].shape), name not in weights and bool((tensor < 0).any())
+        if list(tensor.shape) != shape or not torch.isfinite(tensor).all() or negative:
+            sign = "" if name in weights else " >= 0"
+            raise UserError(f"{path}: {name} must hold finite numbers{sign} of shape {shape}: save the model again")
+    for name, statistic in _statistics(method).items():
+        own = {key: stored[f"{name}.{key}"] for key in statistic.state_dict()}
+        # float64 statistics stay so
+        statistic.to(next(iter(own.values())).dtype)
+        statistic.load_state_dict(own)
 
 
 def model_folder(path: Path | str) -> Path:
@@ -224,7 +294,7 @@ def model_folder(path: Path | str) -> Path:
     """
     path = Path(path)
     for folder in (path / "model", path):
-        if (folder / "config.json").is_file():
+        if (folder / CONFIG_FILE).is_file():
             return folder
     if not path.exists():
         raise UserError(f"{path} does not exist: give the folder of a run, or its model folder")

@@ -5,11 +5,13 @@ A category of several labels is the labels' one-hots side by side, ``[n, Σ d_c]
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentscale.errors import UserError
 from latentscale.latents.scale import at_least_float32
 
 
@@ -51,9 +53,46 @@ def probabilities(logits: Tensor, sizes: Sequence[int]) -> Tensor:
     return torch.cat([part.softmax(1) for part in at_least_float32(logits).split(list(sizes), dim=1)], dim=1)
 
 
+def balanced(predicted: Tensor, mean: Tensor, sizes: Sequence[int]) -> Tensor:
+    """``[n, Σ d_c]`` class probabilities moved so that their mean is uniform: q − mean + 1/d_c (T eq. 48).
+
+    Args:
+        mean: ``[Σ d_c]``, that of ``predicted`` over the global batch.
+    """
+    parts = (predicted - mean.to(predicted.dtype)).split(list(sizes), dim=1)
+    return torch.cat([part + 1.0 / size for part, size in zip(parts, sizes, strict=True)], dim=1)
+
+
 def uniform_prior(sizes: Sequence[int]) -> Tensor:
     """``[Σ d_c]``: 1/d_c everywhere."""
-    return torch.cat([torch.full((size,), 1.0 / size) for size in sizes])
+    return torch.tensor([1.0 / size for size in sizes for _ in range(size)])
+
+
+def chosen_prior(chosen: Sequence[float], sizes: Sequence[int]) -> Tensor:
+    """``[Σ d_c]`` the P(C) of the setting ``method.category_probabilities``, uniform where that is empty.
+
+    Raises:
+        UserError: unless every label's part sums to 1, within a thousandth; it is then divided by its sum.
+    """
+    if not chosen:
+        return uniform_prior(sizes)
+    ends = list(accumulate(sizes))
+    parts = [list(chosen[end - size : end]) for end, size in zip(ends, sizes, strict=True)]
+    if len(chosen) != sum(sizes) or any(abs(sum(part) - 1) > 1e-3 for part in parts):
+        raise UserError(
+            f"method.category_probabilities={list(chosen)} must be the {sum(sizes)} probabilities of"
+            f" latent.categories={list(sizes)}, summing to 1 for each label; or empty, which is uniform"
+        )
+    return torch.tensor([value / sum(part) for part in parts for value in part])
+
+
+def prior_summary(prior: Tensor) -> dict[str, Tensor]:
+    """0-dim numbers of P(C) ``[Σ d_c]`` for reports: extremes, and how many categories have at least 1 %."""
+    return {
+        "category_prior/min": prior.min(),
+        "category_prior/max": prior.max(),
+        "surviving_categories": (prior >= 0.01).sum(),
+    }
 
 
 def normalised(category: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -66,6 +105,42 @@ def normalised(category: Tensor, sizes: Sequence[int]) -> Tensor:
         ],
         dim=1,
     )
+
+
+def gumbel(uniforms: Tensor) -> Tensor:
+    """Quantile function of the standard Gumbel law: −log(−log u), for u inside (0, 1) of float64."""
+    return -(-uniforms.log()).log()
+
+
+class TrainablePrior(nn.Module):
+    """P(C) = softmax(parameter) within each label, trained through soft samples (Elastic InfoGAN, T §2.1.2).
+
+    Args:
+        sizes: d_c of each label.
+    """
+
+    def __init__(self, sizes: Sequence[int]) -> None:
+        super().__init__()
+        self.sizes = tuple(sizes)
+        # what is called a bias starts at 0, which is the uniform P(C)
+        self.logit_bias = nn.Parameter(torch.zeros(sum(sizes)))
+
+    def probabilities(self) -> Tensor:
+        """``[Σ d_c]``, in float32 or above."""
+        return probabilities(self.logit_bias[None], self.sizes)[0]
+
+    def forward(self, noise: Tensor, temperature: float) -> Tensor:
+        """Gumbel-softmax samples softmax((log P(C) + noise)/τ) of each label, not rounded to one-hots.
+
+        Args:
+            noise: ``[n, Σ d_c]`` of the standard Gumbel law.
+            temperature: τ.
+
+        Returns:
+            ``[n, Σ d_c]``, each label's part summing to 1.
+        """
+        # softmax is blind to log P(C) being the parameter less a constant
+        return probabilities((self.logit_bias + noise) / temperature, self.sizes)
 
 
 class CategoricalPrior(nn.Module):

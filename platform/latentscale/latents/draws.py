@@ -33,6 +33,7 @@ class Purpose(IntEnum):
     GENERATOR_CATEGORY = 11
     AUGMENTATION = 12
     RECOVERY = 13
+    SYNTHETIC_DATA = 14
 
 
 def uniforms(seed: int, purpose: Purpose, step: int, stream: int, count: int) -> NDArray[np.float64]:

@@ -19,9 +19,10 @@ def discriminate_with_gradient(
     The mean over the batch of the second result is R1 (or R2): the sum over all input elements, without a
     factor ½. The gradient's graph runs in the forward pass's precision (bf16 under autocast); the values are
     cast to float32 before they are differentiated, and squares and sums are taken in float32 or above.
-    No sample's value may depend on another sample. While `torch.compile` traces, the gradient is taken by
-    `torch.func.vjp`, for it cannot trace ``autograd.grad(create_graph=True)``; eagerly by the latter, which records
-    every operation once where vjp records it twice (a millisecond a step, whatever the size of the networks).
+    Where layers look at a whole batch, the gradient at a sample is that of the sum over the batch. While
+    `torch.compile` traces, the gradient is taken by `torch.func.vjp`, for it cannot trace
+    ``autograd.grad(create_graph=True)``; eagerly by the latter, which records every operation once where vjp records it
+    twice (a millisecond a step, whatever the size of the networks).
 
     Args:
         discriminator: maps ``[b, …]`` to a `Discrimination`.

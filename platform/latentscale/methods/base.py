@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import reduce
+from functools import partial, reduce
 from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -126,12 +126,21 @@ class Phase(nn.Module, ABC):
 
     def __init__(self, owned: Mapping[str, nn.Module], borrowed: Mapping[str, nn.Module]) -> None:
         super().__init__()
-        for name, network in owned.items():
+        self._hidden: tuple[dict[str, nn.Module]] = ({},)
+        self.own(**owned)
+        self.borrow(**borrowed)
+
+    def own(self, **networks: nn.Module) -> None:
+        """Train these networks too; as attributes they have their names."""
+        for name, network in networks.items():
             self.add_module(name, network)
-        self._hidden = (dict(borrowed),)
         # listed once: walking the modules every step would take longer than many a kernel
         self._owned_parameters = (list(self.parameters()),)
-        self._borrowed_parameters = ([p for network in borrowed.values() for p in network.parameters()],)
+
+    def borrow(self, **networks: nn.Module) -> None:
+        """Use these networks too, frozen."""
+        self._hidden[0].update(networks)
+        self._borrowed_parameters = ([p for network in self._hidden[0].values() for p in network.parameters()],)
 
     def borrowed(self, name: str) -> nn.Module:
         """A network of another phase, frozen while this one runs."""
@@ -176,19 +185,30 @@ class Method(ABC):
         phases: in the order of a step.
         labelled: whether reals come with labels, whose sizes are then the categories of the spec.
         categorical: whether categories without labels are among the latents; their sizes are ``latent.categories``.
+        categories_optional: whether a categorical method also works without them, ``latent.categories`` being empty.
+        frozen_generator: whether the generator is a finished one, that of the run in ``method.generator_run``.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     inverts: ClassVar[bool] = False
+    generates: ClassVar[bool] = True
+    maps: ClassVar[bool] = False
     dynamic_scale: ClassVar[bool] = False
     labelled: ClassVar[bool] = False
     categorical: ClassVar[bool] = False
+    categories_optional: ClassVar[bool] = False
+    frozen_generator: ClassVar[bool] = False
 
     networks: dict[str, nn.Module]
     statistics: dict[str, Statistic]
     phases: list[Phase]
+
+    @property
+    def generates_by_category(self) -> bool:
+        """Whether the generator takes categories."""
+        return "category_prior" in self.latent_state()
 
     def __init__(self, settings: Any, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec) -> None:
         self.settings = settings
@@ -255,16 +275,41 @@ class Method(ABC):
         return {}
 
     def latent_state(self) -> dict[str, Tensor]:
-        """What using the trained model needs besides the networks: ``variance``, ``scale``, as far as there is one."""
+        """What using the trained model needs besides the networks.
+
+        ``variance``, ``scale``, ``category_prior`` (P(C), ``[Σ d_c]``), as far as there is one.
+        """
         return {}
+
+    def mapped(self, latent: Tensor) -> Tensor:
+        """Latents ``[n, d_z]`` as the prior gives them to those that `encode` predicts: themselves, but for InvGAN."""
+        return latent
+
+    def encode(self, sample: Tensor) -> Tensor:
+        """E(x): ``[n, *shape]`` to ``[n, d_z]`` unscaled latents; of methods that invert."""
+        latent: Tensor = self.networks["discriminator"](sample).latent
+        return latent
+
+    def decode(self, scaled: Tensor, category: Tensor | None = None) -> Tensor:
+        """G: scaled latents ``[n, d_z]``, and categories where it takes them, to ``[n, *shape]``, not clipped."""
+        generator = self.networks["generator"]
+        samples: Tensor = generator(scaled) if category is None else generator(scaled, category)
+        return samples
 
     def summary(self) -> dict[str, Tensor]:
         """0-dim numbers of the running statistics, for reports."""
         return {}
 
 
+def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], Discrimination]:
+    """D on rows of a micro-batch: layers that look at a whole batch, where it has any, look at each stream alone."""
+    if not getattr(discriminator, "batchwise", False):
+        return discriminator
+    return partial(discriminator, streams=batch.streams)
+
+
 def discriminate(
-    discriminator: nn.Module,
+    discriminator: Callable[[Tensor], Discrimination],
     x: Tensor,
     weight: float,
     penalise: bool,

@@ -6,23 +6,28 @@ taken per label and averaged (T eq. 25-30). Mixed batches (T §3.1.1, 4.1.2): A 
 """
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from latentscale.latents.categories import draw_categories, one_hot
-from latentscale.latents.draws import Purpose
+from latentscale.latents.categories import CategoricalPrior, one_hot
+from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
 from latentscale.methods import vanilla
-from latentscale.methods.base import Batch, Draw, Method, MethodSettings, discriminate
+from latentscale.methods.base import Batch, Draw, Method, MethodSettings, discriminate, in_streams
 from latentscale.methods.vanilla import Seen
+from latentscale.networks.build import NetworkSettings, build_discriminator
+from latentscale.networks.conditional import build_conditional_generator
 from latentscale.networks.outputs import Discrimination
+from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
 
 @dataclass
-class ConditionalSettings(MethodSettings):
+class MixingSettings(MethodSettings):
     mix_rate: float = setting(0.0, "mixed batches: growth of the mixing ratio m an epoch", minimum=0)
     mix_most: float = setting(0.5, "the largest mixing ratio", minimum=0, maximum=0.5)
     mix_epoch_steps: int = setting(1000, "an epoch of the mixing schedule", unit="steps", minimum=1)
@@ -40,44 +45,34 @@ def label_values(scores: Tensor, category: Tensor, sizes: tuple[int, ...]) -> Te
 
 def mixed_rows(batch: Batch) -> int:
     """Rows of the first ⌊m·b⌋ samples of every stream."""
-    return math.floor(batch.schedule.get("mixing_ratio", 0.0) * len(batch.real) / batch.streams) * batch.streams
+    stream_batch = len(batch.real) // batch.streams
+    # rounding must not take a sample away: 58 epochs of 0.005 times 100 samples are 29, not 28.999…
+    return math.floor(batch.schedule.get("mixing_ratio", 0.0) * stream_batch + 1e-9) * batch.streams
 
 
 class Conditional(vanilla.Adversary):
-    """Both phases of a method with categories: G takes them, D's values are those of the sample's own.
-
-    Attributes:
-        sizes: d_c of each label.
-    """
-
-    sizes: tuple[int, ...]
-
-    def fakes(self, generator: nn.Module, latent: Tensor, category: Tensor | None, batch: Batch) -> Tensor:
-        images: Tensor = generator(latent * batch.state["scale"] if "scale" in batch.state else latent, category)
-        return images
-
-    def fake_category(self, draw: str, batch: Batch) -> Tensor | None:
-        return draw_categories(batch.draws[draw], batch.state["category_prior"], self.sizes).to(batch.real.dtype)
+    """Both phases of a method whose D has a value for every category: the value is that of the sample's own."""
 
     def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
         assert category is not None
         return label_values(output.adversarial, category, self.sizes)
 
 
+class Classified(Conditional):
+    """Both phases of a method whose D has one adversarial value whatever the category, which a classifier judges."""
+
+    def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
+        return at_least_float32(output.adversarial)
+
+
 class DiscriminatorPhase(Conditional, vanilla.DiscriminatorPhase):
     """D's step with categories; the reals' are their labels."""
-
-    def __init__(
-        self, settings: MethodSettings, generator: nn.Module, discriminator: nn.Module, sizes: tuple[int, ...]
-    ) -> None:
-        super().__init__(settings, generator, discriminator)
-        self.sizes = sizes
 
     def real_category(self, batch: Batch) -> Tensor | None:
         assert batch.labels is not None
         return one_hot(batch.labels, self.sizes).to(batch.real.dtype)
 
-    def penalised(self, category: Tensor | None):  # type: ignore[no-untyped-def]
+    def penalised(self, category: Tensor | None) -> Callable[[Discrimination], Tensor]:
         return lambda output: self.values(output, category).mean(1)
 
     def discriminate(
@@ -89,11 +84,12 @@ class DiscriminatorPhase(Conditional, vanilla.DiscriminatorPhase):
         assert c_r is not None
         assert c_f is not None
         weight = max(self.settings.r1, self.settings.r2)
+        discriminator = in_streams(self.discriminator, batch)
         seen = []
         for first, last, c_first, c_last in ((batch.real, fake_images, c_r, c_f), (fake_images, batch.real, c_f, c_r)):
             category = torch.cat([c_first[:rows], c_last[rows:]])
             mixed = torch.cat([first[:rows], last[rows:]])
-            seen.append(discriminate(self.discriminator, mixed, weight, batch.penalise, self.penalised(category)))
+            seen.append(discriminate(discriminator, mixed, weight, batch.penalise, self.penalised(category)))
         (a, a_gradient), (b, b_gradient) = seen
         real, fake = join_rows(a, b, rows), join_rows(b, a, rows)
         if a_gradient is None or b_gradient is None:
@@ -105,17 +101,11 @@ class DiscriminatorPhase(Conditional, vanilla.DiscriminatorPhase):
 class GeneratorPhase(Conditional, vanilla.GeneratorPhase):
     """G's step with categories; reals fill its mixed batches."""
 
-    def __init__(
-        self, settings: MethodSettings, generator: nn.Module, discriminator: nn.Module, sizes: tuple[int, ...]
-    ) -> None:
-        super().__init__(settings, generator, discriminator)
-        self.sizes = sizes
-
     def discriminate(self, images: Tensor, batch: Batch) -> Discrimination:
         rows = mixed_rows(batch)
         if rows == 0:
             return super().discriminate(images, batch)
-        discriminator = self.borrowed("discriminator")
+        discriminator = in_streams(self.borrowed("discriminator"), batch)
         a = discriminator(torch.cat([batch.real[:rows], images[rows:]]))
         b = discriminator(torch.cat([images[:rows], batch.real[rows:]]))
         return join_rows(b, a, rows)
@@ -131,19 +121,50 @@ def join_rows(first: Discrimination, last: Discrimination, rows: int) -> Discrim
 
 
 class ConditionalMethod(Method):
-    """A method with categories among its latents, drawn from ``state["category_prior"]`` by inverse CDF."""
+    """A method with categories among its latents, drawn from ``state["category_prior"]`` by inverse CDF.
 
-    def draws(self) -> dict[str, Draw]:
-        labels = len(self.spec.categories)
-        return super().draws() | {
-            "discriminator_category": Draw(Purpose.DISCRIMINATOR_CATEGORY, labels, identity),
-            "generator_category": Draw(Purpose.GENERATOR_CATEGORY, labels, identity),
+    P(C) starts uniform, and stays so where no phase observes ``category_prior``.
+    """
+
+    def __init__(self, settings: Any, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec) -> None:
+        super().__init__(settings, networks, prior, spec)
+        self.category_prior = CategoricalPrior(spec.categories)
+        self.statistics = {"category_prior": self.category_prior}
+
+    @classmethod
+    def build_networks(cls, settings: Any, network: NetworkSettings, spec: ModelSpec) -> dict[str, nn.Module]:
+        return {
+            "generator": build_conditional_generator(network, spec),
+            "discriminator": build_discriminator(network, spec.latent_dim, spec.shape, cls.heads(spec)),
         }
 
+    def draws(self) -> dict[str, Draw]:
+        return super().draws() | vanilla.category_draws(self.spec)
+
+    def state(self) -> dict[str, Tensor]:
+        return {"category_prior": self.category_prior.probabilities}
+
+    def latent_state(self) -> dict[str, Tensor]:
+        return self.state()
+
+
+class LabelledMethod(ConditionalMethod):
+    """A method whose reals come with labels: fakes of uniformly drawn categories, and mixed batches."""
+
+    Settings = MixingSettings
+    labelled = True
+    discriminator_phase: ClassVar[type[DiscriminatorPhase]]
+    generator_phase: ClassVar[type[GeneratorPhase]]
+
+    def __init__(
+        self, settings: MixingSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
+    ) -> None:
+        super().__init__(settings, networks, prior, spec)
+        players = self.networks["generator"], self.networks["discriminator"]
+        self.phases = [
+            self.discriminator_phase(settings, *players, spec.categories),
+            self.generator_phase(settings, *players, spec.categories),
+        ]
+
     def schedule(self, step: int) -> dict[str, float]:
-        return {"mixing_ratio": self.settings.mixing_ratio(step)} if hasattr(self.settings, "mixing_ratio") else {}
-
-
-def identity(uniforms: Tensor) -> Tensor:
-    """Categories are drawn from uniforms on the device, where P(C) is."""
-    return uniforms
+        return {"mixing_ratio": self.settings.mixing_ratio(step)}

@@ -71,12 +71,12 @@ class EncoderMethod(Method):
         self, settings: EncoderSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
-        generator, discriminator = self.networks["generator"], self.networks["discriminator"]
+        players = self.networks["generator"], self.networks["discriminator"]
         self.latent_scale = LatentScale(spec.latent_dim, settings.variance_start, settings.variance_decay)
         self.statistics = {"variance": self.latent_scale}
         self.phases = [
-            self.discriminator_phase(settings, generator, discriminator),
-            self.generator_phase(settings, generator, discriminator),
+            self.discriminator_phase(settings, *players, spec.categories),
+            self.generator_phase(settings, *players, spec.categories),
         ]
 
     @classmethod
@@ -89,7 +89,7 @@ class EncoderMethod(Method):
     def summary(self) -> dict[str, Tensor]:
         state = self.latent_state()
         numbers: dict[str, Tensor] = {}
-        for name, vector in state.items():
+        for name, vector in ((name, state[name]) for name in ("variance", "scale") if name in state):
             numbers |= {
                 f"{name}/min": vector.min(),
                 f"{name}/median": vector.median(),

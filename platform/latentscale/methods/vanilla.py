@@ -1,29 +1,37 @@
 """The vanilla GAN, and the adversarial phases that every encoder method extends.
 
 T eq. 49-51: the discriminator minimises softplus(−a_r) + softplus(a_f) + λ R1 (or another loss of the table),
-the generator softplus(−a_f).
+the generator softplus(−a_f). With ``latent.categories`` the generator also takes categories, drawn from a fixed P(C).
 """
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from latentscale.latents.categories import CategoricalPrior, chosen_prior, draw_categories, prior_summary
+from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
 from latentscale.losses.adversarial import ADVERSARIAL
 from latentscale.methods.base import (
     Batch,
+    Draw,
     Method,
     MethodSettings,
     Phase,
     Terms,
     adversarial_value,
     discriminate,
+    in_streams,
     total,
 )
+from latentscale.networks.build import NetworkSettings
+from latentscale.networks.conditional import build_conditional_generator
 from latentscale.networks.outputs import Discrimination, Heads
 from latentscale.networks.spec import ModelSpec
+from latentscale.settings import setting
 
 Seen = tuple[Discrimination, Tensor | None]
 """D's outputs, and ``[b]`` squared input gradients where they are penalised."""
@@ -38,16 +46,25 @@ class Side(NamedTuple):
 
 
 class Adversary:
-    """What both phases say of their fakes and of D's values; methods with categories say otherwise."""
+    """What both phases say of their fakes and of D's values.
+
+    Attributes:
+        sizes: d_c of each label, empty without categories.
+    """
+
+    sizes: tuple[int, ...] = ()
 
     def fakes(self, generator: nn.Module, latent: Tensor, category: Tensor | None, batch: Batch) -> Tensor:
-        """G(z∘s) where the method has a scale, else G(z): ``[b, *shape]``."""
-        images: Tensor = generator(latent * batch.state["scale"] if "scale" in batch.state else latent)
+        """G(z∘s) where the method has a scale, else G(z), or G(z, c): ``[b, *shape]``."""
+        scaled = latent * batch.state["scale"] if "scale" in batch.state else latent
+        images: Tensor = generator(scaled) if category is None else generator(scaled, category)
         return images
 
     def fake_category(self, draw: str, batch: Batch) -> Tensor | None:
         """``[b, Σ d_c]`` categories of the fakes that ``draws[draw]`` gives, None without categories."""
-        return None
+        if not self.sizes:
+            return None
+        return draw_categories(batch.draws[draw], batch.state["category_prior"], self.sizes).to(batch.real.dtype)
 
     def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
         """``[b, …]`` the adversarial values that the loss is taken of, in float32 or above."""
@@ -60,9 +77,12 @@ class DiscriminatorPhase(Adversary, Phase):
     name = "discriminator"
     discriminator: nn.Module
 
-    def __init__(self, settings: MethodSettings, generator: nn.Module, discriminator: nn.Module) -> None:
+    def __init__(
+        self, settings: MethodSettings, generator: nn.Module, discriminator: nn.Module, sizes: tuple[int, ...] = ()
+    ) -> None:
         super().__init__(owned={"discriminator": discriminator}, borrowed={"generator": generator})
         self.settings = settings
+        self.sizes = sizes
         self.loss = ADVERSARIAL[settings.adversarial]
 
     def forward(self, batch: Batch) -> Terms:
@@ -70,29 +90,36 @@ class DiscriminatorPhase(Adversary, Phase):
         c_r, c_f = self.real_category(batch), self.fake_category("discriminator_category", batch)
         with torch.no_grad():
             fake_images = self.fakes(self.borrowed("generator"), latent, c_f, batch)
-        settings = self.settings
         (real, real_gradient), (fake, fake_gradient) = self.discriminate(fake_images, c_r, c_f, batch)
 
         a_r, a_f = self.values(real, c_r), self.values(fake, c_f)
-        terms = {"adversarial": (1.0, self.loss.discriminator(a_r, a_f).mean())}
-        if real_gradient is not None:
-            terms["r1"] = (settings.r1 * settings.penalty_interval_steps, real_gradient.mean())
-        if fake_gradient is not None:
-            terms["r2"] = (settings.r2 * settings.penalty_interval_steps, fake_gradient.mean())
+        terms = self.adversarial_terms(a_r, a_f, real_gradient, fake_gradient)
         terms |= self.encoder_terms(latent, fake, batch)
         terms |= self.category_terms(Side(batch.real, real, c_r), Side(fake_images, fake, c_f), batch)
         measured = {name: value.detach() for name, (_, value) in terms.items()}
         measured |= {"real_score": a_r.detach().mean(), "fake_score": a_f.detach().mean()}
         return Terms(total(terms), self.kept(real, batch), self.observed(fake, batch), measured)
 
+    def adversarial_terms(
+        self, a_r: Tensor, a_f: Tensor, real_gradient: Tensor | None, fake_gradient: Tensor | None
+    ) -> dict[str, tuple[float, Tensor]]:
+        """adv, and the penalties of the squared gradients that were taken, with their weights."""
+        settings = self.settings
+        terms = {"adversarial": (1.0, self.loss.discriminator(a_r, a_f).mean())}
+        if real_gradient is not None:
+            terms["r1"] = (settings.r1 * settings.penalty_interval_steps, real_gradient.mean())
+        if fake_gradient is not None:
+            terms["r2"] = (settings.r2 * settings.penalty_interval_steps, fake_gradient.mean())
+        return terms
+
     def discriminate(
         self, fake_images: Tensor, c_r: Tensor | None, c_f: Tensor | None, batch: Batch
     ) -> tuple[Seen, Seen]:
         """D on the reals and on the fakes, each with its penalty's squared gradients."""
-        settings = self.settings
+        settings, discriminator = self.settings, in_streams(self.discriminator, batch)
         return (
-            discriminate(self.discriminator, batch.real, settings.r1, batch.penalise, self.penalised(c_r)),
-            discriminate(self.discriminator, fake_images, settings.r2, batch.penalise, self.penalised(c_f)),
+            discriminate(discriminator, batch.real, settings.r1, batch.penalise, self.penalised(c_r)),
+            discriminate(discriminator, fake_images, settings.r2, batch.penalise, self.penalised(c_f)),
         )
 
     def penalised(self, category: Tensor | None) -> Callable[[Discrimination], Tensor]:
@@ -126,9 +153,12 @@ class GeneratorPhase(Adversary, Phase):
     name = "generator"
     generator: nn.Module
 
-    def __init__(self, settings: MethodSettings, generator: nn.Module, discriminator: nn.Module) -> None:
+    def __init__(
+        self, settings: MethodSettings, generator: nn.Module, discriminator: nn.Module, sizes: tuple[int, ...] = ()
+    ) -> None:
         super().__init__(owned={"generator": generator}, borrowed={"discriminator": discriminator})
         self.settings = settings
+        self.sizes = sizes
         self.loss = ADVERSARIAL[settings.adversarial]
 
     def forward(self, batch: Batch) -> Terms:
@@ -143,8 +173,7 @@ class GeneratorPhase(Adversary, Phase):
 
     def discriminate(self, images: Tensor, batch: Batch) -> Discrimination:
         """The frozen D on this phase's fakes."""
-        seen: Discrimination = self.borrowed("discriminator")(images)
-        return seen
+        return in_streams(self.borrowed("discriminator"), batch)(images)
 
     def latent(self, batch: Batch) -> Tensor:
         """The unscaled latents of this phase's fakes."""
@@ -163,22 +192,89 @@ class GeneratorPhase(Adversary, Phase):
         return {}
 
 
+@dataclass
+class VanillaSettings(MethodSettings):
+    category_probabilities: list[float] = setting(
+        factory=list,
+        help="the fixed P(C), all labels side by side, e.g. [0.1,0.2,0.3,0.4]; empty is uniform",
+        minimum=0,
+        maximum=1,
+    )
+
+
 class Vanilla(Method):
-    """The GAN without an encoder: adversarial loss and penalties alone."""
+    """The GAN without an encoder: adversarial loss and penalties alone; P(C), where there are categories, is fixed."""
 
     name = "vanilla"
     paper = "Goodfellow et al. 2014; T eq. 49-51"
+    Settings: ClassVar[type[MethodSettings]] = VanillaSettings
+    categorical = True
+    categories_optional = True
+    discriminator_phase: ClassVar[type[DiscriminatorPhase]] = DiscriminatorPhase
+    generator_phase: ClassVar[type[GeneratorPhase]] = GeneratorPhase
 
     def __init__(
         self, settings: MethodSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
-        generator, discriminator = self.networks["generator"], self.networks["discriminator"]
+        if spec.categories:
+            # a statistic that nothing observes stays as it is
+            start = self.fixed_probabilities(settings, spec)
+            self.statistics = {"category_prior": CategoricalPrior(spec.categories, start=start)}
+        players = self.networks["generator"], self.networks["discriminator"]
         self.phases = [
-            DiscriminatorPhase(settings, generator, discriminator),
-            GeneratorPhase(settings, generator, discriminator),
+            self.discriminator_phase(settings, *players, spec.categories),
+            self.generator_phase(settings, *players, spec.categories),
         ]
+
+    @classmethod
+    def fixed_probabilities(cls, settings: Any, spec: ModelSpec) -> Tensor:
+        """``[Σ d_c]`` the P(C) of the settings.
+
+        Raises:
+            UserError: naming the setting, unless each label's part sums to 1.
+        """
+        return chosen_prior(settings.category_probabilities, spec.categories)
+
+    @classmethod
+    def build_networks(cls, settings: Any, network: NetworkSettings, spec: ModelSpec) -> dict[str, nn.Module]:
+        cls.fixed_probabilities(settings, spec)
+        networks = super().build_networks(settings, network, spec)
+        return {**networks, "generator": build_conditional_generator(network, spec)} if spec.categories else networks
 
     @classmethod
     def heads(cls, spec: ModelSpec) -> Heads:
         return Heads(adversarial=1)
+
+    def draws(self) -> dict[str, Draw]:
+        return super().draws() | category_draws(self.spec)
+
+    def state(self) -> dict[str, Tensor]:
+        return {name: prior.probabilities for name, prior in self.statistics.items()}  # type: ignore[attr-defined]
+
+    def latent_state(self) -> dict[str, Tensor]:
+        return self.state()
+
+    def summary(self) -> dict[str, Tensor]:
+        return prior_summary(self.state()["category_prior"]) if self.spec.categories else {}
+
+
+def category_draws(spec: ModelSpec) -> dict[str, Draw]:
+    """What the categories of both phases' fakes are drawn from: a uniform a label and sample; nothing without labels.
+
+    They become categories on the device, where P(C) is.
+    """
+    labels = len(spec.categories)
+    return (
+        {
+            "discriminator_category": Draw(Purpose.DISCRIMINATOR_CATEGORY, labels, identity),
+            "generator_category": Draw(Purpose.GENERATOR_CATEGORY, labels, identity),
+        }
+        if labels
+        else {}
+    )
+
+
+def identity(uniforms: Tensor) -> Tensor:
+    """The uniforms as they are."""
+    return uniforms

@@ -1,8 +1,42 @@
 """Generators that take categories beside the latent."""
 
+from dataclasses import replace
+
 from torch import Tensor, cat, nn
 
 from latentscale.latents.categories import normalised
+from latentscale.networks.build import (
+    NetworkSettings,
+    build_codebook_generator,
+    build_discriminator,
+    build_generator,
+)
+from latentscale.networks.outputs import Heads
+from latentscale.networks.spec import ModelSpec
+
+
+def build_conditional_generator(settings: NetworkSettings, spec: ModelSpec) -> nn.Module:
+    """A generator of ``[b, d_z]`` latents and ``[b, Σ d_c]`` categories.
+
+    Raises:
+        UserError: naming the ``network.*`` key, if the family cannot make that shape.
+    """
+    if settings.family == "codebook" and settings.pages:
+        return build_codebook_generator(settings, spec.latent_dim, spec.categories, spec.shape)
+    generator = build_generator(settings, spec.latent_dim, spec.shape, spec.category_dim)
+    return CategoryInput(generator, spec.categories)
+
+
+def build_classifier(settings: NetworkSettings, spec: ModelSpec) -> nn.Module:
+    """Q ``[b, *shape]`` -> `Discrimination` with ``classes`` ``[b, Σ d_c]`` alone: the discriminator's architecture.
+
+    Without batch-wise layers: a sample's category is its own.
+
+    Raises:
+        UserError: naming the ``network.*`` key, if the family cannot take that shape.
+    """
+    settings = replace(settings, minibatch_deviation=False)
+    return build_discriminator(settings, spec.latent_dim, spec.shape, Heads(adversarial=0, classes=spec.category_dim))
 
 
 class CategoryInput(nn.Module):

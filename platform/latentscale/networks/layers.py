@@ -4,6 +4,7 @@ Parameters are zeros until `latentscale.networks.initialisation.initialize` or a
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -29,13 +30,19 @@ def _scaled(x: Tensor, weight: Tensor, multiplier: float) -> tuple[Tensor, Tenso
 
 
 class EqualizedLinear(nn.Module):
-    """``x @ weightᵀ / sqrt(in_features) + bias``: ``[b, in_features]`` -> ``[b, out_features]``."""
+    """``x @ weightᵀ / sqrt(in_features) + bias``: ``[b, in_features]`` -> ``[b, out_features]``.
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True) -> None:
+    Args:
+        in_features, out_features: fan_in is ``in_features``.
+        bias: whether there is one.
+        weight_gain: of the weights alone.
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, weight_gain: float = 1.0) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(out_features, in_features))
         self.bias = nn.Parameter(torch.zeros(out_features)) if bias else None
-        self.multiplier = 1.0 / math.sqrt(in_features)
+        self.multiplier = weight_gain / math.sqrt(in_features)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, out_features]``."""
@@ -52,15 +59,22 @@ class EqualizedConv2d(nn.Module):
         bias: whether there is one, per channel.
         gain: of the whole output, bias included. A leaky ReLU passes a positive gain on, so 1/√2 given here
             replaces the division after a residual sum.
+        weight_gain: of the weights alone.
     """
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = True, gain: float = 1.0
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        bias: bool = True,
+        gain: float = 1.0,
+        weight_gain: float = 1.0,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, kernel_size))
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
-        self.multiplier = gain / math.sqrt(in_channels * kernel_size**2)
+        self.multiplier = gain * weight_gain / math.sqrt(in_channels * kernel_size**2)
         self.gain = gain
         self.padding = kernel_size // 2
 
@@ -71,84 +85,112 @@ class EqualizedConv2d(nn.Module):
         return F.conv2d(x, weight, bias, padding=self.padding)
 
 
-def _shift_sum() -> Tensor:
-    """``[9, 16]``: a flattened 3×3 kernel times this is the flattened 4×4 sum of its four one-pixel shifts."""
-    axis = torch.zeros(3, 4)
-    for tap in range(3):
+def _shift_sum(kernel_size: int) -> Tensor:
+    """``[k², (k + 1)²]``: a flattened k×k kernel times this is the flattened sum of its four one-pixel shifts."""
+    axis = torch.zeros(kernel_size, kernel_size + 1)
+    for tap in range(kernel_size):
         axis[tap, tap] = axis[tap, tap + 1] = 1.0
     return torch.kron(axis, axis)
 
 
 class EqualizedUpConv2d(nn.Module):
-    """Stride-2 transposed 3×3 convolution, then blur: ``[b, in, n, n]`` -> ``[b, out, 2n, 2n]``.
+    """Stride-2 transposed convolution, then blur: ``[b, in, n, n]`` -> ``[b, out, 2n, 2n]``.
 
     The kernel is the sum of its four one-pixel shifts, which repeats every pixel 2×2 first (as in StyleGAN);
-    fan_in is ``9 · in_channels``, that of the 3×3 kernel. The bias is added after the blur.
+    fan_in is ``in_channels · kernel_size²``, that of the kernel as it is. The bias is added after the blur.
 
     Args:
         in_channels, out_channels: see above.
         size: n.
+        kernel_size: 3, or 2 for the skips of T §4.5.
+        bias: whether there is one.
+        gain: of the whole output, bias included.
     """
 
     shifts: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        size: int,
+        kernel_size: int = 3,
+        bias: bool = True,
+        gain: float = 1.0,
+    ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(in_channels, out_channels, 3, 3))
-        self.bias = nn.Parameter(torch.zeros(out_channels))
-        self.multiplier = 1.0 / math.sqrt(9 * in_channels)
+        self.weight = nn.Parameter(torch.zeros(in_channels, out_channels, kernel_size, kernel_size))
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.multiplier = gain / math.sqrt(in_channels * kernel_size**2)
+        self.gain = gain
+        self.size_out = 2 * size
+        self.padding = (kernel_size - 1) // 2
         self.blur = Blur("same", 2 * size)
-        self.register_buffer("shifts", _shift_sum(), persistent=False)
+        self.register_buffer("shifts", _shift_sum(kernel_size), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, out_channels, 2n, 2n]``."""
         x, weight = _scaled(x, self.weight, self.multiplier)
-        kernel = (weight.flatten(2) @ self.shifts.to(weight.dtype)).unflatten(2, (4, 4))
-        return self.blur(F.conv_transpose2d(x, kernel, stride=2, padding=1)) + self.bias[:, None, None]
+        k = weight.shape[2] + 1
+        kernel = (weight.flatten(2) @ self.shifts.to(weight.dtype)).unflatten(2, (k, k))
+        # a kernel of 2 reaches one row and column beyond the doubled map
+        x = F.conv_transpose2d(x, kernel, stride=2, padding=self.padding)[:, :, : self.size_out, : self.size_out]
+        if self.bias is None:
+            return self.blur(x)
+        return self.blur(x) + (self.bias if self.gain == 1.0 else self.bias * self.gain)[:, None, None]
 
 
 class EqualizedDownConv2d(nn.Module):
-    """Blur, then stride-2 3×3 convolution: ``[b, in, n, n]`` -> ``[b, out, n/2, n/2]``, without bias.
+    """Blur, then stride-2 convolution: ``[b, in, n, n]`` -> ``[b, out, n/2, n/2]``, without bias.
 
     The kernel is the mean of its four one-pixel shifts, which averages 2×2 pixels last (as in StyleGAN); fan_in
-    is ``9 · in_channels``, that of the 3×3 kernel.
+    is ``in_channels · kernel_size²``, that of the kernel as it is.
 
     Args:
         in_channels, out_channels: see above.
         size: n.
         gain: of the output.
+        kernel_size: 3, or 2 for the skips of T §4.5.
     """
 
     shifts: Tensor
 
-    def __init__(self, in_channels: int, out_channels: int, size: int, gain: float = 1.0) -> None:
+    def __init__(self, in_channels: int, out_channels: int, size: int, gain: float = 1.0, kernel_size: int = 3) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, 3, 3))
-        self.multiplier = gain / math.sqrt(9 * in_channels)
+        self.weight = nn.Parameter(torch.zeros(out_channels, in_channels, kernel_size, kernel_size))
+        self.multiplier = gain / math.sqrt(in_channels * kernel_size**2)
+        self.even = kernel_size % 2 == 0
         self.blur = Blur("same", size)
-        self.register_buffer("shifts", _shift_sum() / 4.0, persistent=False)
+        self.register_buffer("shifts", _shift_sum(kernel_size) / 4.0, persistent=False)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """``[b, out_channels, n/2, n/2]``, plus ``bias`` ``[out_channels]`` as it is, if given."""
         x, weight = _scaled(x, self.weight, self.multiplier)
-        kernel = (weight.flatten(2) @ self.shifts.to(weight.dtype)).unflatten(2, (4, 4))
-        return F.conv2d(self.blur(x), kernel, bias, stride=2, padding=1)
+        k = weight.shape[2] + 1
+        kernel = (weight.flatten(2) @ self.shifts.to(weight.dtype)).unflatten(2, (k, k))
+        x = self.blur(x)
+        if self.even:
+            return F.conv2d(F.pad(x, (0, 1, 0, 1)), kernel, bias, stride=2)
+        return F.conv2d(x, kernel, bias, stride=2, padding=1)
 
 
 class DiscriminatorHeads(nn.Module):
-    """One equalised linear layer per head that exists: ``[b, in_features]`` -> `Discrimination`.
+    """One linear layer per head that exists: ``[b, in_features]`` -> `Discrimination`.
 
     Args:
         in_features: of the layer below.
         heads: widths. An encoder without an adversarial head returns ``[b, 0]`` adversarial values.
+        layer: makes each from its widths in and out.
     """
 
-    def __init__(self, in_features: int, heads: Heads) -> None:
+    def __init__(
+        self, in_features: int, heads: Heads, layer: Callable[[int, int], nn.Module] = EqualizedLinear
+    ) -> None:
         super().__init__()
-        self.adversarial = EqualizedLinear(in_features, heads.adversarial) if heads.adversarial else None
-        self.latent = EqualizedLinear(in_features, heads.latent) if heads.latent else None
-        self.log_variance = EqualizedLinear(in_features, heads.log_variance) if heads.log_variance else None
-        self.classes = EqualizedLinear(in_features, heads.classes) if heads.classes else None
+        self.adversarial = layer(in_features, heads.adversarial) if heads.adversarial else None
+        self.latent = layer(in_features, heads.latent) if heads.latent else None
+        self.log_variance = layer(in_features, heads.log_variance) if heads.log_variance else None
+        self.classes = layer(in_features, heads.classes) if heads.classes else None
 
     def forward(self, x: Tensor, features: Tensor) -> Discrimination:
         """The heads' values on ``x``, with ``features`` ``[b, F]`` passed on."""

@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from latentscale.networks.layers import DiscriminatorHeads, EqualizedLinear, leaky_relu
+from latentscale.networks.minibatch_deviation import MinibatchDeviation
 from latentscale.networks.outputs import Discrimination, Heads
 
 
@@ -46,16 +47,28 @@ class MLPDiscriminator(nn.Module):
         shape: of one sample.
         widths: of the hidden layers, from the sample to the heads.
         heads: see `Heads`.
+        minibatch_deviation: whether the last hidden layer also takes the deviations over each stream's batch.
+
+    Attributes:
+        batchwise: whether a sample's values depend on the others of its stream.
     """
 
-    def __init__(self, shape: tuple[int, ...], widths: list[int], heads: Heads) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], widths: list[int], heads: Heads, minibatch_deviation: bool = False
+    ) -> None:
         super().__init__()
-        self.layers = _hidden_layers(math.prod(shape), widths)
+        self.batchwise = minibatch_deviation
+        plain = widths[:-1] if minibatch_deviation else widths
+        self.layers = _hidden_layers(math.prod(shape), plain)
+        in_features = [math.prod(shape), *plain][-1]
+        self.deviation = MinibatchDeviation(in_features, widths[-1]) if minibatch_deviation else None
         self.heads = DiscriminatorHeads(widths[-1], heads)
 
-    def forward(self, x: Tensor) -> Discrimination:
-        """One pass over ``[b, *shape]``."""
+    def forward(self, x: Tensor, streams: int = 1) -> Discrimination:
+        """One pass over ``[b · streams, *shape]``, the streams' first samples first."""
         x = x.flatten(1)
         for layer in self.layers:
             x = leaky_relu(layer(x))
+        if self.deviation is not None:
+            x = self.deviation(x, streams)
         return self.heads(x, x)

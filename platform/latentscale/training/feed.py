@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latentscale.data.loading import Loader, StepReader
+from latentscale.data.clusters import Clusters, PointReader
+from latentscale.data.loading import BlockReader, Loader, StepReader
 from latentscale.data.order import Order
 from latentscale.data.remembering import RememberingReader
+from latentscale.data.shards import ShardedDataset
 from latentscale.latents.draws import block_uniforms
 from latentscale.methods.base import Batch, Method
 from latentscale.training.prepare import Preparation
@@ -46,10 +48,9 @@ class Feed:
         self.owned = self.plan.owned(rank)
         self.penalty_interval_steps = config.method.penalty_interval_steps
         order = Order(preparation.dataset.shard_counts, self.plan.streams, self.seed, config.data.shuffle_window_images)
-        kind = RememberingReader if RememberingReader.fits(preparation.dataset.count, preparation.shape) else StepReader
         self.layout = self.plan.layout()
         self.label_table = torch.from_numpy(preparation.dataset.label_table())
-        reader = kind(preparation.dataset, order, self.owned, self.plan.stream_batch, preparation.shape, self.layout)
+        reader = self._reader(preparation.dataset, order)
         self.loader: Loader[Any] = Loader(
             reader,
             workers=config.data.workers,
@@ -93,7 +94,14 @@ class Feed:
             for begin in range(0, self.plan.process_batch, size)
         ]
 
-    def _block_steps(self, shape: tuple[int, int, int]) -> int:
+    def _reader(self, dataset: ShardedDataset | Clusters, order: Order) -> BlockReader:
+        batch = self.plan.stream_batch
+        if isinstance(dataset, Clusters):
+            return PointReader(dataset, order, self.owned, batch, self.layout)
+        kind = RememberingReader if RememberingReader.fits(dataset.count, dataset.shape) else StepReader
+        return kind(dataset, order, self.owned, batch, dataset.shape, self.layout)
+
+    def _block_steps(self, shape: tuple[int, ...]) -> int:
         """As many steps as are small together."""
         numbers = math.prod(shape) + sum(draw.size for draw in self.method.draws().values())
         step_bytes = self.plan.process_batch * numbers * torch.finfo(torch.float64).bits // 8
@@ -120,7 +128,9 @@ class Feed:
         ]
 
     def _normalise(self, images: Tensor) -> Tensor:
-        """0 … 255 to [-1, 1]."""
+        """Images from 0 … 255 to [-1, 1]; points stay as they are."""
+        if images.is_floating_point():
+            return images.to(self.dtype)
         return images.to(self.dtype).div_(127.5).sub_(1)
 
     def _pin(self, tensor: Tensor) -> Tensor:

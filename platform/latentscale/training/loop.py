@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from safetensors import SafetensorError
 from torch import Tensor
 
@@ -82,6 +83,8 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
     if not torch.cuda.is_available():
         keep_freed_memory()
     tracked = config.telemetry.tensorboard
+    # a process group that stood before, whoever made it, outlives the run
+    ours = not dist.is_initialized()
     accelerator = make_accelerator(
         config.distributed.timeout_seconds,
         log_with="tensorboard" if tracked else None,
@@ -98,7 +101,11 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
     finally:
         if folder is not None:
             folder.close()
-        accelerator.end_training()
+        if ours:
+            accelerator.end_training()
+        else:
+            for tracker in accelerator.trackers:
+                tracker.finish()
 
 
 def _train(

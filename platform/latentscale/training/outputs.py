@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from latentscale.config import Config
+from latentscale.data.clusters import Clusters
 from latentscale.data.decoding import decode
 from latentscale.data.shards import ShardedDataset
 from latentscale.evaluation.reconstruction import reconstruction_report
@@ -18,6 +19,8 @@ from latentscale.methods.base import Method
 from latentscale.training.ema import WeightAverage
 from latentscale.training.prepare import Preparation
 from latentscale.training.snapshots import write_snapshots
+
+SHOWN_POINTS = 1000
 
 
 class Outputs:
@@ -40,26 +43,24 @@ class Outputs:
         self._reals: Tensor | None = None
 
     def trained_model(self, step: int) -> TrainedModel:
-        """The averaged networks with their scale; its networks are the live averages."""
-        method, config = self.method, self.config
-        state = method.latent_state()
-        generator = self.average.networks["generator"]
-        ones = torch.ones(config.latent.dim, device=next(generator.parameters()).device)
-        assert self.preparation.dataset is not None
+        """The method around the averaged networks, which are the live ones, with a copy of the statistics."""
+        preparation = self.preparation
+        assert preparation.dataset is not None
+        method = self.method
+        averaged = type(method)(method.settings, self.average.networks, method.prior, method.spec)
+        for name, statistic in method.statistics.items():
+            assert isinstance(statistic, nn.Module)
+            copied = averaged.statistics[name] = copy.deepcopy(statistic)
+            # a method keeps its statistics as attributes too
+            for attribute, value in vars(method).items():
+                if value is statistic:
+                    setattr(averaged, attribute, copied)
         return TrainedModel(
-            generator=generator,
-            discriminator=self.average.networks["discriminator"],
-            variance=state.get("variance"),
-            scale=state.get("scale", ones),
-            prior=method.prior,
-            shape=self.preparation.shape,
-            heads=method.heads(method.spec),
-            network=copy.deepcopy(config.network),
-            method=method.name,
-            uses_dynamic_scale=method.dynamic_scale,
-            step=step,
-            images_seen=step * self.preparation.plan.batch,
-            dataset=self.preparation.dataset.name,
+            averaged,
+            copy.deepcopy(self.config.network),
+            step,
+            step * preparation.plan.batch,
+            preparation.dataset.name,
         )
 
     def snapshot(self, step: int) -> list[Path]:
@@ -67,7 +68,7 @@ class Outputs:
         plan = self.preparation.plan
         return write_snapshots(
             self.trained_model(step),
-            from_uint8(self._held_out(self.config.snapshot.images)),
+            self._floats(self.config.snapshot.images if len(self.preparation.shape) == 3 else SHOWN_POINTS),
             step,
             step * plan.batch,
             self.snapshots,
@@ -81,16 +82,29 @@ class Outputs:
         held_out = self.preparation.held_out is not self.preparation.dataset
         return {**report, "held_out": int(held_out)}
 
+    def _floats(self, limit: int) -> Tensor:
+        """Held-out samples as the networks take them."""
+        held_out = self._held_out(limit)
+        return held_out if held_out.is_floating_point() else from_uint8(held_out)
+
     def export(self, step: int) -> None:
         """Write ``model/``."""
         self.trained_model(step).save(self.model)
 
     def _held_out(self, limit: int) -> Tensor:
-        """``[n, …]`` uint8 on the CPU, spread evenly over the held-out data."""
+        """``[n, …]`` on the CPU, spread evenly over the held-out data: images uint8, points float32."""
         if self._reals is None:
             assert self.preparation.held_out is not None
-            self._reals = read_images(self.preparation.held_out, self.config.evaluation.images)
+            limit = max(self.config.evaluation.images, SHOWN_POINTS if len(self.preparation.shape) == 1 else 0)
+            self._reals = read_samples(self.preparation.held_out, limit)
         return self._reals[:limit]
+
+
+def read_samples(dataset: ShardedDataset | Clusters, limit: int) -> Tensor:
+    """At most ``limit`` samples: `read_images`, or points ``[n, D]`` float32."""
+    if isinstance(dataset, Clusters):
+        return torch.from_numpy(dataset.points[:limit])
+    return read_images(dataset, limit)
 
 
 def read_images(dataset: ShardedDataset, limit: int) -> Tensor:

@@ -1,17 +1,19 @@
 """From a configuration to what a run needs, refusing impossible pairs before anything is allocated."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
 from latentscale.config import Config
+from latentscale.data.clusters import Clusters
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.sources import available_splits, open_dataset
 from latentscale.distributed.streams import StepPlan
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
-from latentscale.latents.priors import make_prior
+from latentscale.inversion.model import TrainedModel, model_folder
+from latentscale.latents.priors import make_prior, require_standard
 from latentscale.methods.base import Method
 from latentscale.networks.initialisation import initialize
 from latentscale.networks.spec import ModelSpec
@@ -33,14 +35,13 @@ class Preparation:
     topology: Topology
     plan: StepPlan
     spec: ModelSpec
-    dataset: ShardedDataset | None
-    held_out: ShardedDataset | None
+    dataset: ShardedDataset | Clusters | None
+    held_out: ShardedDataset | Clusters | None
 
     @property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the data."""
-        channels, height, width = self.spec.shape
-        return channels, height, width
+    def shape(self) -> tuple[int, ...]:
+        """Of one sample."""
+        return self.spec.shape
 
     def identity(self) -> dict[str, str]:
         """What, beside the configuration, makes this the same run when it is continued."""
@@ -53,7 +54,13 @@ class Preparation:
         networks = self._networks()
         for name, network in networks.items():
             initialize(network, config.run.seed, name)
-        return self.method(config.method, networks, make_prior(config.latent.law), self.spec)
+        if self.method.frozen_generator:
+            networks["generator"].load_state_dict(finished_generator(config, self.spec).state_dict())
+        method = self.method(config.method, networks, make_prior(config.latent.law, config.latent.quantile), self.spec)
+        for name, statistic in method.statistics.items():
+            assert isinstance(statistic, nn.Module)
+            initialize(statistic, config.run.seed, name)
+        return method
 
     def sizes(self) -> dict[str, int]:
         """Parameters by network, without allocating them."""
@@ -82,13 +89,16 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
     training = config.training
     plan = StepPlan.make(training.batch, config.distributed.streams, topology.processes, training.accumulation)
     method.validate(config.method, config.latent.law, plan.stream_batch)
+    prior = make_prior(config.latent.law, config.latent.quantile)
+    if method.dynamic_scale:
+        require_standard(prior, f"{method.name}'s dynamic scale")
     if training.compile and training.compile not in torch.compiler.list_backends(exclude_tags=()):
         known = ", ".join(torch.compiler.list_backends())
         raise UserError(f"training.compile={training.compile} is no backend of torch.compile: one of {known}, or empty")
 
     wanted = tuple(config.data.shape)
-    if wanted and len(wanted) != 3:
-        raise UserError(f"data.shape={list(wanted)} must be [channels, height, width], or empty")
+    if wanted and len(wanted) not in (1, 3):
+        raise UserError(f"data.shape={list(wanted)} must be [channels, height, width], [2] for points, or empty")
     dataset = held_out = None
     if not (dry and wanted and config.data.name == "shards" and not config.data.path):
         dataset = open_dataset(config.data.name, config.data.path or None, "train")
@@ -109,14 +119,58 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
                 f"{held_out.path} holds {held_out.count} samples of {list(held_out.shape)}: what reconstructions are"
                 f" measured on must be 2 or more of {list(dataset.shape)}, the shape of the training data"
             )
-    channels, height, width = dataset.shape if dataset is not None else wanted
-    spec = ModelSpec((channels, height, width), config.latent.dim, _categories(config, method, dataset))
+    shape = dataset.shape if dataset is not None else wanted
+    spec = ModelSpec(tuple(shape), config.latent.dim, _categories(config, method, dataset))
     preparation = Preparation(config, method, topology, plan, spec, dataset, held_out)
+    if method.frozen_generator and not (dry and not config.method.generator_run):  # type: ignore[attr-defined]
+        finished_generator(config, spec)
     preparation.sizes()  # network.* that cannot be built is refused here
     return preparation
 
 
-def _categories(config: Config, method: type[Method], dataset: ShardedDataset | None) -> tuple[int, ...]:
+def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:
+    """The averaged generator of the run in ``method.generator_run``, which must be one of this configuration's.
+
+    Raises:
+        UserError: if there is none, or it was built for other samples, latents or networks.
+    """
+    run: str = config.method.generator_run  # type: ignore[attr-defined]
+    if not run:
+        raise UserError(
+            "method.generator_run is empty: give the folder of the finished run whose generator is inverted"
+        )
+    try:
+        model = TrainedModel.load(model_folder(run))
+    except UserError as error:
+        raise UserError(f"method.generator_run={run}: {error}") from None
+    if not model.method.generates or model.method.generates_by_category or "mapping" in model.method.networks:
+        raise UserError(
+            f"method.generator_run={run}: {model.method.name} has no generator of plain latents: choose another run"
+        )
+    if model.method.dynamic_scale:
+        raise UserError(
+            f"method.generator_run={run}: {model.method.name} feeds its generator scaled latents, and s = 1 here:"
+            " choose a run without dynamic scale, such as vanilla's"
+        )
+    theirs = {
+        "data.shape": list(model.shape),
+        "latent.dim": model.latent_dim,
+        "latent.law": model.prior.name,
+        **{f"network.{key}": value for key, value in asdict(model.network).items()},
+    }
+    ours = {
+        "data.shape": list(spec.shape),
+        "latent.dim": spec.latent_dim,
+        "latent.law": config.latent.law,
+        **{f"network.{key}": value for key, value in asdict(config.network).items()},
+    }
+    for key, value in theirs.items():
+        if ours[key] != value:
+            raise UserError(f"method.generator_run={run} has {key}={value}, this run {ours[key]}: give both the same")
+    return model.method.networks["generator"]
+
+
+def _categories(config: Config, method: type[Method], dataset: ShardedDataset | Clusters | None) -> tuple[int, ...]:
     """d_c of each label: the data's for labelled methods, else ``latent.categories``."""
     chosen = tuple(config.latent.categories)
     if not (method.labelled or method.categorical):
@@ -132,7 +186,7 @@ def _categories(config: Config, method: type[Method], dataset: ShardedDataset | 
                 f" {list(dataset.label_sizes)}: leave it empty"
             )
         return dataset.label_sizes
-    if not chosen:
+    if not chosen and not method.categories_optional:
         raise UserError(
             f"latent.categories is empty: {method.name} needs the number of categories of each label, such as"
             " latent.categories=[10]"

@@ -26,6 +26,7 @@ SAMPLE_ROWS = 6
 PAIRS_IMAGES = 24
 POINTS = 1000
 SWEPT_DIMENSIONS = 8
+SHOWN_CATEGORIES = 16
 SWEEP_DEVIATIONS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 
 
@@ -41,8 +42,10 @@ def write_snapshots(
     - ``sweeps-…``: the dimensions of largest scale, one a row; along the columns that one element of a fixed
       latent runs through the prior's quantiles at −2 … 2 standard normal deviations (T figs. 23–25).
 
-    Methods without an encoder get the first and the last. Models of points get scatter plots of the first two
-    coordinates. File names end in the nine-digit step, so that each kind sorts.
+    - ``categories-…``: where the generator takes them, the same latents with one category a row.
+
+    Methods without an encoder get no reconstructions, those without a generator only what they can. Models of points
+    get scatter plots of the first two coordinates. File names end in the nine-digit step, so that each kind sorts.
 
     Args:
         model: with the averaged weights.
@@ -55,7 +58,7 @@ def write_snapshots(
     Returns:
         The files written.
     """
-    subtitle = f"{model.method}, step {step:,}, {images_seen:,} images seen"
+    subtitle = f"{model.method.name}, step {step:,}, {images_seen:,} images seen"
     draw = _draw_images if model.makes_images else _draw_points
     pictures = draw(model, reals, seed, subtitle)
     return [save_png(picture, folder / f"{kind}-{step:09d}.png") for kind, picture in pictures.items()]
@@ -63,10 +66,15 @@ def write_snapshots(
 
 def _draw_images(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -> dict[str, Image.Image]:
     columns = columns_that_fit(*model.shape[1:])
-    latents = model.draw_latents(SAMPLE_ROWS * columns, seed, Purpose.SNAPSHOT)
-    samples = _decode(model, latents)
-    rows = [Row("", images) for images in samples.split(columns)]
-    pictures = {"samples": draw_grid([Band(rows)], "Generated from fixed latents", subtitle)}
+    pictures: dict[str, Image.Image] = {}
+    samples = torch.empty(0)
+    if model.can_generate:
+        latents, categories = _drawn(model, SAMPLE_ROWS * columns, seed)
+        samples = _decode(model, latents, categories)
+        rows = [Row("", images) for images in samples.split(columns)]
+        pictures["samples"] = draw_grid([Band(rows)], "Generated from fixed latents", subtitle)
+        if categories is not None:
+            pictures["categories"] = _categories(model, latents[:columns], categories[:columns], subtitle)
     if model.can_invert:
         reals = reals[:PAIRS_IMAGES].cpu()
         again = _reconstruct(model, reals)
@@ -75,17 +83,21 @@ def _draw_images(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
             f"Real images and their reconstructions, {_psnr_db(reals, again):.1f} dB",
             subtitle,
         )
-        fakes = samples[:PAIRS_IMAGES]
-        again = _reconstruct(model, fakes)
-        pictures["fakes"] = draw_grid(
-            paired_bands("generated", fakes, "reconstructed", again),
-            f"Generated images and their reconstructions, {_psnr_db(fakes, again):.1f} dB",
-            subtitle,
-        )
+        if model.can_generate:
+            fakes = samples[:PAIRS_IMAGES]
+            again = _reconstruct(model, fakes)
+            pictures["fakes"] = draw_grid(
+                paired_bands("generated", fakes, "reconstructed", again),
+                f"Generated images and their reconstructions, {_psnr_db(fakes, again):.1f} dB",
+                subtitle,
+            )
+    if not model.can_generate:
+        return pictures
     dimensions, values, swept = _sweeps(model, latents[0])
+    categories = None if categories is None else categories[:1].expand(len(swept), -1)
     rows = [
         Row(f"z[{dimension}], s = {model.scale[dimension]:.2f}", images)
-        for dimension, images in zip(dimensions, _decode(model, swept).split(len(values)), strict=True)
+        for dimension, images in zip(dimensions, _decode(model, swept, categories).split(len(values)), strict=True)
     ]
     pictures["sweeps"] = draw_grid(
         [Band(rows, [f"z = {value:+.2f}" for value in values])],
@@ -96,11 +108,15 @@ def _draw_images(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
 
 
 def _draw_points(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -> dict[str, Image.Image]:
-    latents = model.draw_latents(POINTS, seed, Purpose.SNAPSHOT)
+    latents, categories = _drawn(model, POINTS, seed)
     reals = reals[:POINTS].cpu()
-    samples = _decode(model, latents)
+    samples = _decode(model, latents, categories)
     real, generated = Cloud("real", _plane(reals)), Cloud("generated", _plane(samples))
     pictures = {"samples": draw_scatter([real, generated], "Real and generated points", subtitle)}
+    if categories is not None:
+        first = categories[:, : model.categories[0]].argmax(dim=1)
+        clouds = [Cloud(f"category {index}", _plane(samples[first == index])) for index in first.unique().tolist()]
+        pictures["categories"] = draw_scatter(clouds, "Generated points by their category", subtitle)
     if model.can_invert:
         again = Cloud("reconstructed", _plane(_reconstruct(model, reals)))
         pictures["reconstructions"] = draw_scatter(
@@ -111,9 +127,10 @@ def _draw_points(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
             [generated, again], "Generated points and their reconstructions", subtitle, joined=[(0, 1)]
         )
     dimensions, values, swept = _sweeps(model, latents[0])
+    categories = None if categories is None else categories[:1].expand(len(swept), -1)
     clouds = [
         Cloud(f"z[{dimension}], s = {model.scale[dimension]:.2f}", _plane(points))
-        for dimension, points in zip(dimensions, _decode(model, swept).split(len(values)), strict=True)
+        for dimension, points in zip(dimensions, _decode(model, swept, categories).split(len(values)), strict=True)
     ]
     pictures["sweeps"] = draw_scatter(
         [real, *clouds[:3]], "One latent element at a time, those of largest scale", subtitle
@@ -121,8 +138,33 @@ def _draw_points(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
     return pictures
 
 
-def _decode(model: TrainedModel, latents: Tensor) -> Tensor:
-    samples = torch.cat([model.decode(batch).float().cpu() for batch in latents.split(BATCH_IMAGES)])
+def _drawn(model: TrainedModel, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
+    """Fixed latents, as the decoder takes them, and categories where it takes some."""
+    drawn = model.draw_latents(count, seed, Purpose.SNAPSHOT)
+    return model.codes(drawn).cpu(), model.draw_categories(count, seed, Purpose.SNAPSHOT)
+
+
+def _categories(model: TrainedModel, latents: Tensor, categories: Tensor, subtitle: str) -> Image.Image:
+    """The same latents down the columns, another category of the first label in every row, by falling P(C)."""
+    size = model.categories[0]
+    prior = model.method.latent_state()["category_prior"][:size].cpu()
+    rows = []
+    for index in prior.argsort(descending=True, stable=True)[:SHOWN_CATEGORIES].tolist():
+        chosen = categories.clone()
+        chosen[:, :size] = 0
+        chosen[:, index] = 1
+        rows.append(Row(f"category {index}, P = {prior[index]:.3f}", _decode(model, latents, chosen)))
+    return draw_grid([Band(rows)], "One category a row, the same latents in every row", subtitle)
+
+
+def _decode(model: TrainedModel, latents: Tensor, categories: Tensor | None = None) -> Tensor:
+    parts = [None] * len(latents) if categories is None else categories.split(BATCH_IMAGES)
+    samples = torch.cat(
+        [
+            model.decode(batch, category).float().cpu()
+            for batch, category in zip(latents.split(BATCH_IMAGES), parts, strict=False)
+        ]
+    )
     return samples.clamp(-1.0, 1.0) if model.makes_images else samples
 
 

@@ -1,0 +1,67 @@
+"""The autoencoder: pixel MSE, D's trunk as its encoder and the generator as its decoder (T §4.3, METHODS' OOD rivals).
+
+L = avg((x − G(E(x)))²) trains both; no latent is drawn and there is no adversary.
+"""
+
+from collections.abc import Mapping
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from latentscale.latents.priors import Prior
+from latentscale.latents.scale import at_least_float32
+from latentscale.methods.base import Batch, Draw, Method, MethodSettings, Phase, Terms
+from latentscale.methods.encoders import predicted
+from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
+from latentscale.networks.outputs import Heads
+from latentscale.networks.spec import ModelSpec
+
+
+class AutoencoderPhase(Phase):
+    """Both networks' step: L = avg((x − G(E(x)))²) over pixels."""
+
+    name = "autoencoder"
+    generator: nn.Module
+    encoder: nn.Module
+
+    def __init__(self, generator: nn.Module, encoder: nn.Module) -> None:
+        super().__init__(owned={"generator": generator, "encoder": encoder}, borrowed={})
+
+    def forward(self, batch: Batch) -> Terms:
+        rebuilt: Tensor = self.generator(predicted(self.encoder(batch.real)))
+        loss = F.mse_loss(at_least_float32(rebuilt), at_least_float32(batch.real))
+        return Terms(loss, {}, {}, {"reconstruction": loss.detach()})
+
+
+class Autoencoder(Method):
+    """Pixel autoencoder; the keys ``method.adversarial``, ``r1`` and ``r2`` mean nothing to it."""
+
+    name = "autoencoder"
+    paper = "T §4.3 (rival)"
+    inverts = True
+    generates = False
+
+    def __init__(
+        self, settings: MethodSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
+    ) -> None:
+        super().__init__(settings, networks, prior, spec)
+        self.phases = [AutoencoderPhase(self.networks["generator"], self.networks["encoder"])]
+
+    @classmethod
+    def build_networks(
+        cls, settings: MethodSettings, network: NetworkSettings, spec: ModelSpec
+    ) -> dict[str, nn.Module]:
+        return {
+            "generator": build_generator(network, spec.latent_dim, spec.shape),
+            "encoder": build_discriminator(network, spec.latent_dim, spec.shape, cls.heads(spec)),
+        }
+
+    @classmethod
+    def heads(cls, spec: ModelSpec) -> Heads:
+        return Heads(adversarial=0, latent=spec.latent_dim)
+
+    def draws(self) -> dict[str, Draw]:
+        return {}
+
+    def encode(self, sample: Tensor) -> Tensor:
+        return predicted(self.networks["encoder"](sample))

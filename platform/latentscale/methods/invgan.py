@@ -1,0 +1,174 @@
+"""InvGAN: D infers the code w that G was fed, and codes of reals are fed to G as well (I §3).
+
+w = M(z), x = G(w), w̃ = D_w(x), w_R = D_w(x_real). I eq. 3 reads min over G, M of [max over D of L_GAN + min over D of
+all other terms]: so M moves with G, in the generator phase, and every other term is in both phases, minimised by the
+phase's own networks. I gives no weights; all are 1, ours.
+
+- naive: adv + avg((w − w̃)²), fakes from w alone (I §3.2; eq. 5 and §4.4 have G and M minimise it too).
+- augmented: half of every fake batch comes from w_R, stopped; the latent term is over both halves.
+- full: in D's phase w_R keeps its gradient through the frozen G, and both phases add L_fm = avg((F(x) − F(G(w_R)))²),
+  F(x) stopped and F's parameters frozen (else D would shrink its features), the second cycle avg((w̃ − D_w(G(w̃)))²),
+  and MMD² between w and w_R, which reaches M in one phase and D in the other.
+
+Ours, where I is silent: D's adversarial loss sees G(w_R) stopped in all variants (gradients come through G to reproduce
+an image, not to give D's own fakes away); D's fakes use the second half of each stream's reals and G's the first,
+whose w_R and F(x) are kept from D's phase as in PVDGAN; d_w = d_z.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from latentscale.latents.priors import Prior
+from latentscale.losses.distances import squared_mmd
+from latentscale.losses.inversion import feature_mse, latent_mse
+from latentscale.losses.reach import through_frozen
+from latentscale.methods import vanilla
+from latentscale.methods.base import (
+    Batch,
+    Method,
+    MethodSettings,
+    Terms,
+    adversarial_value,
+    discriminate,
+    even_stream_batch,
+    total,
+)
+from latentscale.methods.encoders import predicted
+from latentscale.methods.halves import first_half, second_half
+from latentscale.networks.build import NetworkSettings
+from latentscale.networks.mapping import MappingNetwork
+from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.spec import ModelSpec
+from latentscale.settings import setting
+
+Weighted = dict[str, tuple[float, Tensor]]
+Pair = tuple[Tensor, Tensor]
+
+
+@dataclass
+class InvGANSettings(MethodSettings):
+    variant: str = setting("full", "how much of I §3.2 is used", choices=("naive", "augmented", "full"))
+    latent_weight: float = setting(1.0, "weight of avg((w − w̃)²)", above=0)
+    feature_weight: float = setting(1.0, "full: weight of L_fm", minimum=0)
+    cycle_weight: float = setting(1.0, "full: weight of the second cycle", minimum=0)
+    mmd_weight: float = setting(1.0, "full: weight of MMD² between w and w_R", minimum=0)
+    mapping_layers: int = setting(2, "dense layers of M; I: 8 with StyleGAN, else 2", minimum=1)
+    mapping_rate: float = setting(1.0, "multiplier of M's learning rate; StyleGAN: 0.01", above=0)
+
+
+def full_terms(settings: InvGANSettings, features: Pair, cycle: Pair, codes: Pair, batch: Batch) -> Weighted:
+    """What the full variant adds in both phases: L_fm, second cycle and MMD², each of its two tensors."""
+    return {
+        "feature": (settings.feature_weight, feature_mse(*features)),
+        "cycle": (settings.cycle_weight, latent_mse(*cycle)),
+        "mmd": (settings.mmd_weight, squared_mmd(*codes, batch.streams)),
+    }
+
+
+class DiscriminatorPhase(vanilla.DiscriminatorPhase):
+    """L_d = adv + λ_r R + avg((w − w̃)²) [+ L_fm + cycle + MMD²], G and M frozen."""
+
+    settings: InvGANSettings
+
+    def forward(self, batch: Batch) -> Terms:
+        settings, draw = self.settings, batch.draws["discriminator_latent"]
+        generator, mapping = self.borrowed("generator"), self.borrowed("mapping")
+        look = partial(discriminate, self.discriminator, penalise=batch.penalise, value=adversarial_value)
+        real, real_gradient = look(x=batch.real, weight=settings.r1)
+        naive, full = settings.variant == "naive", settings.variant == "full"
+        with torch.no_grad():
+            codes = mapping(draw if naive else first_half(draw))
+            images = generator(codes)
+        w, w_r = codes, second_half(predicted(real))
+        if not naive:
+            w_r = w_r if full else w_r.detach()
+            rebuilt = generator(w_r)
+            codes, images = torch.cat([w, w_r]), torch.cat([images, rebuilt.detach()])
+        fake, fake_gradient = look(x=images, weight=settings.r2)
+
+        a_r, a_f = adversarial_value(real), adversarial_value(fake)
+        terms = self.adversarial_terms(a_r, a_f, real_gradient, fake_gradient)
+        inferred = predicted(fake)
+        if full:
+            # the same numbers as in the pass above, with the gradient through w_R
+            inferred = torch.cat([first_half(inferred), predicted(self.discriminator(rebuilt))])
+            again = predicted(self.discriminator(generator(inferred)))
+            features = through_frozen(self.discriminator, rebuilt).features
+            expected = second_half(real.features).detach()
+            terms |= full_terms(settings, (expected, features), (inferred, again), (w, w_r), batch)
+        terms["latent"] = (settings.latent_weight, latent_mse(codes, inferred))
+        kept = {"latent": first_half(predicted(real).detach()), "features": first_half(real.features.detach())}
+        measured = {name: value.detach() for name, (_, value) in terms.items()}
+        measured |= {"real_score": a_r.detach().mean(), "fake_score": a_f.detach().mean()}
+        return Terms(total(terms), {} if naive else kept, {}, measured)
+
+
+class GeneratorPhase(vanilla.GeneratorPhase):
+    """L_g = adv + avg((w − w̃)²) [+ L_fm + cycle + MMD²] for G and M, w_R a constant."""
+
+    settings: InvGANSettings
+    mapping: nn.Module
+
+    def forward(self, batch: Batch) -> Terms:
+        settings, draw = self.settings, batch.draws["generator_latent"]
+        discriminator = self.borrowed("discriminator")
+        if settings.variant == "naive":
+            codes = w = self.mapping(draw)
+        else:
+            w = self.mapping(second_half(draw))
+            codes = torch.cat([batch.kept["latent"], w])
+        fake: Discrimination = discriminator(self.generator(codes))
+        inferred = predicted(fake)
+        terms: Weighted = {
+            "adversarial": (1.0, self.loss.generator(adversarial_value(fake)).mean()),
+            "latent": (settings.latent_weight, latent_mse(codes, inferred)),
+        }
+        if settings.variant == "full":
+            again = predicted(discriminator(self.generator(inferred)))
+            features = batch.kept["features"], first_half(fake.features)
+            terms |= full_terms(settings, features, (inferred, again), (w, batch.kept["latent"]), batch)
+        return Terms(total(terms), {}, {}, {name: value.detach() for name, (_, value) in terms.items()})
+
+
+class InvGAN(Method):
+    """Invertible GAN with a mapping network, in the three variants of I §4.4."""
+
+    name = "invgan"
+    paper = "I §3"
+    Settings = InvGANSettings
+    inverts = True
+
+    def __init__(
+        self, settings: InvGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
+    ) -> None:
+        super().__init__(settings, networks, prior, spec)
+        players = self.networks["generator"], self.networks["discriminator"]
+        discriminator, generator = DiscriminatorPhase(settings, *players), GeneratorPhase(settings, *players)
+        discriminator.borrow(mapping=self.networks["mapping"])
+        generator.own(mapping=self.networks["mapping"])
+        self.phases = [discriminator, generator]
+
+    @classmethod
+    def build_networks(
+        cls, settings: InvGANSettings, network: NetworkSettings, spec: ModelSpec
+    ) -> dict[str, nn.Module]:
+        width = spec.latent_dim
+        mapping = MappingNetwork(width, width, settings.mapping_layers, settings.mapping_rate)
+        return super().build_networks(settings, network, spec) | {"mapping": mapping}
+
+    @classmethod
+    def heads(cls, spec: ModelSpec) -> Heads:
+        return Heads(adversarial=1, latent=spec.latent_dim)
+
+    @classmethod
+    def validate(cls, settings: InvGANSettings, law: str, stream_batch: int) -> None:
+        if settings.variant != "naive":
+            even_stream_batch(stream_batch, f"method.variant={settings.variant}")
+
+    def mapped(self, latent: Tensor) -> Tensor:
+        codes: Tensor = self.networks["mapping"](latent)
+        return codes

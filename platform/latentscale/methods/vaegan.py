@@ -1,0 +1,128 @@
+"""VAEGAN: a variational encoder beside generator and discriminator, with D's features as its likelihood (T eq. 19-24).
+
+z_x = E(x) + ε∘e^{E_lv(x)/2} makes half of every fake batch, the prior the other half: in D's step from the second half
+of each stream's reals, stopped, in the step of G and E from the first. D minimises adv + λ_r R, G minimises
+adv + λ_rec L_rec, E minimises λ_rec L_rec + λ_prr L_prr, with L_rec = avg((F(x) − F(G(z_x)))²), F(x) stopped and from
+D's step, and L_prr = avg(E² − E_lv + e^{E_lv}). G and E move together, by the gradient of the one scalar
+
+    adv + λ_rec L_rec + λ_prr L_prr − ⟨stop(∂adv/∂z_x), z_x⟩,
+
+whose bracket takes from E exactly what adv would give it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from latentscale.errors import UserError
+from latentscale.latents.priors import Prior
+from latentscale.latents.scale import at_least_float32
+from latentscale.losses.inversion import feature_mse
+from latentscale.losses.reach import with_input_gradient
+from latentscale.methods import vanilla
+from latentscale.methods.base import Batch, Method, MethodSettings, Terms, even_stream_batch, total
+from latentscale.methods.encoders import predicted
+from latentscale.methods.halves import first_half, second_half
+from latentscale.networks.build import NetworkSettings, build_discriminator
+from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.spec import ModelSpec
+from latentscale.settings import setting
+
+
+@dataclass
+class VAEGANSettings(MethodSettings):
+    reconstruction_weight: float = setting(1.0, "λ_rec, weight of L_rec for G and E", above=0)
+    prior_weight: float = setting(1.0, "λ_prr, weight of L_prr for E; published: 0, 1, 10", minimum=0)
+
+
+def posterior(encoder: nn.Module, real: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """z_x ``[b, d_z]`` (T eq. 19) with the mean and log-variance that it is drawn from."""
+    seen: Discrimination = encoder(real)
+    assert seen.log_variance is not None
+    mean, log_variance = at_least_float32(predicted(seen)), at_least_float32(seen.log_variance)
+    return mean + noise * (log_variance / 2).exp(), mean, log_variance
+
+
+class DiscriminatorPhase(vanilla.DiscriminatorPhase):
+    """L_d = adv + λ_r R, keeping what F says of the first half of the reals before D's update."""
+
+    def fakes(self, generator: nn.Module, latent: Tensor, category: Tensor | None, batch: Batch) -> Tensor:
+        z_x, _, _ = posterior(self.borrowed("encoder"), second_half(batch.real), second_half(latent))
+        images: Tensor = generator(torch.cat([first_half(latent), z_x]))
+        return images
+
+    def kept(self, real: Discrimination, batch: Batch) -> dict[str, Tensor]:
+        return {"features": first_half(real.features.detach())}
+
+
+class GeneratorPhase(vanilla.GeneratorPhase):
+    """L_g = adv + λ_rec L_rec and L_e = λ_rec L_rec + λ_prr L_prr, each for its own network."""
+
+    settings: VAEGANSettings
+    encoder: nn.Module
+
+    def forward(self, batch: Batch) -> Terms:
+        draw = batch.draws["generator_latent"]
+        z_x, mean, log_variance = posterior(self.encoder, first_half(batch.real), first_half(draw))
+
+        def judge(z_x: Tensor) -> tuple[Tensor, Tensor]:
+            fake = self.discriminate(self.generator(torch.cat([z_x, second_half(draw)])), batch)
+            return self.loss.generator(self.values(fake, None)).mean(), first_half(fake.features)
+
+        adversarial, features, pull = with_input_gradient(judge, z_x)
+        terms = {
+            "adversarial": (1.0, adversarial),
+            "reconstruction": (self.settings.reconstruction_weight, feature_mse(batch.kept["features"], features)),
+            "prior": (self.settings.prior_weight, prior_loss(mean, log_variance)),
+        }
+        bracket = (pull * z_x).sum()
+        # the bracket's value means nothing, only its gradient: its own value keeps it out of the loss
+        loss = total(terms) - (bracket - bracket.detach())
+        return Terms(loss, {}, {}, {name: value.detach() for name, (_, value) in terms.items()})
+
+
+def prior_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """avg(E² − E_lv + e^{E_lv}) of ``[b, d_z]`` (T eq. 21): twice the KL divergence from N(0, 1) an element, plus 1."""
+    return (mean.square() - log_variance + log_variance.exp()).mean()
+
+
+class VAEGAN(Method):
+    """Variational autoencoder and GAN in one; the encoder is a network of its own."""
+
+    name = "vaegan"
+    paper = "Larsen et al. 2016; T §2.2, eq. 19-24"
+    Settings = VAEGANSettings
+    inverts = True
+
+    def __init__(
+        self, settings: VAEGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
+    ) -> None:
+        super().__init__(settings, networks, prior, spec)
+        players = self.networks["generator"], self.networks["discriminator"]
+        discriminator, generator = DiscriminatorPhase(settings, *players), GeneratorPhase(settings, *players)
+        discriminator.borrow(encoder=self.networks["encoder"])
+        generator.own(encoder=self.networks["encoder"])
+        self.phases = [discriminator, generator]
+
+    @classmethod
+    def build_networks(
+        cls, settings: VAEGANSettings, network: NetworkSettings, spec: ModelSpec
+    ) -> dict[str, nn.Module]:
+        heads = Heads(adversarial=0, latent=spec.latent_dim, log_variance=spec.latent_dim)
+        encoder = build_discriminator(network, spec.latent_dim, spec.shape, heads)
+        return super().build_networks(settings, network, spec) | {"encoder": encoder}
+
+    @classmethod
+    def heads(cls, spec: ModelSpec) -> Heads:
+        return Heads(adversarial=1)
+
+    @classmethod
+    def validate(cls, settings: VAEGANSettings, law: str, stream_batch: int) -> None:
+        even_stream_batch(stream_batch, "vaegan")
+        if law != "normal":
+            raise UserError(f"latent.law={law}: vaegan's L_prr draws its encoder to N(0, 1): set latent.law=normal")
+
+    def encode(self, sample: Tensor) -> Tensor:
+        return predicted(self.networks["encoder"](sample))

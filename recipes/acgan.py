@@ -1,0 +1,12 @@
+"""Train ACGAN: `accelerate launch recipes/acgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
+
+from latentscale.methods.acgan import ACGAN
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/acgan",
+}
+
+if __name__ == "__main__":
+    main(ACGAN, DEFAULTS, __file__)

@@ -1,0 +1,15 @@
+"""Train categorical InfoGAN: `accelerate launch recipes/categorical_infogan.py [preset=NAME] [key=value …]`.
+
+`--help` lists the keys.
+"""
+
+from latentscale.methods.categorical_infogan import CategoricalInfoGAN
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/categorical_infogan",
+}
+
+if __name__ == "__main__":
+    main(CategoricalInfoGAN, DEFAULTS, __file__)

@@ -1,0 +1,12 @@
+"""Train CGPGAN: `accelerate launch recipes/cgpgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
+
+from latentscale.methods.cgpgan import CGPGAN
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/cgpgan",
+}
+
+if __name__ == "__main__":
+    main(CGPGAN, DEFAULTS, __file__)

@@ -1,0 +1,15 @@
+"""Train the classifier: `accelerate launch recipes/classifier.py [preset=NAME] [key=value …]`.
+
+`--help` lists the keys.
+"""
+
+from latentscale.methods.classifier import Classifier
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/classifier",
+}
+
+if __name__ == "__main__":
+    main(Classifier, DEFAULTS, __file__)

@@ -1,0 +1,15 @@
+"""Train Elastic InfoGAN: `accelerate launch recipes/elastic_infogan.py [preset=NAME] [key=value …]`.
+
+`--help` lists the keys.
+"""
+
+from latentscale.methods.elastic_infogan import ElasticInfoGAN
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/elastic_infogan",
+}
+
+if __name__ == "__main__":
+    main(ElasticInfoGAN, DEFAULTS, __file__)

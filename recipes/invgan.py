@@ -1,0 +1,12 @@
+"""Train InvGAN: `accelerate launch recipes/invgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
+
+from latentscale.methods.invgan import InvGAN
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/invgan",
+}
+
+if __name__ == "__main__":
+    main(InvGAN, DEFAULTS, __file__)

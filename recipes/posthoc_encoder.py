@@ -1,0 +1,15 @@
+"""Train the post-hoc encoder: `accelerate launch recipes/posthoc_encoder.py [preset=NAME] [key=value …]`.
+
+`--help` lists the keys.
+"""
+
+from latentscale.methods.posthoc_encoder import PosthocEncoder
+from latentscale.recipe import main
+
+DEFAULTS = {
+    "preset": "digits8",
+    "run.dir": "runs/posthoc_encoder",
+}
+
+if __name__ == "__main__":
+    main(PosthocEncoder, DEFAULTS, __file__)

@@ -1,0 +1,48 @@
+"""Trains every registered method for a few steps, one after the other; started on any number of processes.
+
+``python every_method.py FOLDER ACCUMULATION`` or through ``accelerate launch``; runs go to FOLDER/METHOD. A method that
+is registered is trained here without more ado; what it cannot do without stands in `NEEDS`.
+"""
+
+import sys
+from pathlib import Path
+
+from latentscale.config import load_config
+from latentscale.distributed.engines import make_accelerator
+from latentscale.methods.registry import METHODS
+from latentscale.training.loop import train
+from launching import overrides
+
+STEPS = 6
+# what a method needs beside the small run's settings
+NEEDS: dict[str, dict[str, object]] = {
+    # P(C) starts to move, and the reals are no longer balanced, in mid-run
+    "cgpgan": {"method__prior_start_step": 3},
+    "elastic_infogan": {"method__prior_start_step": 3},
+    # the mixing ratio goes from 0 to 1/2
+    "cagan": {"method__mix_rate": 0.25, "method__mix_epoch_steps": 2},
+    "invgan": {"method__variant": "full"},
+}
+
+
+def settings(name: str, folder: Path) -> dict[str, object]:
+    """The small run of a method."""
+    kind = METHODS[name]
+    chosen: dict[str, object] = {"run__dir": folder / name, "training__steps": STEPS, **NEEDS.get(name, {})}
+    if kind.categorical and not kind.categories_optional:
+        chosen["latent__categories"] = "[3,4]"
+    if hasattr(kind.Settings(), "generator_run"):
+        chosen["method__generator_run"] = folder / "vanilla"
+    return chosen
+
+
+def main() -> None:
+    folder, accumulation = Path(sys.argv[1]), int(sys.argv[2])
+    make_accelerator(timeout_seconds=60)  # one process group for all runs
+    for name, kind in METHODS.items():  # vanilla is first: others may invert it
+        arguments = overrides(training__accumulation=accumulation, **settings(name, folder))
+        train(load_config(kind.Settings, name, {}, arguments), kind)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,58 @@
+"""World-size invariance of every registered method, in float64: a method joins by being registered."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from every_method import NEEDS
+from states import final_state, worst_difference
+
+from latentscale.methods.registry import METHODS
+from launching import ROOT, Processes, launch_command
+
+SCRIPT = ROOT / "tests" / "distributed" / "every_method.py"
+LAYOUTS = [(1, 4), (2, 2), (4, 1)]  # processes, accumulation
+TOLERANCE = 1e-9
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Path]:
+    """All methods' runs by layout; each layout is one start of the processes."""
+    processes, folders = Processes(), {}
+    for count, accumulation in [(1, 1), *LAYOUTS]:
+        folder = tmp_path_factory.mktemp(f"p{count}a{accumulation}")
+        command = [part for part in launch_command(count, SCRIPT) if not part.startswith("distributed.")]
+        finished = processes.run(
+            [*command, str(folder), str(accumulation)],
+            timeout_seconds=600,
+            PYTHONPATH=f"{ROOT / 'platform'}:{ROOT / 'tests'}",
+        )
+        assert finished.code == 0, finished.err
+        folders[count, accumulation] = folder
+    return folders
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("method", METHODS)
+def test_processes_and_accumulation_take_the_same_steps(
+    method: str, layout: tuple[int, int], runs: dict[tuple[int, int], Path]
+) -> None:
+    reference = final_state(runs[1, 1] / method)
+    assert worst_difference(final_state(runs[layout] / method), reference) <= TOLERANCE
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_steps_move_all_that_is_trained(method: str, runs: dict[tuple[int, int], Path]) -> None:
+    moments = {name: value for name, value in final_state(runs[1, 1] / method).items() if "/exp_avg_sq/" in name}
+    assert moments
+    assert all(bool((value > 0).any()) for value in moments.values())
+
+
+def test_p_of_c_is_uniform_until_it_may_move_and_on_the_simplex_after(runs: dict[tuple[int, int], Path]) -> None:
+    assert NEEDS["cgpgan"]["method__prior_start_step"] == 3
+    prior = final_state(runs[4, 1] / "cgpgan")["statistic/category_prior/probabilities"]
+    uniform = torch.cat([torch.full((3,), 1 / 3), torch.full((4,), 1 / 4)]).double()
+    assert 1e-6 < float((prior - uniform).abs().max()) <= 3e-3  # three steps of decay 0.999
+    for part in prior.split([3, 4]):
+        assert float(part.sum()) == pytest.approx(1.0, abs=1e-12)
+        assert bool((part >= 0).all())
