@@ -42,7 +42,9 @@ class DataSettings:
         minimum=0,
         may_change=True,
     )
-    prefetch_steps: int = setting(4, "batches made ready ahead", unit="steps", minimum=1, may_change=True)
+    prefetch_steps: int = setting(
+        4, "batches made ready ahead; tiny ones come in blocks of up to 8", unit="steps", minimum=1, may_change=True
+    )
     shuffle_window_images: int = setting(
         8192,
         "samples are shuffled within windows of this size over permuted shards",

@@ -112,7 +112,6 @@ class Order:
 
     def _layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shards in the epoch's order, and the place after the last of each."""
-
         return self._layouts.get(epoch, lambda: self._make_layout(epoch))
 
     def _make_layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -121,7 +120,6 @@ class Order:
 
     def _shuffled_window(self, epoch: int, window: int) -> NDArray[np.int64]:
         """The places of a window as they are read, int64 ``[size]``; an epoch's last window may be shorter."""
-
         return self._windows.get((epoch, window), lambda: self._make_window(epoch, window))
 
     def _make_window(self, epoch: int, window: int) -> NDArray[np.int64]:

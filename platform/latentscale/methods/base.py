@@ -104,8 +104,8 @@ class Phase(nn.Module, ABC):
             self.add_module(name, network)
         self._hidden = (dict(borrowed),)
         # listed once: walking the modules every step would take longer than many a kernel
-        self._owned_parameters = (list(self.parameters()),)
-        self._borrowed_parameters = ([p for network in borrowed.values() for p in network.parameters()],)
+        self.owned_parameters = list(self.parameters())
+        self.borrowed_parameters = [p for network in borrowed.values() for p in network.parameters()]
 
     def borrowed(self, name: str) -> nn.Module:
         """A network of another phase, frozen while this one runs."""
@@ -113,9 +113,9 @@ class Phase(nn.Module, ABC):
 
     def train_only_owned(self) -> None:
         """Freeze what is borrowed; must be called before each of this phase's forward passes."""
-        for parameter in self._borrowed_parameters[0]:
+        for parameter in self.borrowed_parameters:
             parameter.requires_grad = False
-        for parameter in self._owned_parameters[0]:
+        for parameter in self.owned_parameters:
             parameter.requires_grad = True
 
     @abstractmethod
