@@ -29,7 +29,9 @@ class RunSettings:
 
 @dataclass
 class DataSettings:
-    name: str = setting("digits", "digits (bundled), clusters (points of four Gaussians, generated), or shards for data.path")
+    name: str = setting(
+        "digits", "digits (bundled), clusters (points of four Gaussians, generated), or shards for data.path"
+    )
     path: str = setting("", "folder of shards with its dataset.json", may_change=True)
     shape: list[int] = setting(
         help="[channels, height, width] the data must have ([2] for points); empty takes the data's own",
@@ -42,7 +44,9 @@ class DataSettings:
         minimum=0,
         may_change=True,
     )
-    prefetch_steps: int = setting(4, "batches made ready ahead", unit="steps", minimum=1, may_change=True)
+    prefetch_steps: int = setting(
+        4, "batches made ready ahead; tiny ones come in blocks of up to 8", unit="steps", minimum=1, may_change=True
+    )
     shuffle_window_images: int = setting(
         8192,
         "samples are shuffled within windows of this size over permuted shards",

@@ -40,6 +40,7 @@ class Case:
         settings: ``key=value`` of the configuration, on top of preset digits8.
         steps: of a turn.
         noise: ``(C, H, W)`` of made-up images, None for the bundled digits.
+        remembered: False decodes every image in every epoch, as of data that do not fit in memory.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Case:
     steps: int
     settings: dict[str, object] = field(default_factory=dict)
     noise: tuple[int, int, int] | None = None
+    remembered: bool = True
 
     def config(self, method: str, folder: Path, **changes: object) -> Config:
         """The configuration of a method's run in ``folder/NAME``."""
@@ -81,6 +83,14 @@ CASES = {
         steps=2,
         settings={**_IMAGES32, "training.batch": 8},
         noise=(3, 32, 32),
+    ),
+    "images32_decoded": Case(
+        "images32_decoded",
+        "the same, every image decoded in every epoch as of data that do not fit in memory",
+        steps=2,
+        settings={**_IMAGES32, "training.batch": 8},
+        noise=(3, 32, 32),
+        remembered=False,
     ),
     "images32_two_processes": Case(
         "images32_two_processes",

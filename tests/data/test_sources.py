@@ -85,7 +85,7 @@ def test_shards_are_found_whole_or_by_split(numbered, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("ffhq",), "data.name=ffhq does not exist: use one of digits, shards"),
+        (("ffhq",), "data.name=ffhq does not exist: use one of digits, clusters, shards"),
         (("digits", "x"), "data.path=x is not used by data.name=digits"),
         (("shards",), "data.path is missing"),
         (("shards", "nowhere"), "data.path=nowhere is not a folder"),

@@ -9,9 +9,9 @@ from test_labelled import fake_labels, generate
 from torch import Tensor, nn
 from toys import DATA, toy_batch, toy_method
 
-from latentscale.methods import conditional, vanilla
+from latentscale.methods import adversarial, conditional
 from latentscale.methods.base import Batch, Method
-from latentscale.methods.conditional import MixingSettings, mixed_rows
+from latentscale.methods.conditional import MixingSettings, mixed_rows, mixed_samples
 from latentscale.networks.build import NetworkSettings, build_discriminator
 from latentscale.networks.initialisation import initialize
 
@@ -34,7 +34,7 @@ def make(name: str, r1: float = 0.7, r2: float = 0.3, **settings: object) -> Met
 
 def batch_with(method: Method, ratio: float | None, streams: int = STREAMS, stream_batch: int = B) -> Batch:
     batch = toy_batch(method, streams, stream_batch)
-    return batch if ratio is None else batch._replace(schedule={"mixing_ratio": ratio})
+    return batch if ratio is None else batch._replace(schedule={"mixed_samples": mixed_samples(ratio, stream_batch)})
 
 
 class Recorder(nn.Module):
@@ -116,8 +116,8 @@ def test_a_ratio_of_nothing_is_plain_training_bitwise(name: str, ratio: float, m
     mixed = run(method, batch_with(method, ratio))
     half = run(method, batch_with(method, 0.5))
     # plain training: phases that know no mixing
-    monkeypatch.setattr(conditional.DiscriminatorPhase, "discriminate", vanilla.DiscriminatorPhase.discriminate)
-    monkeypatch.setattr(conditional.GeneratorPhase, "discriminate", vanilla.GeneratorPhase.discriminate)
+    monkeypatch.setattr(conditional.DiscriminatorPhase, "discriminate", adversarial.DiscriminatorPhase.discriminate)
+    monkeypatch.setattr(conditional.GeneratorPhase, "discriminate", adversarial.GeneratorPhase.discriminate)
     plain = run(method, batch_with(method, None))
     for index in range(2):
         assert torch.equal(mixed[0][index].loss, plain[0][index].loss)
@@ -248,7 +248,17 @@ def test_the_schedule() -> None:
     assert MixingSettings(mix_rate=0.1, mix_epoch_steps=10, mix_most=0.3).mixing_ratio(1000) == 0.3
     for name in ("cagan", "acgan"):
         method = make(name, mix_rate=0.005)
-        assert method.schedule(50_000) == {"mixing_ratio": 0.25}
+        assert method.schedule(50_000, 6) == {"mixed_samples": 1}
+
+
+def test_a_compiled_phase_is_not_traced_for_every_ratio() -> None:
+    method = make("cagan")
+    torch._dynamo.reset()
+    compiled = torch.compile(method.phases[0], backend="eager", fullgraph=True)
+    before = torch._dynamo.utils.counters["stats"]["unique_graphs"]
+    for samples in range(17):  # more than Dynamo's limit of 8 traces
+        compiled(batch_with(method, samples / 32, stream_batch=32))
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before <= 4
 
 
 def test_phases_compile_whole_at_every_ratio() -> None:

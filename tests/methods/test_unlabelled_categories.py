@@ -49,7 +49,7 @@ def category_method(name: str, **settings: object) -> Method:
 
 def category_batch(method: Method, step: int = 0) -> Batch:
     """A batch of that step, prepared as the loop does."""
-    batch = toy_batch(method, STREAMS, B)._replace(schedule=method.schedule(step))
+    batch = toy_batch(method, STREAMS, B)._replace(schedule=method.schedule(step, B))
     return prepare_batches(method, [batch], torch.float64)[0]
 
 
@@ -305,7 +305,7 @@ def split(batch: Batch) -> list[Batch]:
 
 def test_reals_labels_in_micro_batches_are_those_of_the_whole() -> None:
     method = category_method("cgpgan")
-    whole = toy_batch(method, STREAMS, 6)._replace(schedule=method.schedule(0))
+    whole = toy_batch(method, STREAMS, 6)._replace(schedule=method.schedule(0, B))
     # the streams differ, so that a mean of one alone would be another
     whole.real[0::STREAMS] += 1.5
     whole.real[1::STREAMS] -= 1.5
@@ -330,7 +330,7 @@ def updates(method: Method, step: int, count: int, dtype: torch.dtype) -> list[T
     batch = before._replace(
         real=(before.real * 0.1 + 2.0).to(dtype),
         draws={name: draw.to(dtype) for name, draw in before.draws.items()},
-        schedule=method.schedule(step),
+        schedule=method.schedule(step, B),
     )
     seen = []
     for _ in range(count):
@@ -391,7 +391,7 @@ def test_elastics_probabilities_have_their_own_rate_no_decay_and_sleep_until_the
     assert groups[0][1:] == (None, None)
     assert {id(p) for group in groups for p in group.parameters} == {id(p) for p in phase.parameters()}
     assert [id(p) for p in phase.sleepers()] == [id(p) for p in groups[1].parameters]
-    assert [phase.asleep(method.schedule(step)) for step in (0, 4, 5, 6)] == [True, True, False, False]
+    assert [phase.asleep(method.schedule(step, B)) for step in (0, 4, 5, 6)] == [True, True, False, False]
     # uniform when built
     built = METHODS["elastic_infogan"].build_networks(
         method.settings, NetworkSettings(family="mlp", widths=[4]), ModelSpec((2,), D_Z, SIZES)
@@ -419,7 +419,7 @@ def test_elastics_noise_is_gumbel_of_its_own_draws() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_streams_together_are_streams_apart(name: str) -> None:
     method = category_method(name)
-    whole = toy_batch(method, STREAMS, B)._replace(schedule=method.schedule(0))
+    whole = toy_batch(method, STREAMS, B)._replace(schedule=method.schedule(0, B))
     together, gradients = run(method, prepare_batches(method, [whole], torch.float64)[0])
     apart = [run(method, part) for part in prepare_batches(method, split(whole), torch.float64)]
     for index in range(2):
@@ -460,7 +460,7 @@ def test_under_bf16_every_loss_is_taken_in_float32(name: str) -> None:
     batch = batch._replace(
         real=batch.real.float(),
         draws={key: draw.float() for key, draw in batch.draws.items()},
-        schedule=method.schedule(0),
+        schedule=method.schedule(0, B),
     )
     batch = prepare_batches(method, [batch], torch.float32)[0]
     for phase in method.phases:
@@ -486,7 +486,7 @@ def test_built_networks_train_every_parameter(name: str) -> None:
     for statistic in method.statistics.values():
         statistic.double()  # type: ignore[attr-defined]
     batch = toy_batch(method, STREAMS, B)
-    batch = batch._replace(real=batch.real[:, :2], schedule=method.schedule(0))
+    batch = batch._replace(real=batch.real[:, :2], schedule=method.schedule(0, B))
     batch = prepare_batches(method, [batch], torch.float64)[0]
     _, found = run(method, batch)
     owned = [[key for key in networks if key in dict(phase.named_children())] for phase in method.phases]

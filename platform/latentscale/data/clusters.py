@@ -73,5 +73,5 @@ class PointReader:
     def block(self, steps: range) -> tuple[Tensor, Tensor]:
         """What several steps hold, ``[len(steps), streams·b, …]``."""
         shards, members = self._order.locate_steps(self._owned_streams, steps, self._stream_batch)
-        chosen = (shards * SHARD_POINTS + members)[:, self._layout]
+        chosen = np.take(shards * SHARD_POINTS + members, self._layout, axis=1)
         return torch.from_numpy(self._dataset.points[chosen]), torch.from_numpy(self._dataset.classes[chosen])

@@ -62,7 +62,7 @@ class StepReader:
         self._owned_streams = owned_streams
         self._stream_batch = stream_batch
         self._shape = shape
-        self._layout = slice(None) if layout is None else layout
+        self._layout = np.arange(len(owned_streams) * stream_batch) if layout is None else layout
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Samples at positions step·b … step·b+b−1 of every owned stream, in the order of the layout.
@@ -90,7 +90,7 @@ class StepReader:
     def _places(self, steps: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shard and member of each step's rows."""
         shards, members = self._order.locate_steps(self._owned_streams, steps, self._stream_batch)
-        return shards[:, self._layout], members[:, self._layout]
+        return np.take(shards, self._layout, axis=1), np.take(members, self._layout, axis=1)
 
 
 class _Handover(Generic[T]):
@@ -128,9 +128,7 @@ class _Handover(Generic[T]):
                 raise RuntimeError("the loader is closed")
             if self._ready:
                 item = self._ready.popleft()
-                # several are made in one go: each waking takes the interpreter from the step that has begun
-                if len(self._ready) <= self._capacity // 2:
-                    self._changed.notify_all()
+                self._changed.notify_all()
                 return item
             if self._error is not None:
                 raise self._error
@@ -185,7 +183,7 @@ def _read_in_thread(reader: BlockReader, steps: range, block_steps: int) -> Iter
         block = steps[start - steps.start :][:block_steps]
         try:
             images, labels = reader.block(block)
-        except UserError:
+        except Exception:
             # the steps before the one that cannot be read are still good
             for step in block:
                 yield range(step, step + 1), *reader.block(range(step, step + 1))
@@ -218,13 +216,13 @@ class Loader(Generic[T]):
     """Yields what ``finish(steps, images, labels)`` returns for every step, made before it is asked for.
 
     Use as a context manager, or call :meth:`close`. Anything raised in the thread or in a worker process is
-    raised by ``next`` as itself, after the batches before it.
+    raised by ``next`` as itself, after the batches before it; what ``finish`` raises, after the blocks before it.
 
     Args:
         reader: of images uint8 ``[steps, n, C, H, W]`` and labels int64 ``[steps, n]`` of some steps.
         workers: processes that read and decode; 0 leaves it to one background thread (decoders release the
             GIL).
-        prefetch_steps: steps made ready ahead; worker processes read ahead as many again.
+        prefetch_steps: steps made ready ahead, rounded up to whole blocks; worker processes read ahead as many again.
         block_steps: steps that the thread makes in one go where it reads by itself. Every time it takes the
             interpreter it holds up the training loop; that is felt where steps take but some milliseconds.
         start_step, stop_step: the steps to be read.

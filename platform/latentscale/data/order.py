@@ -113,7 +113,7 @@ class Order:
     def locate_steps(
         self, streams: range, steps: range, stream_batch: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shards and members of some steps, stream by stream: ``[len(steps), len(streams) · stream_batch]`` each."""
+        """The shards and members of some steps, stream by stream: ``[len(steps), len(streams) · b]`` each."""
         located = self.locate_runs(streams, steps.start * stream_batch, len(steps) * stream_batch)
         shards, members = (
             each.reshape(-1, len(steps), stream_batch).swapaxes(0, 1).reshape(len(steps), -1) for each in located
@@ -122,7 +122,6 @@ class Order:
 
     def _layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shards in the epoch's order, and the place after the last of each."""
-
         return self._layouts.get(epoch, lambda: self._make_layout(epoch))
 
     def _make_layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -131,7 +130,6 @@ class Order:
 
     def _shuffled_window(self, epoch: int, window: int) -> NDArray[np.int64]:
         """The places of a window as they are read, int64 ``[size]``; an epoch's last window may be shorter."""
-
         return self._windows.get((epoch, window), lambda: self._make_window(epoch, window))
 
     def _make_window(self, epoch: int, window: int) -> NDArray[np.int64]:

@@ -15,7 +15,7 @@ REMEMBERED_BYTES = 128 * 2**20
 
 
 class RememberingReader(StepReader):
-    """Reads what a StepReader reads, and decodes each sample once: for data sets whose pixels fit in memory.
+    """Reads what a StepReader reads, and remembers what it has decoded: for data sets whose pixels fit in memory.
 
     Decoding small images is Python more than anything else, and Python in the loader's thread holds up the
     training loop's: an 8×8 image costs it more than a tenth of a step.

@@ -58,6 +58,8 @@ class DistributedPhase:
         self.optimizer = optimizer
         self.precision = precision
         self.parameters = list(phase.parameters())
+        if len(self.parameters) != len(phase.owned_parameters):
+            raise RuntimeError(f"phase {phase.name} registered a network after Phase.__init__: name it in `owned`")
         self.on_cpu = accelerator.device.type == "cpu"
         phase.train_only_owned()
         compiled: nn.Module = phase
@@ -101,7 +103,7 @@ class DistributedPhase:
         return [name for name, parameter in self.phase.named_parameters() if parameter.grad is None]
 
     def step(self, skip: Tensor) -> None:
-        """One optimizer step; where ``skip`` (0-dim float32) is 1 nothing changes, decided on the device."""
+        """One optimizer step; where ``skip`` (0-dim float32) is 1 nothing changes; a GPU is not waited for."""
         if self.on_cpu and self.optimizer.state:
             # reading the flag waits for nothing here, and the device's way costs an operation a parameter
             if not skip.item():

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from latentscale.losses.classification import cross_entropy, logits_of
 from latentscale.methods import conditional
+from latentscale.methods.adversarial import Side
 from latentscale.methods.base import Batch
-from latentscale.methods.vanilla import Side
 from latentscale.networks.outputs import Heads
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting

@@ -135,12 +135,12 @@ class Phase(nn.Module, ABC):
         for name, network in networks.items():
             self.add_module(name, network)
         # listed once: walking the modules every step would take longer than many a kernel
-        self._owned_parameters = (list(self.parameters()),)
+        self.owned_parameters = list(self.parameters())
 
     def borrow(self, **networks: nn.Module) -> None:
         """Use these networks too, frozen."""
         self._hidden[0].update(networks)
-        self._borrowed_parameters = ([p for network in self._hidden[0].values() for p in network.parameters()],)
+        self.borrowed_parameters = [p for network in self._hidden[0].values() for p in network.parameters()]
 
     def borrowed(self, name: str) -> nn.Module:
         """A network of another phase, frozen while this one runs."""
@@ -148,9 +148,9 @@ class Phase(nn.Module, ABC):
 
     def train_only_owned(self) -> None:
         """Freeze what is borrowed; must be called before each of this phase's forward passes."""
-        for parameter in self._borrowed_parameters[0]:
+        for parameter in self.borrowed_parameters:
             parameter.requires_grad = False
-        for parameter in self._owned_parameters[0]:
+        for parameter in self.owned_parameters:
             parameter.requires_grad = True
 
     def parameter_groups(self) -> list[ParameterGroup]:
@@ -250,8 +250,15 @@ class Method(ABC):
             "generator_latent": Draw(Purpose.GENERATOR_LATENT, self.spec.latent_dim),
         }
 
-    def schedule(self, step: int) -> dict[str, float]:
-        """Numbers that change with the step, by name: ratios, switches (0 or 1). They should change seldom."""
+    def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
+        """Numbers that change with the step, by name: counts, switches (0 or 1).
+
+        A compiled phase is traced anew for every number that is not an integer, and once for all integers.
+
+        Args:
+            step: counted from 0.
+            stream_batch: b, samples of a stream.
+        """
         return {}
 
     def prepare(self, batch: Batch) -> dict[str, Tensor]:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from latentscale.latents.priors import Prior
 from latentscale.losses.classification import cross_entropy, logits_of
-from latentscale.methods import vanilla
+from latentscale.methods import adversarial, vanilla
+from latentscale.methods.adversarial import Side
 from latentscale.methods.base import Batch, MethodSettings
-from latentscale.methods.vanilla import Side
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.conditional import build_classifier
 from latentscale.networks.spec import ModelSpec
@@ -30,7 +30,7 @@ class CategoricalInfoGANSettings(CategoricalSettings, vanilla.VanillaSettings):
     """The classifier's weight and the fixed P(C)."""
 
 
-class DiscriminatorPhase(vanilla.DiscriminatorPhase):
+class DiscriminatorPhase(adversarial.DiscriminatorPhase):
     """L_d = adv + λ_r R and L_q = λ_cls CE."""
 
     settings: CategoricalSettings
@@ -40,7 +40,7 @@ class DiscriminatorPhase(vanilla.DiscriminatorPhase):
         return classification(self.settings, self.classifier, fake, self.sizes)
 
 
-class GeneratorPhase(vanilla.GeneratorPhase):
+class GeneratorPhase(adversarial.GeneratorPhase):
     """L_g = adv + λ_cls CE; its gradient passes through the frozen Q into G."""
 
     settings: CategoricalSettings

@@ -14,8 +14,8 @@ from latentscale.latents.categories import CategoricalPrior, balanced, most_like
 from latentscale.latents.priors import Prior
 from latentscale.losses.classification import classify_with_gradient, cross_entropy, logits_of
 from latentscale.methods import conditional
+from latentscale.methods.adversarial import Side
 from latentscale.methods.base import Batch, MethodSettings
-from latentscale.methods.vanilla import Side
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.conditional import build_classifier
 from latentscale.networks.outputs import Discrimination, Heads
@@ -90,7 +90,7 @@ class CGPGAN(conditional.ConditionalMethod):
     def heads(cls, spec: ModelSpec) -> Heads:
         return Heads(adversarial=spec.category_dim)
 
-    def schedule(self, step: int) -> dict[str, float]:
+    def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
         return {"prior_moves": float(step >= self.settings.prior_start_step)}
 
     def prepare(self, batch: Batch) -> dict[str, Tensor]:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from latentscale.latents.categories import CategoricalPrior, one_hot
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
-from latentscale.methods import vanilla
+from latentscale.methods import adversarial
+from latentscale.methods.adversarial import Seen
 from latentscale.methods.base import Batch, Draw, Method, MethodSettings, discriminate, in_streams
-from latentscale.methods.vanilla import Seen
 from latentscale.networks.build import NetworkSettings, build_discriminator
 from latentscale.networks.conditional import build_conditional_generator
 from latentscale.networks.outputs import Discrimination
@@ -43,14 +43,18 @@ def label_values(scores: Tensor, category: Tensor, sizes: tuple[int, ...]) -> Te
     return torch.stack([part.sum(1) for part in chosen.split(list(sizes), dim=1)], dim=1)
 
 
+def mixed_samples(ratio: float, stream_batch: int) -> int:
+    """⌊m·b⌋, the first samples of every stream that are mixed."""
+    # rounding must not take a sample away: 58 epochs of 0.005 times 100 samples are 29, not 28.999…
+    return math.floor(ratio * stream_batch + 1e-9)
+
+
 def mixed_rows(batch: Batch) -> int:
     """Rows of the first ⌊m·b⌋ samples of every stream."""
-    stream_batch = len(batch.real) // batch.streams
-    # rounding must not take a sample away: 58 epochs of 0.005 times 100 samples are 29, not 28.999…
-    return math.floor(batch.schedule.get("mixing_ratio", 0.0) * stream_batch + 1e-9) * batch.streams
+    return int(batch.schedule.get("mixed_samples", 0)) * batch.streams
 
 
-class Conditional(vanilla.Adversary):
+class Conditional(adversarial.Adversary):
     """Both phases of a method whose D has a value for every category: the value is that of the sample's own."""
 
     def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
@@ -65,7 +69,7 @@ class Classified(Conditional):
         return at_least_float32(output.adversarial)
 
 
-class DiscriminatorPhase(Conditional, vanilla.DiscriminatorPhase):
+class DiscriminatorPhase(Conditional, adversarial.DiscriminatorPhase):
     """D's step with categories; the reals' are their labels."""
 
     def real_category(self, batch: Batch) -> Tensor | None:
@@ -98,7 +102,7 @@ class DiscriminatorPhase(Conditional, vanilla.DiscriminatorPhase):
         return (real, r1 if self.settings.r1 > 0 else None), (fake, r2 if self.settings.r2 > 0 else None)
 
 
-class GeneratorPhase(Conditional, vanilla.GeneratorPhase):
+class GeneratorPhase(Conditional, adversarial.GeneratorPhase):
     """G's step with categories; reals fill its mixed batches."""
 
     def discriminate(self, images: Tensor, batch: Batch) -> Discrimination:
@@ -139,7 +143,7 @@ class ConditionalMethod(Method):
         }
 
     def draws(self) -> dict[str, Draw]:
-        return super().draws() | vanilla.category_draws(self.spec)
+        return super().draws() | adversarial.category_draws(self.spec)
 
     def state(self) -> dict[str, Tensor]:
         return {"category_prior": self.category_prior.probabilities}
@@ -166,5 +170,5 @@ class LabelledMethod(ConditionalMethod):
             self.generator_phase(settings, *players, spec.categories),
         ]
 
-    def schedule(self, step: int) -> dict[str, float]:
-        return {"mixing_ratio": self.settings.mixing_ratio(step)}
+    def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
+        return {"mixed_samples": mixed_samples(self.settings.mixing_ratio(step), stream_batch)}

@@ -96,7 +96,7 @@ class ElasticInfoGAN(categorical_infogan.CategoricalInfoGAN):
             "generator_category": Draw(Purpose.GENERATOR_NOISE, size, gumbel),
         }
 
-    def schedule(self, step: int) -> dict[str, float]:
+    def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
         return {"prior_moves": float(step >= self.settings.prior_start_step)}
 
     @torch.no_grad()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import LatentScale
-from latentscale.methods import vanilla
+from latentscale.methods import adversarial
 from latentscale.methods.base import Batch, Method, MethodSettings
 from latentscale.networks.outputs import Discrimination, Heads
 from latentscale.networks.spec import ModelSpec
@@ -35,7 +35,7 @@ class EncoderLoss:
         """0-dim: from ``[b, d_z]`` latents z and what D predicts of their fakes."""
 
 
-class DiscriminatorPhase(EncoderLoss, vanilla.DiscriminatorPhase):
+class DiscriminatorPhase(EncoderLoss, adversarial.DiscriminatorPhase):
     """D's step with the encoder term on all fakes."""
 
     settings: EncoderSettings
@@ -47,7 +47,7 @@ class DiscriminatorPhase(EncoderLoss, vanilla.DiscriminatorPhase):
         return {"variance": predicted(fake).detach()}
 
 
-class GeneratorPhase(EncoderLoss, vanilla.GeneratorPhase):
+class GeneratorPhase(EncoderLoss, adversarial.GeneratorPhase):
     """G's step with the encoder term; its gradient passes through D's predicted latent into G."""
 
     settings: EncoderSettings

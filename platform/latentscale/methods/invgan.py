@@ -26,7 +26,7 @@ from latentscale.latents.priors import Prior
 from latentscale.losses.distances import squared_mmd
 from latentscale.losses.inversion import feature_mse, latent_mse
 from latentscale.losses.reach import through_frozen
-from latentscale.methods import vanilla
+from latentscale.methods import adversarial
 from latentscale.methods.base import (
     Batch,
     Method,
@@ -69,7 +69,7 @@ def full_terms(settings: InvGANSettings, features: Pair, cycle: Pair, codes: Pai
     }
 
 
-class DiscriminatorPhase(vanilla.DiscriminatorPhase):
+class DiscriminatorPhase(adversarial.DiscriminatorPhase):
     """L_d = adv + λ_r R + avg((w − w̃)²) [+ L_fm + cycle + MMD²], G and M frozen."""
 
     settings: InvGANSettings
@@ -107,7 +107,7 @@ class DiscriminatorPhase(vanilla.DiscriminatorPhase):
         return Terms(total(terms), {} if naive else kept, {}, measured)
 
 
-class GeneratorPhase(vanilla.GeneratorPhase):
+class GeneratorPhase(adversarial.GeneratorPhase):
     """L_g = adv + avg((w − w̃)²) [+ L_fm + cycle + MMD²] for G and M, w_R a constant."""
 
     settings: InvGANSettings

@@ -21,7 +21,7 @@ from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
 from latentscale.losses.inversion import feature_mse
 from latentscale.losses.reach import with_input_gradient
-from latentscale.methods import vanilla
+from latentscale.methods import adversarial
 from latentscale.methods.base import Batch, Method, MethodSettings, Terms, even_stream_batch, total
 from latentscale.methods.encoders import predicted
 from latentscale.methods.halves import first_half, second_half
@@ -45,7 +45,7 @@ def posterior(encoder: nn.Module, real: Tensor, noise: Tensor) -> tuple[Tensor, 
     return mean + noise * (log_variance / 2).exp(), mean, log_variance
 
 
-class DiscriminatorPhase(vanilla.DiscriminatorPhase):
+class DiscriminatorPhase(adversarial.DiscriminatorPhase):
     """L_d = adv + λ_r R, keeping what F says of the first half of the reals before D's update."""
 
     def fakes(self, generator: nn.Module, latent: Tensor, category: Tensor | None, batch: Batch) -> Tensor:
@@ -57,7 +57,7 @@ class DiscriminatorPhase(vanilla.DiscriminatorPhase):
         return {"features": first_half(real.features.detach())}
 
 
-class GeneratorPhase(vanilla.GeneratorPhase):
+class GeneratorPhase(adversarial.GeneratorPhase):
     """L_g = adv + λ_rec L_rec and L_e = λ_rec L_rec + λ_prr L_prr, each for its own network."""
 
     settings: VAEGANSettings

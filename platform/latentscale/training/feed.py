@@ -4,6 +4,7 @@ import math
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -77,7 +78,7 @@ class Feed:
             images = self._normalise(images.to(self.device, non_blocking=True))
             draws = {name: draw.to(self.device, non_blocking=True) for name, draw in draws.items()}
             labels = None if labels is None else labels.to(self.device, non_blocking=True)
-        schedule = self.method.schedule(step)
+        schedule = self.method.schedule(step, self.plan.stream_batch)
         penalise = step % self.penalty_interval_steps == 0
         size = self.plan.microbatch
         return [
@@ -102,7 +103,7 @@ class Feed:
         return kind(dataset, order, self.owned, batch, dataset.shape, self.layout)
 
     def _block_steps(self, shape: tuple[int, ...]) -> int:
-        """As many steps as are small together."""
+        """As many steps as are small together; more than are asked for in advance where they are tiny."""
         numbers = math.prod(shape) + sum(draw.size for draw in self.method.draws().values())
         step_bytes = self.plan.process_batch * numbers * torch.finfo(torch.float64).bits // 8
         return max(1, min(MOST_BLOCK_STEPS, MOST_BLOCK_BYTES // step_bytes))
@@ -113,19 +114,25 @@ class Feed:
         for name, draw in self.method.draws().items():
             count = self.plan.stream_batch * draw.size
             drawn = block_uniforms(self.seed, draw.purpose, steps, self.owned, count)
-            rows = torch.from_numpy(drawn.reshape(len(steps), -1, draw.size)[:, self.layout])
+            # np.take leaves each step's draws whole in memory: strides or offsets that depend on the block would change
+            # how a matrix product rounds, and a resumed run cuts other blocks
+            rows = torch.from_numpy(np.take(drawn.reshape(len(steps), -1, draw.size), self.layout, axis=1))
             draws[name] = self._pin((draw.quantile or self.method.prior.quantile)(rows).to(self.dtype))
         # uint8 until on the device
         images = self._normalise(images) if self.device.type == "cpu" else self._pin(images)
         categories = self._pin(self.label_table[labels]) if self.method.labelled else None
         return [
             (
-                images[i],
+                self._alone(images[i]),
                 None if categories is None else categories[i],
-                {name: draw[i] for name, draw in draws.items()},
+                {name: self._alone(draw[i]) for name, draw in draws.items()},
             )
             for i in range(len(steps))
         ]
+
+    def _alone(self, step: Tensor) -> Tensor:
+        """On the CPU a copy, aligned as any tensor is; a block of one step is that already."""
+        return step.clone() if self.device.type == "cpu" and step.storage_offset() else step
 
     def _normalise(self, images: Tensor) -> Tensor:
         """Images from 0 … 255 to [-1, 1]; points stay as they are."""

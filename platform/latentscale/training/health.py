@@ -1,4 +1,4 @@
-"""Numbers of a run's health: summed on the device every step, joined over processes at report steps only."""
+"""Numbers of a run's health: kept on the device, summed now and then, joined over processes at report steps only."""
 
 import math
 import time
@@ -41,7 +41,7 @@ class Health:
         self._unsummed.append(given)
 
     def _sum(self) -> None:
-        """Add up the steps taken since the last time, in one go: an operation a step less, times six."""
+        """Add up what was taken since the last time; every step it would be six more small operations."""
         if not self._unsummed:
             return
         names = self._last[0]

@@ -39,6 +39,11 @@ SHOWN = (
     "generator/adversarial",
     "generator/encoder",
     "generator/reconstruction",
+    "generator/latent",
+    "discriminator/classification",
+    "autoencoder/reconstruction",
+    "classifier/classification",
+    "encoder/encoder",
 )
 
 
