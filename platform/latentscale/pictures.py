@@ -21,7 +21,12 @@ FAINT_INK = (120, 120, 128)
 FRAME = (214, 214, 220)
 NOT_FINITE = (255, 0, 255)
 """The colour of NaN and infinite values: no ordinary picture has it, so that nobody takes them for black."""
-COLOURS = ((120, 124, 134), (214, 84, 28), (24, 108, 190), (30, 140, 84))
+COLOURS = (
+    (120, 124, 134), (214, 84, 28), (24, 108, 190), (30, 140, 84), (152, 72, 180), (232, 170, 20), (0, 160, 170),
+    (196, 40, 100), (110, 80, 40), (130, 190, 40), (40, 40, 110), (240, 130, 160), (90, 200, 240), (100, 20, 30),
+    (180, 140, 220), (20, 90, 60), (250, 100, 90),
+)  # fmt: skip
+"""Grey for what is given, and sixteen colours to tell categories apart."""
 
 READABLE_PIXELS = 64
 GRID_WIDTH_PIXELS = 1100

@@ -1,0 +1,58 @@
+"""The reproduction on Gaussian clusters: its verdict by hand, and some hundred steps of each of its runs."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from launching import ROOT, Processes
+
+SCRIPT = ROOT / "recipes" / "reproductions" / "clusters" / "run.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("clusters_run", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def found(*probabilities: float, clusters: tuple[int, ...] = (0, 1, 2, 3)) -> list[dict[str, float]]:
+    return [{"probability": p, "cluster": c} for p, c in zip(probabilities, clusters, strict=True)]
+
+
+def test_the_verdict(script: ModuleType) -> None:
+    assert script.right(found(0.1, 0.2, 0.3, 0.4))
+    assert script.right(found(0.119, 0.181, 0.3, 0.4))
+    assert not script.right(found(0.121, 0.179, 0.3, 0.4))
+    assert not script.right(found(0.2, 0.1, 0.3, 0.4))  # the right numbers on the wrong clusters
+    assert not script.right(found(0.1, 0.2, 0.3, 0.4, clusters=(0, 1, 2, 2)))
+    assert not script.right(found(0.1, 0.2, 0.7, clusters=(0, 1, 2)))
+    assert not script.right(found(0.1, 0.2, 0.3, 0.2, 0.2, clusters=(0, 1, 2, 3, 3)))
+
+
+def test_some_hundred_steps_of_every_run(processes: Processes, tmp_path: Path) -> None:
+    command = [sys.executable, str(SCRIPT), "--steps", "300", "--seeds", "3", "--jobs", "2"]
+    out = tmp_path / "out"
+    finished = processes.run([*command, "--runs", str(tmp_path / "runs"), "--out", str(out)], timeout_seconds=240)
+    assert finished.code == 0, finished.err
+    runs = {run["experiment"]: run for run in json.loads((out / "results.json").read_text())["runs"]}
+    assert set(runs) == {"cgpgan", "cgpgan_large", "infogan", "vanilla"}
+    assert {run["steps"] for run in runs.values()} == {300}
+    # P(C) moves in the last 210 of 300 steps, by a thousandth each: it is still near 1/16, and no longer there
+    priors = [each["probability"] for each in runs["cgpgan"]["categories"]]
+    assert len(priors) == 16
+    assert 1e-4 < max(abs(p - 1 / 16) for p in priors) < 0.25
+    assert sum(priors) == pytest.approx(1.0, abs=1e-5)
+    assert [each["probability"] for each in runs["infogan"]["categories"]] == pytest.approx([0.1, 0.2, 0.3, 0.4])
+    for name, run in runs.items():
+        assert sum(run["cluster_shares"]) == pytest.approx(1.0)
+        assert (out / f"{name}-seed3.png").is_file()
+    assert "| vanilla GAN | 3 | none |" in (out / "results.md").read_text()
