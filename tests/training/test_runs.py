@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from every_method import settings as small_run
 from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -70,14 +71,30 @@ def test_a_runs_folder(tmp_path: Path) -> None:
         assert torch.equal(parameter, average[f"average/generator/{name}"])
 
 
+# what must not move: a P(C) that is given, attributes that are fixed for ever, a finished generator
+FIXED = {
+    "acgan": ("statistic/category_prior/",),
+    "cagan": ("statistic/category_prior/",),
+    "categorical_infogan": ("statistic/category_prior/",),
+    "aedlsgan": ("statistic/attributes/",),
+    "posthoc_encoder": ("network/generator/", "average/generator/"),
+}
+
+
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains_and_every_tensor_moves(name: str, tmp_path: Path) -> None:
-    run_here(name, tmp_path, training__steps=1, checkpoint__every_steps=1)
-    first = final_state(tmp_path)
-    run_here(name, tmp_path, training__steps=3)
-    last = final_state(tmp_path)
-    still = [key for key in last if torch.equal(first[key], last[key]) and not key.endswith("step")]
-    assert still == []
+def test_every_method_trains_and_every_tensor_moves_but_what_is_fixed(name: str, tmp_path: Path) -> None:
+    needs = small_run(name, tmp_path)
+    if "method__prior_start_step" in needs:
+        needs["method__prior_start_step"] = 0
+    if "method__generator_run" in needs:
+        run_here("vanilla", tmp_path / "vanilla", training__steps=1)
+    folder = Path(str(needs.pop("run__dir")))
+    run_here(name, folder, **{**needs, "training__steps": 1, "checkpoint__every_steps": 1})
+    first = final_state(folder)
+    run_here(name, folder, **{**needs, "training__steps": 3})
+    last = final_state(folder)
+    still = {key for key in last if torch.equal(first[key], last[key])}
+    assert still == {key for key in last if key.startswith(FIXED.get(name, ("nothing/",)))}
 
 
 def test_the_losses_of_a_report_are_means_over_its_steps(tmp_path: Path) -> None:
