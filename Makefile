@@ -13,7 +13,7 @@ TESTS ?= tests
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare test check format bench clean
+.PHONY: help install train compare clusters test check format bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -36,6 +36,9 @@ train: $(VENV)/.installed ## train PVDGAN on the bundled digits, two processes, 
 
 compare: $(VENV)/.installed ## train PVDGAN (three seeds), DLSGAN, InfoGAN and MSEGAN alike, keep their figures
 	$(BIN)/python recipes/reproductions/digits/compare.py $(ARGS)
+
+clusters: $(VENV)/.installed ## train CGPGAN and its rivals on Gaussian clusters, half an hour, keep what they found
+	$(BIN)/python recipes/reproductions/clusters/run.py $(ARGS)
 
 test: $(VENV)/.installed-tests ## run the tests
 	$(BIN)/python -m pytest $(TESTS)
