@@ -38,10 +38,11 @@ def settings(name: str, folder: Path) -> dict[str, object]:
 
 def main() -> None:
     folder, accumulation = Path(sys.argv[1]), int(sys.argv[2])
-    make_accelerator(timeout_seconds=300)  # one process group for all runs
+    accelerator = make_accelerator(timeout_seconds=300)  # one process group for all runs
     for name, kind in METHODS.items():  # vanilla is first: others may invert it
         arguments = overrides(training__accumulation=accumulation, **settings(name, folder))
         train(load_config(kind.Settings, name, {}, arguments), kind)
+    accelerator.end_training()  # a process group left to the interpreter's exit may abort it
 
 
 if __name__ == "__main__":
