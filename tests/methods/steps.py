@@ -31,15 +31,21 @@ def run(method: Method, batch: Batch) -> tuple[list[Terms], list[Gradients]]:
     return results, gradients
 
 
+def value_by_hand(method: Method, network: str, loss: Callable[[], Tensor]) -> tuple[Tensor, Gradients]:
+    """A loss and one network's gradient of it, with everything else free to carry gradients."""
+    for each in method.networks.values():
+        each.requires_grad_(True)
+    value = loss()
+    parameters = dict(method.networks[network].named_parameters())
+    slopes = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
+    return value, {f"{network}.{key}": g for key, g in zip(parameters, slopes, strict=True) if g is not None}
+
+
 def by_hand(method: Method, losses: dict[str, Callable[[], Tensor]]) -> Gradients:
-    """Each network's gradient of its own loss, with everything else free to carry gradients."""
-    found = {}
+    """Each network's gradient of its own loss."""
+    found: Gradients = {}
     for network, loss in losses.items():
-        for each in method.networks.values():
-            each.requires_grad_(True)
-        parameters = dict(method.networks[network].named_parameters())
-        slopes = torch.autograd.grad(loss(), list(parameters.values()), allow_unused=True)
-        found |= {f"{network}.{key}": g for key, g in zip(parameters, slopes, strict=True) if g is not None}
+        found |= value_by_hand(method, network, loss)[1]
     return found
 
 
@@ -89,4 +95,26 @@ def assert_compiles(method: Method, batch: Batch) -> None:
         torch.testing.assert_close(terms.loss, expected.loss, rtol=1e-12, atol=0)
         for key, parameter in phase.named_parameters():
             torch.testing.assert_close(parameter.grad, slopes[key], rtol=1e-9, atol=1e-13)
-        batch = batch._replace(kept=expected.kept)
+        batch = batch._replace(kept={**batch.kept, **expected.kept})
+
+
+def assert_losses_in_float32(method: Method, batch: Batch) -> None:
+    """Under bf16 autocast each loss and each measured value is a float32.
+
+    Args:
+        method, batch: converted to float32 here.
+    """
+    for module in (*method.networks.values(), *method.statistics.values()):
+        module.float()  # type: ignore[attr-defined]
+    batch = batch._replace(
+        real=batch.real.float(),
+        draws={name: draw.float() for name, draw in batch.draws.items()},
+        kept={name: kept.float() for name, kept in batch.kept.items()},
+        state=method.state(),
+    )
+    for phase in method.phases:
+        phase.train_only_owned()
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            terms = phase(batch)
+        assert {value.dtype for value in (terms.loss, *terms.measured.values())} == {torch.float32}
+        batch = batch._replace(kept={**batch.kept, **terms.kept})

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_equations import SCALE, by_hand, run, softplus
+from steps import assert_compiles, assert_streams_apart, run
+from steps import value_by_hand as by_hand
+from test_equations import SCALE, softplus
 from torch import Tensor
 from toys import D_Z, toy_batch, toy_method
 
@@ -110,36 +112,12 @@ def test_every_category_occurs_so_that_the_comparison_means_something(sizes: tup
 
 def test_streams_together_are_streams_apart() -> None:
     method = make((3, 2))
-    whole = toy_batch(method, 2, 4)
-    together, slopes = run(method, whole)
-    parts = []
-    for stream in range(2):
-        rows = slice(stream, None, 2)
-        draws = {key: value[rows] for key, value in whole.draws.items()}
-        one = whole._replace(real=whole.real[rows], labels=whole.labels[rows], draws=draws, streams=1)
-        parts.append(run(method, one))
-    for index, terms in enumerate(together):
-        mean = sum(part[0][index].loss for part in parts) / 2
-        torch.testing.assert_close(terms.loss, mean, rtol=1e-12, atol=1e-14)
-        for key, gradient in slopes[index].items():
-            average = sum(part[1][index][key] for part in parts) / 2
-            torch.testing.assert_close(gradient, average, rtol=1e-10, atol=1e-13)
+    assert_streams_apart(method, toy_batch(method, 2, 4))
 
 
 def test_a_phase_compiles_whole_and_gives_the_same_numbers() -> None:
     method = make((3, 2))
-    batch = toy_batch(method)
-    results, gradients = run(method, batch)
-    for phase, expected, slopes in zip(method.phases, results, gradients, strict=True):
-        torch._dynamo.reset()
-        phase.train_only_owned()
-        for network in method.networks.values():
-            network.zero_grad()
-        terms = torch.compile(phase, backend="aot_eager", fullgraph=True)(batch)
-        terms.loss.backward()
-        torch.testing.assert_close(terms.loss, expected.loss, rtol=1e-13, atol=0)
-        for key, parameter in phase.named_parameters():
-            torch.testing.assert_close(parameter.grad, slopes[key], rtol=1e-11, atol=1e-14)
+    assert_compiles(method, toy_batch(method))
 
 
 def test_a_positive_score_means_having_the_attribute() -> None:

@@ -1,13 +1,13 @@
 """Each method's losses and gradients against its equations, written out sample by sample in float64."""
 
-from collections.abc import Callable
-
 import pytest
 import torch
+from steps import assert_compiles, assert_losses_in_float32, assert_streams_apart, run
+from steps import value_by_hand as by_hand
 from torch import Tensor
 from toys import D_Z, toy_batch, toy_method
 
-from latentscale.methods.base import Batch, Method, Terms
+from latentscale.methods.base import Batch, Method
 
 SCALE = (torch.tensor([0.9, 0.3, 1.2], dtype=torch.float64) * D_Z / 2.4).sqrt()  # sqrt(d_z v / Σ v)
 V = torch.tensor([0.9, 0.3, 1.2], dtype=torch.float64)
@@ -70,36 +70,6 @@ def generator_loss(name: str, method: Method, batch: Batch) -> Tensor:
             elif name != "vanilla":
                 encoder.append(encoder_loss(name, method, z, x))
     return sum(sum(part) / len(part) for part in (adversarial, encoder, reconstruction) if part)
-
-
-def run(method: Method, batch: Batch) -> tuple[list[Terms], list[dict[str, Tensor]]]:
-    """Both phases at the same weights, with the gradients of each."""
-    results, gradients = [], []
-    for phase in method.phases:
-        phase.train_only_owned()
-        for network in method.networks.values():
-            network.zero_grad()
-        terms = phase(batch)
-        terms.loss.backward()
-        found = {
-            f"{name}.{key}": parameter.grad.clone()
-            for name, network in method.networks.items()
-            for key, parameter in network.named_parameters()
-            if parameter.grad is not None
-        }
-        results.append(terms)
-        gradients.append(found)
-        batch = batch._replace(kept=terms.kept)
-    return results, gradients
-
-
-def by_hand(method: Method, network: str, loss: Callable[[], Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-    for each in method.networks.values():
-        each.requires_grad_(True)
-    value = loss()
-    parameters = dict(method.networks[network].named_parameters())
-    slopes = torch.autograd.grad(value, list(parameters.values()), allow_unused=True)
-    return value, {f"{network}.{key}": g for key, g in zip(parameters, slopes, strict=True) if g is not None}
 
 
 @pytest.mark.parametrize("name", ["vanilla", "msegan", "infogan", "dlsgan", "pvdgan"])
@@ -209,50 +179,16 @@ def test_penalties_and_their_lazy_interval(r1: float, r2: float) -> None:
 def test_streams_together_are_streams_apart(name: str) -> None:
     """Accumulation over streams: the mean of the parts' losses and gradients is the whole's."""
     method = toy_method(name)
-    whole = toy_batch(method, STREAMS, B)
-    (d, g), (d_found, g_found) = run(method, whole)
-    parts = []
-    for stream in range(STREAMS):
-        rows = slice(stream, None, STREAMS)
-        draws = {key: value[rows] for key, value in whole.draws.items()}
-        parts.append(run(method, whole._replace(real=whole.real[rows], draws=draws, streams=1)))
-    for index, (terms, gradient) in enumerate(((d, d_found), (g, g_found))):
-        mean = sum(part[0][index].loss for part in parts) / STREAMS
-        torch.testing.assert_close(terms.loss, mean, rtol=1e-12, atol=1e-14)
-        for key in gradient:
-            average = sum(part[1][index][key] for part in parts) / STREAMS
-            torch.testing.assert_close(gradient[key], average, rtol=1e-10, atol=1e-13)
+    assert_streams_apart(method, toy_batch(method, STREAMS, B))
 
 
 @pytest.mark.parametrize("adversarial", ["nonsaturating", "least_squares", "hinge", "wasserstein"])
 def test_under_bf16_every_loss_is_taken_in_float32(adversarial: str) -> None:
     method = toy_method("pvdgan", adversarial=adversarial)
-    for network in method.networks.values():
-        network.float()
-    method.statistics["variance"].float()  # type: ignore[attr-defined]
-    batch = toy_batch(method)
-    batch = batch._replace(real=batch.real.float(), draws={name: draw.float() for name, draw in batch.draws.items()})
-    for phase in method.phases:
-        phase.train_only_owned()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            terms = phase(batch)
-        assert {value.dtype for value in (terms.loss, *terms.measured.values())} == {torch.float32}
-        batch = batch._replace(kept=terms.kept)
+    assert_losses_in_float32(method, toy_batch(method))
 
 
 @pytest.mark.parametrize("name", ["vanilla", "msegan", "infogan", "dlsgan", "pvdgan"])
 def test_a_phase_compiles_whole_and_gives_the_same_numbers(name: str) -> None:
     method = toy_method(name)
-    batch = toy_batch(method)
-    results, gradients = run(method, batch)
-    for phase, expected, slopes in zip(method.phases, results, gradients, strict=True):
-        torch._dynamo.reset()
-        phase.train_only_owned()
-        for network in method.networks.values():
-            network.zero_grad()
-        terms = torch.compile(phase, backend="aot_eager", fullgraph=True)(batch)
-        terms.loss.backward()
-        torch.testing.assert_close(terms.loss, expected.loss, rtol=1e-13, atol=0)
-        for key, parameter in phase.named_parameters():
-            torch.testing.assert_close(parameter.grad, slopes[key], rtol=1e-11, atol=1e-14)
-        batch = batch._replace(kept=expected.kept)
+    assert_compiles(method, toy_batch(method))

@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
-from test_equations import by_hand, run, softplus
+from steps import assert_compiles, assert_losses_in_float32, assert_streams_apart, assert_trains, run
+from steps import value_by_hand as by_hand
+from test_equations import softplus
 from torch import Tensor
 from toys import FEATURES, toy_batch, toy_method
 
@@ -126,57 +128,25 @@ def test_every_parameter_of_a_phase_is_trained_and_no_other(name: str, sizes: tu
     method = make(name, sizes, **settings)
     _, found = run(method, toy_batch(method))
     for gradients, network in zip(found, ("discriminator", "generator"), strict=True):
-        assert gradients.keys() == {f"{network}.{key}" for key, _ in method.networks[network].named_parameters()}
+        assert_trains(gradients, method, network)
 
 
 @pytest.mark.parametrize(("name", "sizes", "settings"), CASES)
 def test_streams_together_are_streams_apart(name: str, sizes: tuple[int, ...], settings: dict) -> None:
     method = make(name, sizes, **settings)
-    whole = toy_batch(method, streams=2, stream_batch=4)
-    together, together_slopes = run(method, whole)
-    parts = []
-    for stream in range(2):
-        rows = slice(stream, None, 2)
-        draws = {key: value[rows] for key, value in whole.draws.items()}
-        one = whole._replace(real=whole.real[rows], labels=whole.labels[rows], draws=draws, streams=1)
-        parts.append(run(method, one))
-    for index, terms in enumerate(together):
-        mean = sum(part[0][index].loss for part in parts) / 2
-        torch.testing.assert_close(terms.loss, mean, rtol=1e-12, atol=1e-14)
-        for key, gradient in together_slopes[index].items():
-            average = sum(part[1][index][key] for part in parts) / 2
-            torch.testing.assert_close(gradient, average, rtol=1e-10, atol=1e-13)
+    assert_streams_apart(method, toy_batch(method, streams=2, stream_batch=4))
 
 
 @pytest.mark.parametrize(("name", "sizes", "settings"), CASES)
 def test_a_phase_compiles_whole_and_gives_the_same_numbers(name: str, sizes: tuple[int, ...], settings: dict) -> None:
     method = make(name, sizes, **settings)
-    batch = toy_batch(method)
-    results, gradients = run(method, batch)
-    for phase, expected, slopes in zip(method.phases, results, gradients, strict=True):
-        torch._dynamo.reset()
-        phase.train_only_owned()
-        for network in method.networks.values():
-            network.zero_grad()
-        terms = torch.compile(phase, backend="aot_eager", fullgraph=True)(batch)
-        terms.loss.backward()
-        torch.testing.assert_close(terms.loss, expected.loss, rtol=1e-13, atol=0)
-        for key, parameter in phase.named_parameters():
-            torch.testing.assert_close(parameter.grad, slopes[key], rtol=1e-11, atol=1e-14)
+    assert_compiles(method, toy_batch(method))
 
 
 @pytest.mark.parametrize("name", ["cagan", "acgan"])
 def test_under_bf16_every_loss_is_taken_in_float32(name: str) -> None:
     method = make(name, (3, 2, 2))
-    for module in (*method.networks.values(), *method.statistics.values()):
-        module.float()
-    batch = toy_batch(method)._replace(state=method.state())
-    batch = batch._replace(real=batch.real.float(), draws={name: draw.float() for name, draw in batch.draws.items()})
-    for phase in method.phases:
-        phase.train_only_owned()
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            terms = phase(batch)
-        assert {value.dtype for value in (terms.loss, *terms.measured.values())} == {torch.float32}
+    assert_losses_in_float32(method, toy_batch(method))
 
 
 def test_a_discriminator_of_hair_colour_and_two_attributes_has_seven_outputs() -> None:

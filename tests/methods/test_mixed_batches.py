@@ -4,7 +4,9 @@ import math
 
 import pytest
 import torch
-from test_equations import by_hand, run, softplus
+from steps import run
+from steps import value_by_hand as by_hand
+from test_equations import softplus
 from test_labelled import fake_labels, generate
 from torch import Tensor, nn
 from toys import DATA, toy_batch, toy_method

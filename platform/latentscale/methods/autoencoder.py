@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
-from latentscale.methods.base import Batch, Draw, Method, MethodSettings, Phase, Terms
-from latentscale.methods.encoders import predicted
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
-from latentscale.networks.outputs import Heads
+from latentscale.methods.base import Batch, Draw, MethodSettings, Phase, Terms
+from latentscale.methods.encoders import SeparateEncoderMethod, predicted
 from latentscale.networks.spec import ModelSpec
 
 
@@ -33,12 +31,11 @@ class AutoencoderPhase(Phase):
         return Terms(loss, {}, {}, {"reconstruction": loss.detach()})
 
 
-class Autoencoder(Method):
+class Autoencoder(SeparateEncoderMethod):
     """Pixel autoencoder; the keys ``method.adversarial``, ``r1`` and ``r2`` mean nothing to it."""
 
     name = "autoencoder"
     paper = "T §4.3 (rival)"
-    inverts = True
     generates = False
 
     def __init__(
@@ -47,21 +44,5 @@ class Autoencoder(Method):
         super().__init__(settings, networks, prior, spec)
         self.phases = [AutoencoderPhase(self.networks["generator"], self.networks["encoder"])]
 
-    @classmethod
-    def build_networks(
-        cls, settings: MethodSettings, network: NetworkSettings, spec: ModelSpec
-    ) -> dict[str, nn.Module]:
-        return {
-            "generator": build_generator(network, spec.latent_dim, spec.shape),
-            "encoder": build_discriminator(network, spec.latent_dim, spec.shape, cls.heads(spec)),
-        }
-
-    @classmethod
-    def heads(cls, spec: ModelSpec) -> Heads:
-        return Heads(adversarial=0, latent=spec.latent_dim)
-
     def draws(self) -> dict[str, Draw]:
         return {}
-
-    def encode(self, sample: Tensor) -> Tensor:
-        return predicted(self.networks["encoder"](sample))

@@ -7,7 +7,7 @@ L_enc.
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from latentscale.latents.priors import Prior
 from latentscale.latents.scale import LatentScale
 from latentscale.methods import adversarial
 from latentscale.methods.base import Batch, Method, MethodSettings
+from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.outputs import Discrimination, Heads
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
@@ -104,3 +105,23 @@ def predicted(output: Discrimination) -> Tensor:
     """``[b, d_z]`` E(x), which the methods here always build."""
     assert output.latent is not None
     return output.latent
+
+
+class SeparateEncoderMethod(Method):
+    """A generator and an encoder with D's architecture, without a discriminator."""
+
+    inverts = True
+
+    @classmethod
+    def build_networks(cls, settings: Any, network: NetworkSettings, spec: ModelSpec) -> dict[str, nn.Module]:
+        return {
+            "generator": build_generator(network, spec.latent_dim, spec.shape),
+            "encoder": build_discriminator(network, spec.latent_dim, spec.shape, cls.heads(spec)),
+        }
+
+    @classmethod
+    def heads(cls, spec: ModelSpec) -> Heads:
+        return Heads(adversarial=0, latent=spec.latent_dim)
+
+    def encode(self, sample: Tensor) -> Tensor:
+        return predicted(self.networks["encoder"](sample))
