@@ -5,7 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from latentscale.methods.base import Batch, Method, Terms
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch, Terms
 
 Gradients = dict[str, Tensor]
 

@@ -18,7 +18,8 @@ from latentscale.inversion.editing import edit, score
 from latentscale.inversion.model import TrainedModel
 from latentscale.latents.attributes import FixedClassifier, attribute_categories, attribute_scores
 from latentscale.methods.aedlsgan import AEDLSGAN
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch
 from latentscale.networks.initialisation import initialize
 from latentscale.training.ema import WeightAverage
 from latentscale.training.prepare import prepare

@@ -7,7 +7,8 @@ from steps import value_by_hand as by_hand
 from torch import Tensor
 from toys import D_Z, toy_batch, toy_method
 
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch
 
 SCALE = (torch.tensor([0.9, 0.3, 1.2], dtype=torch.float64) * D_Z / 2.4).sqrt()  # sqrt(d_z v / Σ v)
 V = torch.tensor([0.9, 0.3, 1.2], dtype=torch.float64)

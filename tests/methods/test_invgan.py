@@ -9,8 +9,9 @@ from torch import Tensor
 from toys import FEATURES, toy_batch, toy_method
 
 from latentscale.errors import UserError
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
 from latentscale.methods.invgan import InvGAN, InvGANSettings
+from latentscale.methods.phase import Batch
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.initialisation import initialize
 from latentscale.networks.mapping import MappingNetwork

@@ -10,7 +10,8 @@ from test_equations import softplus
 from torch import Tensor
 from toys import FEATURES, toy_batch, toy_method
 
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch
 from latentscale.methods.registry import METHODS
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.spec import ModelSpec

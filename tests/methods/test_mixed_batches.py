@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from toys import DATA, toy_batch, toy_method
 
 from latentscale.methods import adversarial, conditional
-from latentscale.methods.base import Batch, Method
-from latentscale.methods.conditional import MixingSettings, mixed_rows, mixed_samples
+from latentscale.methods.base import Method
+from latentscale.methods.mixing import MixingSettings, mixed_rows, mixed_samples
+from latentscale.methods.phase import Batch
 from latentscale.networks.build import NetworkSettings, build_discriminator
 from latentscale.networks.initialisation import initialize
 

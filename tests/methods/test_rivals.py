@@ -10,8 +10,9 @@ from toys import D_Z, DATA, toy_batch, toy_method
 
 from latentscale.config import load_config
 from latentscale.errors import UserError
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
 from latentscale.methods.dlsgan import DLSGAN
+from latentscale.methods.phase import Batch
 from latentscale.methods.posthoc_encoder import PosthocEncoder
 from latentscale.methods.vanilla import Vanilla
 from latentscale.training.prepare import prepare

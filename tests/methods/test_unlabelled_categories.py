@@ -12,7 +12,8 @@ from latentscale.distributed.statistics import FusedStatistics
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 from latentscale.losses.classification import classify_with_gradient, cross_entropy
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch
 from latentscale.methods.registry import METHODS
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.outputs import Discrimination

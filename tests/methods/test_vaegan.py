@@ -7,7 +7,8 @@ from torch import Tensor
 from toys import D_Z, toy_batch, toy_method
 
 from latentscale.errors import UserError
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch
 from latentscale.methods.vaegan import VAEGAN, VAEGANSettings
 
 STREAMS, B = 2, 4

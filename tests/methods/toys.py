@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from latentscale.latents.categories import TrainablePrior
 from latentscale.latents.priors import make_prior
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch
 from latentscale.methods.registry import METHODS
 from latentscale.networks.classifier import TrunkClassifier
 from latentscale.networks.conditional import CategoryInput

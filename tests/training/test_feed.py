@@ -8,7 +8,7 @@ import torch
 from latentscale.config import load_config
 from latentscale.distributed.streams import StepPlan
 from latentscale.latents.draws import uniforms
-from latentscale.methods.base import Batch
+from latentscale.methods.phase import Batch
 from latentscale.methods.pvdgan import PVDGAN
 from latentscale.training import feed as feeding
 from latentscale.training.feed import Feed

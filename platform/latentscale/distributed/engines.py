@@ -16,7 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import Tensor, nn
 
 from latentscale.distributed.topology import prefer_loopback
-from latentscale.methods.base import Batch, Phase, Terms
+from latentscale.methods.phase import Batch, Phase, Terms
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 

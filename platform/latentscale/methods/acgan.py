@@ -11,15 +11,16 @@ from torch import Tensor
 
 from latentscale.losses.classification import cross_entropy, logits_of
 from latentscale.methods import conditional
-from latentscale.methods.adversarial import Side
-from latentscale.methods.base import Batch
+from latentscale.methods.adversary import Side
+from latentscale.methods.mixing import MixingSettings
+from latentscale.methods.phase import Batch
 from latentscale.networks.outputs import Heads
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
 
 @dataclass
-class ACGANSettings(conditional.MixingSettings):
+class ACGANSettings(MixingSettings):
     revised: bool = setting(False, "no classification of fakes in the discriminator's loss (T eq. 7-8)")
     classification_weight: float = setting(1.0, "λ_cls, weight of L_cls (T eq. 7-8; 1 in eq. 1-2)", above=0)
 

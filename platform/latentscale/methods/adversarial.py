@@ -1,68 +1,19 @@
-"""The adversarial phases that every method with a discriminator extends, and what categories add to them.
+"""The adversarial phases that every method with a discriminator extends.
 
 T eq. 49-51: the discriminator minimises softplus(−a_r) + softplus(a_f) + λ R1 (or another loss of the table),
 the generator softplus(−a_f).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from latentscale.latents.categories import draw_categories
-from latentscale.latents.draws import Purpose
 from latentscale.losses.adversarial import ADVERSARIAL
-from latentscale.methods.base import (
-    Batch,
-    Draw,
-    MethodSettings,
-    Phase,
-    Terms,
-    adversarial_value,
-    discriminate,
-    in_streams,
-    total,
-)
+from latentscale.methods.adversary import Adversary, Seen, Side, discriminate, in_streams
+from latentscale.methods.base import MethodSettings
+from latentscale.methods.phase import Batch, Phase, Terms, total
 from latentscale.networks.outputs import Discrimination
-from latentscale.networks.spec import ModelSpec
-
-Seen = tuple[Discrimination, Tensor | None]
-"""D's outputs, and ``[b]`` squared input gradients where they are penalised."""
-
-
-class Side(NamedTuple):
-    """The reals or the fakes of a phase: what D saw, what it said, and their categories (None without)."""
-
-    images: Tensor
-    output: Discrimination
-    category: Tensor | None
-
-
-class Adversary:
-    """What both phases say of their fakes and of D's values.
-
-    Attributes:
-        sizes: d_c of each label, empty without categories.
-    """
-
-    sizes: tuple[int, ...] = ()
-
-    def fakes(self, generator: nn.Module, latent: Tensor, category: Tensor | None, batch: Batch) -> Tensor:
-        """G(z∘s) where the method has a scale, else G(z), or G(z, c): ``[b, *shape]``."""
-        scaled = latent * batch.state["scale"] if "scale" in batch.state else latent
-        images: Tensor = generator(scaled) if category is None else generator(scaled, category)
-        return images
-
-    def fake_category(self, draw: str, batch: Batch) -> Tensor | None:
-        """``[b, Σ d_c]`` categories of the fakes that ``draws[draw]`` gives, None without categories."""
-        if not self.sizes:
-            return None
-        return draw_categories(batch.draws[draw], batch.state["category_prior"], self.sizes).to(batch.real.dtype)
-
-    def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
-        """``[b, …]`` the adversarial values that the loss is taken of, in float32 or above."""
-        return adversarial_value(output)
 
 
 class DiscriminatorPhase(Adversary, Phase):
@@ -184,24 +135,3 @@ class GeneratorPhase(Adversary, Phase):
     def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
         """What the statistics need."""
         return {}
-
-
-def category_draws(spec: ModelSpec) -> dict[str, Draw]:
-    """What the categories of both phases' fakes are drawn from: a uniform a label and sample; nothing without labels.
-
-    They become categories on the device, where P(C) is.
-    """
-    labels = len(spec.categories)
-    return (
-        {
-            "discriminator_category": Draw(Purpose.DISCRIMINATOR_CATEGORY, labels, identity),
-            "generator_category": Draw(Purpose.GENERATOR_CATEGORY, labels, identity),
-        }
-        if labels
-        else {}
-    )
-
-
-def identity(uniforms: Tensor) -> Tensor:
-    """The uniforms as they are."""
-    return uniforms

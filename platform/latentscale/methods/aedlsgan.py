@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from latentscale.latents.attributes import FixedClassifier, attribute_categories
 from latentscale.latents.priors import Prior
 from latentscale.methods import conditional, dlsgan
-from latentscale.methods.base import Batch
+from latentscale.methods.phase import Batch
 from latentscale.networks.outputs import Heads
 from latentscale.networks.spec import ModelSpec
 

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
-from latentscale.methods.base import Batch, Draw, MethodSettings, Phase, Terms
+from latentscale.methods.base import Draw, MethodSettings
 from latentscale.methods.encoders import SeparateEncoderMethod, predicted
+from latentscale.methods.phase import Batch, Phase, Terms
 from latentscale.networks.spec import ModelSpec
 
 

@@ -3,21 +3,17 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial, reduce
-from types import MappingProxyType
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
-from latentscale.latents.scale import at_least_float32
 from latentscale.losses.adversarial import ADVERSARIAL
-from latentscale.losses.penalties import discriminate_with_gradient
+from latentscale.methods.phase import Batch, Phase
 from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
-from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.outputs import Heads
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
@@ -32,48 +28,6 @@ class MethodSettings:
     penalty_interval_steps: int = setting(
         1, "penalties every so many steps, multiplied by as much", unit="steps", minimum=1
     )
-
-
-class Batch(NamedTuple):
-    """One micro-batch: some streams of one step; the first sample of each stream, then the second of each, and so on.
-
-    A part of every stream is so a slice of rows: the first half of the rows holds the first half of each stream.
-
-    Attributes:
-        real: ``[b · streams, …]`` real data, images in [-1, 1].
-        draws: seeded draws by name, each ``[b · streams, …]``.
-        state: what the statistics left by the step before say (``scale``, ``variance``); serves both phases.
-        kept: what the method prepared, or an earlier phase of this step kept, for this micro-batch.
-        streams: number of streams; ``x.unflatten(0, (-1, streams))`` parts them, ``[b, streams, …]``.
-        penalise: whether this step carries the gradient penalties.
-        labels: ``[b · streams, d_l]`` int64 categories of the reals, None where the method needs none.
-        schedule: what changes with the step and is no tensor, by name (see `Method.schedule`).
-    """
-
-    real: Tensor
-    draws: dict[str, Tensor]
-    state: dict[str, Tensor]
-    kept: dict[str, Tensor]
-    streams: int
-    penalise: bool
-    labels: Tensor | None = None
-    schedule: Mapping[str, float] = MappingProxyType({})
-
-
-class Terms(NamedTuple):
-    """What a phase computes from a micro-batch.
-
-    Attributes:
-        loss: 0-dim, mean over the micro-batch; its gradient trains the phase's networks.
-        kept: detached tensors for the next phase.
-        observed: detached per-sample tensors for the running statistics, by the statistic's name.
-        measured: detached 0-dim values to report, each term of the loss by its name.
-    """
-
-    loss: Tensor
-    kept: dict[str, Tensor]
-    observed: dict[str, Tensor]
-    measured: dict[str, Tensor]
 
 
 class Statistic(Protocol):
@@ -100,74 +54,6 @@ class Draw(NamedTuple):
     purpose: Purpose
     size: int
     quantile: Callable[[Tensor], Tensor] | None = None
-
-
-class ParameterGroup(NamedTuple):
-    """Parameters of a phase that have their own step size.
-
-    Attributes:
-        parameters: some of the phase's own.
-        learning_rate: None is the run's.
-        weight_decay: None is the run's.
-    """
-
-    parameters: list[nn.Parameter]
-    learning_rate: float | None = None
-    weight_decay: float | None = None
-
-
-class Phase(nn.Module, ABC):
-    """The unit of distribution: owns the networks it trains, borrows the others, and its forward is the loss.
-
-    Owned networks are registered, so that DDP sees their parameters; borrowed ones are hidden in a tuple.
-    """
-
-    name: ClassVar[str]
-
-    def __init__(self, owned: Mapping[str, nn.Module], borrowed: Mapping[str, nn.Module]) -> None:
-        super().__init__()
-        self._hidden: tuple[dict[str, nn.Module]] = ({},)
-        self.own(**owned)
-        self.borrow(**borrowed)
-
-    def own(self, **networks: nn.Module) -> None:
-        """Train these networks too; as attributes they have their names."""
-        for name, network in networks.items():
-            self.add_module(name, network)
-        # listed once: walking the modules every step would take longer than many a kernel
-        self.owned_parameters = list(self.parameters())
-
-    def borrow(self, **networks: nn.Module) -> None:
-        """Use these networks too, frozen."""
-        self._hidden[0].update(networks)
-        self.borrowed_parameters = [p for network in self._hidden[0].values() for p in network.parameters()]
-
-    def borrowed(self, name: str) -> nn.Module:
-        """A network of another phase, frozen while this one runs."""
-        return self._hidden[0][name]
-
-    def train_only_owned(self) -> None:
-        """Freeze what is borrowed; must be called before each of this phase's forward passes."""
-        for parameter in self.borrowed_parameters:
-            parameter.requires_grad = False
-        for parameter in self.owned_parameters:
-            parameter.requires_grad = True
-
-    def parameter_groups(self) -> list[ParameterGroup]:
-        """The phase's parameters for its optimizer; together they must be all of them, each once."""
-        return [ParameterGroup(list(self.parameters()))]
-
-    def sleepers(self) -> list[nn.Parameter]:
-        """Owned parameters that do not move in steps in which they are asleep: their reduced gradients are dropped."""
-        return []
-
-    def asleep(self, schedule: Mapping[str, float]) -> bool:
-        """Whether the sleepers stay as they are in this step."""
-        return False
-
-    @abstractmethod
-    def forward(self, batch: Batch) -> Terms:
-        """All forward passes and penalties of the phase, in one call."""
 
 
 class Method(ABC):
@@ -308,40 +194,6 @@ class Method(ABC):
         return {}
 
 
-def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], Discrimination]:
-    """D on rows of a micro-batch: layers that look at a whole batch, where it has any, look at each stream alone."""
-    if not getattr(discriminator, "batchwise", False):
-        return discriminator
-    return partial(discriminator, streams=batch.streams)
-
-
-def discriminate(
-    discriminator: Callable[[Tensor], Discrimination],
-    x: Tensor,
-    weight: float,
-    penalise: bool,
-    value: Callable[[Discrimination], Tensor],
-) -> tuple[Discrimination, Tensor | None]:
-    """One forward pass, with the squared input gradient of the adversarial value where it is to be penalised.
-
-    Args:
-        x: ``[b, …]``.
-        weight: of the penalty; 0 computes none.
-        value: ``[b]`` the value that training uses.
-
-    Returns:
-        D's outputs, and ``[b]`` ‖∇_x a(x)‖² or None.
-    """
-    if not (penalise and weight > 0):
-        return discriminator(x), None
-    return discriminate_with_gradient(discriminator, x, value)
-
-
-def adversarial_value(output: Discrimination) -> Tensor:
-    """``[b]`` the one adversarial value a(x) of the methods without categories, in float32 or above."""
-    return at_least_float32(output.adversarial.squeeze(1))
-
-
 def even_stream_batch(stream_batch: int, why: str) -> None:
     """Refuse an odd batch a stream."""
     if stream_batch % 2:
@@ -349,9 +201,3 @@ def even_stream_batch(stream_batch: int, why: str) -> None:
             f"{why} halves each stream's batch, which is {stream_batch}: choose distributed.streams so that"
             " training.batch / distributed.streams is even"
         )
-
-
-def total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
-    """Σ weight · term, leaving terms of weight 0 out of the graph."""
-    weighted = [value if weight == 1 else weight * value for weight, value in terms.values() if weight != 0]
-    return reduce(torch.add, weighted)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from latentscale.latents.priors import Prior
 from latentscale.losses.classification import cross_entropy, logits_of
 from latentscale.methods import adversarial, vanilla
-from latentscale.methods.adversarial import Side
-from latentscale.methods.base import Batch, MethodSettings
+from latentscale.methods.adversary import Side
+from latentscale.methods.base import MethodSettings
+from latentscale.methods.phase import Batch
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.conditional import build_classifier
 from latentscale.networks.spec import ModelSpec

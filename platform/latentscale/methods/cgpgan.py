@@ -14,8 +14,9 @@ from latentscale.latents.categories import CategoricalPrior, balanced, most_like
 from latentscale.latents.priors import Prior
 from latentscale.losses.classification import classify_with_gradient, cross_entropy, logits_of
 from latentscale.methods import conditional
-from latentscale.methods.adversarial import Side
-from latentscale.methods.base import Batch, MethodSettings
+from latentscale.methods.adversary import Side
+from latentscale.methods.base import MethodSettings
+from latentscale.methods.phase import Batch
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.conditional import build_classifier
 from latentscale.networks.outputs import Discrimination, Heads

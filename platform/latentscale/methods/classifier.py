@@ -11,8 +11,9 @@ from latentscale.latents.categories import most_likely, one_hot
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
 from latentscale.losses.classification import cross_entropy
-from latentscale.methods.base import Batch, Draw, Method, MethodSettings, Phase, Terms
+from latentscale.methods.base import Draw, Method, MethodSettings
 from latentscale.methods.conditional import label_values
+from latentscale.methods.phase import Batch, Phase, Terms
 from latentscale.networks.build import NetworkSettings, build_discriminator
 from latentscale.networks.classifier import TrunkClassifier
 from latentscale.networks.outputs import Heads

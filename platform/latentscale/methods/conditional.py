@@ -1,13 +1,10 @@
 """What all methods with categories share: categories of reals and fakes, values a·c per label, mixed batches.
 
 D has an adversarial value for every category; the value of a sample is a·c for each label, the adversarial loss is
-taken per label and averaged (T eq. 25-30). Mixed batches (T §3.1.1, 4.1.2): A = (first m·b reals, the other fakes), B =
-(first m·b fakes, the other reals); batch-wise layers see A and B, the losses still pair reals with reals.
+taken per label and averaged (T eq. 25-30).
 """
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -17,24 +14,14 @@ from latentscale.latents.categories import CategoricalPrior, one_hot
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
 from latentscale.methods import adversarial
-from latentscale.methods.adversarial import Seen
-from latentscale.methods.base import Batch, Draw, Method, MethodSettings, discriminate, in_streams
+from latentscale.methods.adversary import Adversary, Seen, category_draws, discriminate, in_streams
+from latentscale.methods.base import Draw, Method
+from latentscale.methods.mixing import MixingSettings, join_rows, mixed_rows, mixed_samples
+from latentscale.methods.phase import Batch
 from latentscale.networks.build import NetworkSettings, build_discriminator
 from latentscale.networks.conditional import build_conditional_generator
 from latentscale.networks.outputs import Discrimination
 from latentscale.networks.spec import ModelSpec
-from latentscale.settings import setting
-
-
-@dataclass
-class MixingSettings(MethodSettings):
-    mix_rate: float = setting(0.0, "mixed batches: growth of the mixing ratio m an epoch", minimum=0)
-    mix_most: float = setting(0.5, "the largest mixing ratio", minimum=0, maximum=0.5)
-    mix_epoch_steps: int = setting(1000, "an epoch of the mixing schedule", unit="steps", minimum=1)
-
-    def mixing_ratio(self, step: int) -> float:
-        """m(t) = min(rate · epoch, most), epochs counted from 0."""
-        return min(self.mix_rate * (step // self.mix_epoch_steps), self.mix_most)
 
 
 def label_values(scores: Tensor, category: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -43,18 +30,7 @@ def label_values(scores: Tensor, category: Tensor, sizes: tuple[int, ...]) -> Te
     return torch.stack([part.sum(1) for part in chosen.split(list(sizes), dim=1)], dim=1)
 
 
-def mixed_samples(ratio: float, stream_batch: int) -> int:
-    """⌊m·b⌋, the first samples of every stream that are mixed."""
-    # rounding must not take a sample away: 58 epochs of 0.005 times 100 samples are 29, not 28.999…
-    return math.floor(ratio * stream_batch + 1e-9)
-
-
-def mixed_rows(batch: Batch) -> int:
-    """Rows of the first ⌊m·b⌋ samples of every stream."""
-    return int(batch.schedule.get("mixed_samples", 0)) * batch.streams
-
-
-class Conditional(adversarial.Adversary):
+class Conditional(Adversary):
     """Both phases of a method whose D has a value for every category: the value is that of the sample's own."""
 
     def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
@@ -115,15 +91,6 @@ class GeneratorPhase(Conditional, adversarial.GeneratorPhase):
         return join_rows(b, a, rows)
 
 
-def join_rows(first: Discrimination, last: Discrimination, rows: int) -> Discrimination:
-    """The first rows of one pass and the others of another."""
-    parts = (
-        None if one is None or other is None else torch.cat([one[:rows], other[rows:]])
-        for one, other in zip(first, last, strict=True)
-    )
-    return Discrimination(*parts)  # type: ignore[arg-type]
-
-
 class ConditionalMethod(Method):
     """A method with categories among its latents, drawn from ``state["category_prior"]`` by inverse CDF.
 
@@ -143,7 +110,7 @@ class ConditionalMethod(Method):
         }
 
     def draws(self) -> dict[str, Draw]:
-        return super().draws() | adversarial.category_draws(self.spec)
+        return super().draws() | category_draws(self.spec)
 
     def state(self) -> dict[str, Tensor]:
         return {"category_prior": self.category_prior.probabilities}

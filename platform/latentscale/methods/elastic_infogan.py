@@ -15,7 +15,8 @@ from latentscale.latents.categories import TrainablePrior, gumbel, prior_summary
 from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
 from latentscale.methods import categorical_infogan
-from latentscale.methods.base import Batch, Draw, ParameterGroup
+from latentscale.methods.base import Draw
+from latentscale.methods.phase import Batch, ParameterGroup
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import LatentScale
 from latentscale.methods import adversarial
-from latentscale.methods.base import Batch, Method, MethodSettings
+from latentscale.methods.base import Method, MethodSettings
+from latentscale.methods.phase import Batch
 from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.outputs import Discrimination, Heads
 from latentscale.networks.spec import ModelSpec

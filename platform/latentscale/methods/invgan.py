@@ -27,18 +27,11 @@ from latentscale.losses.distances import squared_mmd
 from latentscale.losses.inversion import feature_mse, latent_mse
 from latentscale.losses.reach import through_frozen
 from latentscale.methods import adversarial
-from latentscale.methods.base import (
-    Batch,
-    Method,
-    MethodSettings,
-    Terms,
-    adversarial_value,
-    discriminate,
-    even_stream_batch,
-    total,
-)
+from latentscale.methods.adversary import adversarial_value, discriminate
+from latentscale.methods.base import Method, MethodSettings, even_stream_batch
 from latentscale.methods.encoders import predicted
 from latentscale.methods.halves import first_half, second_half
+from latentscale.methods.phase import Batch, Terms, total
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.mapping import MappingNetwork
 from latentscale.networks.outputs import Discrimination, Heads

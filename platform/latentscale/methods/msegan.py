@@ -7,7 +7,7 @@ from torch import Tensor
 
 from latentscale.losses.inversion import latent_mse
 from latentscale.methods import encoders
-from latentscale.methods.base import Batch
+from latentscale.methods.phase import Batch
 from latentscale.networks.outputs import Discrimination
 
 

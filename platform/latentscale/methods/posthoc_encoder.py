@@ -12,8 +12,9 @@ from torch import nn
 from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
 from latentscale.losses.inversion import latent_mse
-from latentscale.methods.base import Batch, Draw, MethodSettings, Phase, Terms
+from latentscale.methods.base import Draw, MethodSettings
 from latentscale.methods.encoders import SeparateEncoderMethod, predicted
+from latentscale.methods.phase import Batch, Phase, Terms
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

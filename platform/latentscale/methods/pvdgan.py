@@ -13,8 +13,9 @@ from torch import Tensor
 from latentscale.errors import UserError
 from latentscale.losses.inversion import feature_mse, scaled_latent_mse
 from latentscale.methods import dlsgan, encoders
-from latentscale.methods.base import Batch, even_stream_batch
+from latentscale.methods.base import even_stream_batch
 from latentscale.methods.halves import first_half, second_half
+from latentscale.methods.phase import Batch
 from latentscale.networks.outputs import Discrimination
 from latentscale.settings import setting
 

@@ -22,9 +22,10 @@ from latentscale.latents.scale import at_least_float32
 from latentscale.losses.inversion import feature_mse
 from latentscale.losses.reach import with_input_gradient
 from latentscale.methods import adversarial
-from latentscale.methods.base import Batch, Method, MethodSettings, Terms, even_stream_batch, total
+from latentscale.methods.base import Method, MethodSettings, even_stream_batch
 from latentscale.methods.encoders import predicted
 from latentscale.methods.halves import first_half, second_half
+from latentscale.methods.phase import Batch, Terms, total
 from latentscale.networks.build import NetworkSettings, build_discriminator
 from latentscale.networks.outputs import Discrimination, Heads
 from latentscale.networks.spec import ModelSpec

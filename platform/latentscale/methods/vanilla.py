@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from latentscale.latents.categories import CategoricalPrior, chosen_prior, prior_summary
 from latentscale.latents.priors import Prior
-from latentscale.methods.adversarial import DiscriminatorPhase, GeneratorPhase, category_draws
+from latentscale.methods.adversarial import DiscriminatorPhase, GeneratorPhase
+from latentscale.methods.adversary import category_draws
 from latentscale.methods.base import Draw, Method, MethodSettings
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.conditional import build_conditional_generator

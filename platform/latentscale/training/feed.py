@@ -14,7 +14,8 @@ from latentscale.data.order import Order
 from latentscale.data.remembering import RememberingReader
 from latentscale.data.shards import ShardedDataset
 from latentscale.latents.draws import block_uniforms
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch
 from latentscale.training.prepare import Preparation
 
 MOST_BLOCK_STEPS = 8

@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from latentscale.methods.base import Terms
+from latentscale.methods.phase import Terms
 
 _SUMMED_STEPS = 64
 """Values of so many steps are held until they are added up."""

@@ -21,7 +21,8 @@ from latentscale.distributed.engines import DTYPES, DistributedPhase, make_accel
 from latentscale.distributed.statistics import FusedStatistics, LateFlags, global_means
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
-from latentscale.methods.base import Batch, Method
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch
 from latentscale.telemetry.run_log import MetricsFile, ProgressLine, tensorboard_logger
 from latentscale.training.checkpoints import Checkpoint, save_checkpoint
 from latentscale.training.ema import WeightAverage

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from latentscale.config import OptimizerSettings
-from latentscale.methods.base import Phase
+from latentscale.methods.phase import Phase
 
 
 def make_optimizer(settings: OptimizerSettings, phase: Phase) -> torch.optim.Optimizer:

@@ -1,0 +1,126 @@
+"""A phase, the unit of distribution: its forward is the loss of one micro-batch."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from functools import reduce
+from types import MappingProxyType
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+
+class Batch(NamedTuple):
+    """One micro-batch: some streams of one step; the first sample of each stream, then the second of each, and so on.
+
+    A part of every stream is so a slice of rows: the first half of the rows holds the first half of each stream.
+
+    Attributes:
+        real: ``[b · streams, …]`` real data, images in [-1, 1].
+        draws: seeded draws by name, each ``[b · streams, …]``.
+        state: what the statistics left by the step before say (``scale``, ``variance``); serves both phases.
+        kept: what the method prepared, or an earlier phase of this step kept, for this micro-batch.
+        streams: number of streams; ``x.unflatten(0, (-1, streams))`` parts them, ``[b, streams, …]``.
+        penalise: whether this step carries the gradient penalties.
+        labels: ``[b · streams, d_l]`` int64 categories of the reals, None where the method needs none.
+        schedule: what changes with the step and is no tensor, by name (see `Method.schedule`).
+    """
+
+    real: Tensor
+    draws: dict[str, Tensor]
+    state: dict[str, Tensor]
+    kept: dict[str, Tensor]
+    streams: int
+    penalise: bool
+    labels: Tensor | None = None
+    schedule: Mapping[str, float] = MappingProxyType({})
+
+
+class Terms(NamedTuple):
+    """What a phase computes from a micro-batch.
+
+    Attributes:
+        loss: 0-dim, mean over the micro-batch; its gradient trains the phase's networks.
+        kept: detached tensors for the next phase.
+        observed: detached per-sample tensors for the running statistics, by the statistic's name.
+        measured: detached 0-dim values to report, each term of the loss by its name.
+    """
+
+    loss: Tensor
+    kept: dict[str, Tensor]
+    observed: dict[str, Tensor]
+    measured: dict[str, Tensor]
+
+
+class ParameterGroup(NamedTuple):
+    """Parameters of a phase that have their own step size.
+
+    Attributes:
+        parameters: some of the phase's own.
+        learning_rate: None is the run's.
+        weight_decay: None is the run's.
+    """
+
+    parameters: list[nn.Parameter]
+    learning_rate: float | None = None
+    weight_decay: float | None = None
+
+
+class Phase(nn.Module, ABC):
+    """The unit of distribution: owns the networks it trains, borrows the others, and its forward is the loss.
+
+    Owned networks are registered, so that DDP sees their parameters; borrowed ones are hidden in a tuple.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, owned: Mapping[str, nn.Module], borrowed: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self._hidden: tuple[dict[str, nn.Module]] = ({},)
+        self.own(**owned)
+        self.borrow(**borrowed)
+
+    def own(self, **networks: nn.Module) -> None:
+        """Train these networks too; as attributes they have their names."""
+        for name, network in networks.items():
+            self.add_module(name, network)
+        # listed once: walking the modules every step would take longer than many a kernel
+        self.owned_parameters = list(self.parameters())
+
+    def borrow(self, **networks: nn.Module) -> None:
+        """Use these networks too, frozen."""
+        self._hidden[0].update(networks)
+        self.borrowed_parameters = [p for network in self._hidden[0].values() for p in network.parameters()]
+
+    def borrowed(self, name: str) -> nn.Module:
+        """A network of another phase, frozen while this one runs."""
+        return self._hidden[0][name]
+
+    def train_only_owned(self) -> None:
+        """Freeze what is borrowed; must be called before each of this phase's forward passes."""
+        for parameter in self.borrowed_parameters:
+            parameter.requires_grad = False
+        for parameter in self.owned_parameters:
+            parameter.requires_grad = True
+
+    def parameter_groups(self) -> list[ParameterGroup]:
+        """The phase's parameters for its optimizer; together they must be all of them, each once."""
+        return [ParameterGroup(list(self.parameters()))]
+
+    def sleepers(self) -> list[nn.Parameter]:
+        """Owned parameters that do not move in steps in which they are asleep: their reduced gradients are dropped."""
+        return []
+
+    def asleep(self, schedule: Mapping[str, float]) -> bool:
+        """Whether the sleepers stay as they are in this step."""
+        return False
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Terms:
+        """All forward passes and penalties of the phase, in one call."""
+
+
+def total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
+    """Σ weight · term, leaving terms of weight 0 out of the graph."""
+    weighted = [value if weight == 1 else weight * value for weight, value in terms.values() if weight != 0]
+    return reduce(torch.add, weighted)
