@@ -37,7 +37,7 @@ train: $(VENV)/.installed ## train PVDGAN on the bundled digits, two processes, 
 compare: $(VENV)/.installed ## train PVDGAN (three seeds), DLSGAN, InfoGAN and MSEGAN alike, keep their figures
 	$(BIN)/python recipes/reproductions/digits/compare.py $(ARGS)
 
-clusters: $(VENV)/.installed ## train CGPGAN and its rivals on Gaussian clusters, half an hour, keep what they found
+clusters: $(VENV)/.installed ## train CGPGAN and its rivals on Gaussian clusters, an hour and a half, keep what they found
 	$(BIN)/python recipes/reproductions/clusters/run.py $(ARGS)
 
 test: $(VENV)/.installed-tests ## run the tests

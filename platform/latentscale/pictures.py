@@ -207,6 +207,24 @@ def draw_scatter(
     return canvas
 
 
+def join_panels(panels: Sequence[Image.Image], columns: int, title: str) -> Image.Image:
+    """Finished pictures side by side, in rows of ``columns``, under one title."""
+    columns = min(columns, len(panels))
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    width = max(sum(panel.width for panel in row) for row in rows)
+    heading = _heading_height("")
+    canvas = Image.new("RGB", (width, heading + sum(max(panel.height for panel in row) for row in rows)), BACKGROUND)
+    _draw_heading(ImageDraw.Draw(canvas), title, "")
+    top = heading
+    for row in rows:
+        left = 0
+        for panel in row:
+            canvas.paste(panel, (left, top))
+            left += panel.width
+        top += max(panel.height for panel in row)
+    return canvas
+
+
 def save_png(image: Image.Image, path: Path) -> Path:
     """Write a PNG file, complete or not at all; returns the path."""
     with new_file(path) as temporary:
