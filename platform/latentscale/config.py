@@ -71,6 +71,9 @@ class LatentSettings:
 class OptimizerSettings:
     name: str = setting("adam", "one optimizer a phase", choices=("adam", "adamw"))
     learning_rate: float = setting(3e-3, "step size", above=0, may_change=True)
+    epoch_decay: float = setting(
+        1.0, "all learning rates times this after every epoch of the data", above=0, maximum=1, may_change=True
+    )
     beta1: float = setting(0.0, "decay of the first moment", minimum=0, maximum=0.999999)
     beta2: float = setting(0.99, "decay of the second moment", minimum=0, maximum=0.999999)
     epsilon: float = setting(1e-8, "added to the root of the second moment", above=0)
@@ -87,9 +90,7 @@ class TrainingSettings:
     precision: str = setting(
         "fp32", "bf16 is autocast over fp32 weights; fp64 is for proofs", choices=("fp32", "bf16", "fp64")
     )
-    ema_decay: float = setting(
-        0.999, "a step's decay of the weights' moving average, both networks", minimum=0, maximum=1
-    )
+    ema_decay: float = setting(0.999, "a step's decay of the weights' moving average", minimum=0, maximum=1)
     compile: str = setting("", "torch.compile backend for the phases, e.g. inductor; empty: eager", may_change=True)
     report_every_steps: int = setting(
         50, "a line in metrics.jsonl and TensorBoard", unit="steps", minimum=1, may_change=True
@@ -231,13 +232,15 @@ def changed_keys(old: Mapping[str, Any], new: Config) -> list[str]:
     A key that only the old configuration has, of another method say, counts too.
     """
     there = {key.name for key in keys(new)}
+    # a run of a release that had not yet a key trained as its default says
+    defaults = {key.name: key.value for key in keys(Config(method=type(new.method)()))}
     changes = [f"{name}: {value} → (absent)" for name, value in _flatten(old) if name not in there]
     for key in keys(new):
         if key.spec.metadata.get("may_change"):
             continue
         before: Any = old
         for part in key.name.split("."):
-            before = before.get(part, "(absent)") if isinstance(before, Mapping) else "(absent)"
+            before = before.get(part, defaults[key.name]) if isinstance(before, Mapping) else before
         if before != key.value:
             changes.append(f"{key.name}: {before} → {key.value}")
     return changes

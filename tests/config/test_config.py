@@ -86,6 +86,13 @@ def test_a_continued_run_may_change_only_marked_keys() -> None:
     assert changed_keys(old, load("method.r1=1", "network.widths=[3]"))[1].startswith("method.r1")
 
 
+def test_a_key_that_an_older_release_did_not_have_counts_as_its_default() -> None:
+    old = load().to_dict()
+    del old["optimizer"]["weight_decay"], old["method"]
+    assert changed_keys(old, load()) == []
+    assert changed_keys(old, load("optimizer.weight_decay=0.1")) == ["optimizer.weight_decay: 0.0 → 0.1"]
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_every_key_explains_itself(name: str) -> None:
     config = load_config(METHODS[name].Settings, name)

@@ -10,6 +10,7 @@ from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentscale.config import load_config
+from latentscale.distributed.engines import DistributedPhase
 from latentscale.distributed.statistics import FusedStatistics
 from latentscale.errors import UserError
 from latentscale.inversion.inverter import Inverter
@@ -179,6 +180,61 @@ def test_weights_average_by_hand() -> None:
     assert average.networks["n"].weight.item() == pytest.approx(1.1, rel=1e-15)
     average.update(torch.tensor(1.0))
     assert average.networks["n"].weight.item() == pytest.approx(0.9 * 1.1 + 0.2, rel=1e-15)
+
+
+def test_networks_that_are_not_averaged_are_followed_as_they_are() -> None:
+    networks = {name: torch.nn.Linear(1, 1, bias=False) for name in ("averaged", "current")}
+    for network in networks.values():
+        torch.nn.init.constant_(network.weight, 1.0)
+    average = WeightAverage(networks, decay=0.75, current=("current",))
+    for network in networks.values():
+        torch.nn.init.constant_(network.weight, 2.0)
+    average.update(torch.tensor(0.0))
+    assert average.networks["current"].weight.item() == 1.0  # a step that is skipped
+    average.update(torch.tensor(1.0))
+    assert average.networks["averaged"].weight.item() == 1.25
+    assert average.networks["current"].weight.item() == 2.0
+    torch.nn.init.constant_(networks["current"].weight, 3.0)
+    assert average.networks["current"].weight.item() == 2.0  # a copy
+
+
+def test_a_finished_vanilla_run_has_the_averaged_generator_beside_the_current_discriminator(tmp_path: Path) -> None:
+    run_here("vanilla", tmp_path, training__steps=4)
+    state = final_state(tmp_path)
+    same = {
+        network: all(
+            torch.equal(tensor, state[name.replace("network/", "average/", 1)])
+            for name, tensor in state.items()
+            if name.startswith(f"network/{network}/")
+        )
+        for network in ("generator", "discriminator")
+    }
+    assert same == {"generator": False, "discriminator": True}
+
+
+def test_learning_rates_decay_with_every_epoch_and_a_continued_run_stands_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates: list[float] = []
+    step = DistributedPhase.step
+
+    def listening(self: DistributedPhase, skip: torch.Tensor) -> None:
+        if self.phase.name == "generator":
+            rates.append(self.optimizer.param_groups[0]["lr"])
+        step(self, skip)
+
+    monkeypatch.setattr(DistributedPhase, "step", listening)
+    # an epoch of 1,500 digits is 2.34 steps of 640: steps 0 to 2 stand in it, 3 and 4 in the next, 5 in the third
+    settings: dict[str, object] = {
+        "training__batch": 640, "distributed__streams": 8, "optimizer__learning_rate": 0.01,
+        "optimizer__epoch_decay": 0.5,
+    }  # fmt: skip
+    run_here("vanilla", tmp_path / "whole", training__steps=6, **settings)
+    assert rates == [0.01] * 3 + [0.005] * 2 + [0.0025]
+    rates.clear()
+    run_here("vanilla", tmp_path / "resumed", training__steps=4, **settings)
+    run_here("vanilla", tmp_path / "resumed", training__steps=6, **settings)
+    assert rates == [0.01] * 3 + [0.005] * 2 + [0.0025]
 
 
 def test_a_resumed_run_whose_latents_enter_the_generator_as_drawn_is_the_uninterrupted_one(tmp_path: Path) -> None:

@@ -58,6 +58,7 @@ class DistributedPhase:
         self.optimizer = optimizer
         self.precision = precision
         self.parameters = list(phase.parameters())
+        self._learning_rates = [group["lr"] for group in optimizer.param_groups]
         if len(self.parameters) != len(phase.owned_parameters):
             raise RuntimeError(f"phase {phase.name} registered a network after Phase.__init__: name it in `owned`")
         self.on_cpu = accelerator.device.type == "cpu"
@@ -86,6 +87,11 @@ class DistributedPhase:
                 (terms.loss if len(batches) == 1 else terms.loss / len(batches)).backward()
             results.append(terms._replace(loss=terms.loss.detach()))
         return results
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """From now on the learning rates are ``factor`` times those that the optimizer was made with."""
+        for group, rate in zip(self.optimizer.param_groups, self._learning_rates, strict=True):
+            group["lr"] = factor * rate
 
     def gradient_norm(self) -> Tensor:
         """0-dim Euclidean norm of the reduced gradient; non-finite where any element is."""

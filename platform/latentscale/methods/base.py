@@ -72,6 +72,8 @@ class Method(ABC):
         labelled: whether reals come with labels, whose sizes are then the categories of the spec.
         categorical: whether categories without labels are among the latents; their sizes are ``latent.categories``.
         categories_optional: whether a categorical method also works without them, ``latent.categories`` being empty.
+        unaveraged: networks that are used with the weights they have, not with their moving average (METHODS: published
+            settings).
         frozen_generator: whether the generator is a finished one, that of the run in ``method.generator_run``.
     """
 
@@ -86,6 +88,7 @@ class Method(ABC):
     categorical: ClassVar[bool] = False
     categories_optional: ClassVar[bool] = False
     frozen_generator: ClassVar[bool] = False
+    unaveraged: ClassVar[tuple[str, ...]] = ()
 
     networks: dict[str, nn.Module]
     statistics: dict[str, Statistic]

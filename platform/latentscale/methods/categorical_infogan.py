@@ -55,6 +55,7 @@ class CategoricalInfoGAN(vanilla.Vanilla):
 
     name = "categorical_infogan"
     paper = "Chen et al. 2016; T §2.1.2, eq. 9-14"
+    unaveraged: ClassVar[tuple[str, ...]] = ("discriminator", "classifier")
     Settings: ClassVar[type[MethodSettings]] = CategoricalInfoGANSettings
     categories_optional = False
     discriminator_phase = DiscriminatorPhase

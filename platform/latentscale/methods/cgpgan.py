@@ -69,6 +69,7 @@ class CGPGAN(conditional.ConditionalMethod):
     paper = "T §3.5, eq. 42-48, alg. 5"
     Settings = CGPGANSettings
     categorical = True
+    unaveraged = ("discriminator", "classifier")
 
     def __init__(
         self, settings: CGPGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec

@@ -124,6 +124,7 @@ class LabelledMethod(ConditionalMethod):
 
     Settings = MixingSettings
     labelled = True
+    unaveraged = ("discriminator",)
     discriminator_phase: ClassVar[type[DiscriminatorPhase]]
     generator_phase: ClassVar[type[GeneratorPhase]]
 

@@ -70,6 +70,7 @@ class ElasticInfoGAN(categorical_infogan.CategoricalInfoGAN):
     name = "elastic_infogan"
     paper = "Ojha et al. 2020; T §2.1.2, §4.5.1"
     Settings = ElasticInfoGANSettings
+    unaveraged = ("discriminator", "classifier", "prior")
     discriminator_phase = DiscriminatorPhase
     generator_phase = GeneratorPhase
 

@@ -12,9 +12,11 @@ phase's own networks. I gives no weights; all are 1, ours.
 
 Ours, where I is silent: D's adversarial loss sees G(w_R) stopped in all variants (gradients come through G to reproduce
 an image, not to give D's own fakes away); D's fakes use the second half of each stream's reals and G's the first,
-whose w_R and F(x) are kept from D's phase as in PVDGAN; d_w = d_z.
+whose w_R and F(x) are kept from D's phase as in PVDGAN; d_w = d_z; M has StyleGAN's gain √2, with which w starts as
+wide as z however many layers M has.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -150,7 +152,7 @@ class InvGAN(Method):
         cls, settings: InvGANSettings, network: NetworkSettings, spec: ModelSpec
     ) -> dict[str, nn.Module]:
         width = spec.latent_dim
-        mapping = MappingNetwork(width, width, settings.mapping_layers, settings.mapping_rate)
+        mapping = MappingNetwork(width, width, settings.mapping_layers, settings.mapping_rate, gain=math.sqrt(2.0))
         return super().build_networks(settings, network, spec) | {"mapping": mapping}
 
     @classmethod

@@ -21,7 +21,11 @@ from latentscale.settings import setting
 
 @dataclass
 class PosthocEncoderSettings(MethodSettings):
-    generator_run: str = setting("", "folder of the finished run whose averaged generator is inverted")
+    generator_run: str = setting(
+        "",
+        "folder of the finished run whose averaged generator is inverted; a continued run keeps the one it has",
+        may_change=True,
+    )
 
 
 class EncoderPhase(Phase):

@@ -96,6 +96,7 @@ class VAEGAN(Method):
     paper = "Larsen et al. 2016; T §2.2, eq. 19-24"
     Settings = VAEGANSettings
     inverts = True
+    unaveraged = ("discriminator",)
 
     def __init__(
         self, settings: VAEGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec

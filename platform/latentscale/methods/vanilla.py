@@ -38,6 +38,7 @@ class Vanilla(Method):
     paper = "Goodfellow et al. 2014; T eq. 49-51"
     Settings: ClassVar[type[MethodSettings]] = VanillaSettings
     categorical = True
+    unaveraged: ClassVar[tuple[str, ...]] = ("discriminator",)
     categories_optional = True
     discriminator_phase: ClassVar[type[DiscriminatorPhase]] = DiscriminatorPhase
     generator_phase: ClassVar[type[GeneratorPhase]] = GeneratorPhase

@@ -1,7 +1,7 @@
 """Exponential moving average of the weights."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +13,35 @@ class WeightAverage:
     Args:
         networks: by name.
         decay: a step's weight of what was.
+        current: names of those that simply follow, as if the decay were 0.
     """
 
-    def __init__(self, networks: Mapping[str, nn.Module], decay: float) -> None:
+    def __init__(self, networks: Mapping[str, nn.Module], decay: float, current: Collection[str] = ()) -> None:
         self.networks = {
             name: copy.deepcopy(network).requires_grad_(False).eval() for name, network in networks.items()
         }
         self.decay = decay
-        self._averages: list[Tensor] = [p for network in self.networks.values() for p in network.parameters()]
-        self._trained: list[Tensor] = [p for network in networks.values() for p in network.parameters()]
+        followers = [name for name in networks if name in current]
+        averaged = [name for name in networks if name not in current]
+        self._parts = [
+            (_parameters(self.networks, names), _parameters(networks, names), 1 - part_decay)
+            for names, part_decay in ((averaged, decay), (followers, 0.0))
+            if names
+        ]
 
     @torch.no_grad()
     def update(self, apply: Tensor) -> None:
         """average ← average + apply · (1 − decay) · (trained − average); ``apply`` is a 0-dim 1 or 0."""
-        weight = apply.to(self._averages[0].dtype) * (1 - self.decay)
-        if weight.device.type == "cpu":
-            # one pass instead of three; reading the weight waits for nothing here
-            torch._foreach_lerp_(self._averages, self._trained, weight.item())
-            return
-        difference = torch._foreach_sub(self._trained, self._averages)
-        torch._foreach_mul_(difference, weight)
-        torch._foreach_add_(self._averages, difference)
+        for averages, trained, part in self._parts:
+            weight = apply.to(averages[0].dtype) * part
+            if weight.device.type == "cpu":
+                # one pass instead of three; reading the weight waits for nothing here
+                torch._foreach_lerp_(averages, trained, weight.item())
+                continue
+            difference = torch._foreach_sub(trained, averages)
+            torch._foreach_mul_(difference, weight)
+            torch._foreach_add_(averages, difference)
+
+
+def _parameters(networks: Mapping[str, nn.Module], names: Collection[str]) -> list[Tensor]:
+    return [parameter for name in names for parameter in networks[name].parameters()]

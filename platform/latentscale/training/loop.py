@@ -30,7 +30,7 @@ from latentscale.training.feed import Feed
 from latentscale.training.folder import RunFolder
 from latentscale.training.health import Health, StageClock, mean_measured
 from latentscale.training.memory import keep_freed_memory
-from latentscale.training.optimizers import make_optimizer
+from latentscale.training.optimizers import make_optimizer, rate_factor
 from latentscale.training.outputs import Outputs
 from latentscale.training.prepare import Preparation, prepare
 from latentscale.training.state import TrainingState, broadcast_tensors
@@ -132,7 +132,7 @@ def _train(
     statistics_dtype = torch.float64 if training.precision == "fp64" else torch.float32
     for statistic in built.statistics.values():
         statistic.to(device, statistics_dtype)  # type: ignore[attr-defined]
-    average = WeightAverage(built.networks, training.ema_decay)
+    average = WeightAverage(built.networks, training.ema_decay, built.unaveraged)
     phases = [
         DistributedPhase(
             accelerator, phase, make_optimizer(config.optimizer, phase), training.precision, training.compile
@@ -176,7 +176,8 @@ def _train(
         record: dict[str, Any] = {
             "step": step,
             "images": step * plan.batch,
-            "epoch": step * plan.batch / preparation.dataset.count,  # type: ignore[union-attr]
+            "epoch": step * plan.batch / epoch_images,
+            "learning_rate_factor": factor,
             **values,
             **{name: float(value) for name, value in built.summary().items()},
             **{f"seconds/{stage}": value for stage, value in seconds.items()},
@@ -190,10 +191,15 @@ def _train(
         progress.report(step, record)
 
     step, stopping, evaluation, reported = start, False, None, start
+    factor, epoch_images = 1.0, preparation.dataset.count  # type: ignore[union-attr]
     finished = start >= training.steps
     with Feed(preparation, built, rank, device, dtype, start) as feed, progress:
         while step < training.steps and not stopping:
             statistics_before = built.state()
+            if (due_factor := rate_factor(config.optimizer, step * plan.batch, epoch_images)) != factor:
+                factor = due_factor
+                for phase in phases:
+                    phase.scale_learning_rates(factor)
             with clock.stage("data", host=True):
                 batches = feed.fetch(step, statistics_before)
             batches = prepare_batches(built, batches, statistics_dtype)

@@ -8,6 +8,11 @@ from latentscale.config import OptimizerSettings
 from latentscale.methods.phase import Phase
 
 
+def rate_factor(settings: OptimizerSettings, images: int, epoch_images: int) -> float:
+    """What all learning rates are multiplied by after so many images: ``epoch_decay`` for every finished epoch."""
+    return settings.epoch_decay ** (images // epoch_images)
+
+
 def make_optimizer(settings: OptimizerSettings, phase: Phase) -> torch.optim.Optimizer:
     """Adam or AdamW over the phase's own parameters; fused, so that a step can be skipped on the device."""
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.name]
