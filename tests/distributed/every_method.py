@@ -18,9 +18,16 @@ STEPS = 6
 NEEDS: dict[str, dict[str, object]] = {
     # P(C) starts to move, and the reals are no longer balanced, in mid-run
     "cgpgan": {"method__prior_start_step": 3},
-    "elastic_infogan": {"method__prior_start_step": 3},
-    # the mixing ratio goes from 0 to 1/2
-    "cagan": {"method__mix_rate": 0.25, "method__mix_epoch_steps": 2},
+    "elastic_infogan": {"method__prior_start_step": 3, "method__contrastive_weight": 0.5},
+    # the mixing ratio goes from 0 to 1/2, before a layer that sees the batch; of the reals' classes some are rare
+    "cagan": {
+        "method__mix_rate": 0.25,
+        "method__mix_epoch_steps": 2,
+        "network__family": "mlp",
+        "network__widths": [24, 24],
+        "network__extra_width": 16,
+        "network__minibatch_deviation": "true",
+    },
     "invgan": {"method__variant": "full"},
 }
 

@@ -15,7 +15,15 @@ from latentscale.latents.categories import TrainablePrior, gumbel, prior_summary
 from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
 from latentscale.methods import categorical_infogan
+from latentscale.methods.adversary import Side
 from latentscale.methods.base import Draw
+from latentscale.methods.contrastive import (
+    ContrastiveSettings,
+    check_contrastive,
+    check_views,
+    contrastive_terms,
+    view_draws,
+)
 from latentscale.methods.phase import Batch, ParameterGroup
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.spec import ModelSpec
@@ -23,7 +31,7 @@ from latentscale.settings import setting
 
 
 @dataclass
-class ElasticInfoGANSettings(categorical_infogan.CategoricalSettings):
+class ElasticInfoGANSettings(ContrastiveSettings, categorical_infogan.CategoricalSettings):
     temperature: float = setting(0.3, "τ of the Gumbel-softmax samples (T tries 0.1, 0.3, 1)", above=0)
     prior_learning_rate: float = setting(
         3e-4, "of P(C)'s parameter, without weight decay (T: 1e-4, 3e-4, 1e-3)", above=0
@@ -32,13 +40,16 @@ class ElasticInfoGANSettings(categorical_infogan.CategoricalSettings):
 
 
 class DiscriminatorPhase(categorical_infogan.DiscriminatorPhase):
-    """L_d and L_q on soft categories."""
+    """L_d, and L_q on soft categories; reals enter L_q by the contrastive loss alone."""
 
     settings: ElasticInfoGANSettings
 
     def fake_category(self, draw: str, batch: Batch) -> Tensor | None:
         category: Tensor = self.borrowed("prior")(batch.draws[draw], self.settings.temperature)
         return category.to(batch.real.dtype)
+
+    def category_terms(self, real: Side, fake: Side, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+        return super().category_terms(real, fake, batch) | contrastive_terms(self.settings, self.classifier, batch)
 
 
 class GeneratorPhase(categorical_infogan.GeneratorPhase):
@@ -89,14 +100,23 @@ class ElasticInfoGAN(categorical_infogan.CategoricalInfoGAN):
 
     @classmethod
     def build_networks(cls, settings: Any, network: NetworkSettings, spec: ModelSpec) -> dict[str, nn.Module]:
+        check_views(settings, spec)
         return {**super().build_networks(settings, network, spec), "prior": TrainablePrior(spec.categories)}
 
     def draws(self) -> dict[str, Draw]:
         size = self.spec.category_dim
-        return super().draws() | {
-            "discriminator_category": Draw(Purpose.DISCRIMINATOR_NOISE, size, gumbel),
-            "generator_category": Draw(Purpose.GENERATOR_NOISE, size, gumbel),
-        }
+        return (
+            super().draws()
+            | view_draws(self.settings)
+            | {
+                "discriminator_category": Draw(Purpose.DISCRIMINATOR_NOISE, size, gumbel),
+                "generator_category": Draw(Purpose.GENERATOR_NOISE, size, gumbel),
+            }
+        )
+
+    @classmethod
+    def validate(cls, settings: ElasticInfoGANSettings, law: str, stream_batch: int) -> None:
+        check_contrastive(settings, stream_batch)
 
     def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
         return {"prior_moves": float(step >= self.settings.prior_start_step)}
