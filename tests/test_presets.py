@@ -85,7 +85,11 @@ def test_the_published_categories() -> None:
     assert load("cgpgan", "afhq256_codebook").latent.law == "uniform"
     mixed = vars(load("cagan", "clusters").method)
     assert (mixed["mix_rate"], mixed["mix_epoch_steps"]) == (0.005, 1000)
+    assert mixed["category_probabilities"] == [0.1, 0.2, 0.3, 0.4]
     assert load("cagan", "clusters").distributed.streams == 2
+    assert load("cagan", "clusters").data.label_probabilities == [0.4, 0.3, 0.2, 0.1]
+    assert load("cagan", "mnist28").data.label_probabilities == [0.55, *[0.05] * 9]
+    assert load("acgan", "mnist28").data.label_probabilities == []
     for name in ("dlsgan", "msegan", "infogan"):
         for preset in ("mnist32", "celeba128"):
             assert vars(load(name, preset).method)["variance_start"] == 1.0

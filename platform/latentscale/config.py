@@ -38,6 +38,13 @@ class DataSettings:
         factory=list,
         minimum=1,
     )
+    label_probabilities: list[float] = setting(
+        factory=list,
+        help="resample the reals, with replacement, so that their labels have these probabilities, e.g. "
+        "[0.4,0.3,0.2,0.1]; empty: each sample once an epoch",
+        minimum=0,
+        maximum=1,
+    )
     workers: int = setting(
         0,
         "decoding processes of each training process; 0 is one background thread",

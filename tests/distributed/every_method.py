@@ -21,6 +21,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "elastic_infogan": {"method__prior_start_step": 3, "method__contrastive_weight": 0.5},
     # the mixing ratio goes from 0 to 1/2, before a layer that sees the batch; of the reals' classes some are rare
     "cagan": {
+        "data__label_probabilities": "[0.5,0.3,0.2,0,0,0,0,0,0,0]",
         "method__mix_rate": 0.25,
         "method__mix_epoch_steps": 2,
         "network__family": "mlp",

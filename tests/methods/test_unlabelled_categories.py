@@ -373,14 +373,23 @@ def test_fixed_probabilities_stay_and_are_those_of_the_setting() -> None:
         (d_terms, g_terms), _ = run(method, category_batch(method))
         assert d_terms.observed == g_terms.observed == {}
     assert "category_prior" not in toy_method("vanilla").state()
+    for name in ("cagan", "acgan"):
+        method = toy_method(name, SIZES, category_probabilities=chosen)
+        batch = toy_batch(method, STREAMS, B)
+        torch.testing.assert_close(batch.state["category_prior"], torch.tensor(chosen).double())
+        # a uniform of .25 lies in the second of .1, .2, .7, and in the first of .4, .6
+        batch.draws["generator_category"][:] = 0.25
+        drawn = method.phases[1].fake_category("generator_category", batch)  # type: ignore[operator]
+        assert drawn.tolist() == [[0, 1, 0, 1, 0]] * (STREAMS * B)
 
 
+@pytest.mark.parametrize("name", ["vanilla", "cagan"])
 @pytest.mark.parametrize("wrong", [[0.5, 0.5], [0.5, 0.4, 0.0, 0.5, 0.5], [0.2, 0.2, 0.6, 0.5, 0.5, 0.0]])
-def test_fixed_probabilities_that_are_none_are_refused_before_anything_is_built(wrong: list[float]) -> None:
-    settings = METHODS["vanilla"].Settings(category_probabilities=wrong)  # type: ignore[call-arg]
+def test_fixed_probabilities_that_are_none_are_refused_before_anything_is_built(name: str, wrong: list[float]) -> None:
+    settings = METHODS[name].Settings(category_probabilities=wrong)  # type: ignore[call-arg]
     network = NetworkSettings(family="mlp", widths=[4])
     with pytest.raises(UserError, match=r"method\.category_probabilities"):
-        METHODS["vanilla"].build_networks(settings, network, ModelSpec((2,), D_Z, SIZES))
+        METHODS[name].build_networks(settings, network, ModelSpec((2,), D_Z, SIZES))
 
 
 def test_elastics_probabilities_have_their_own_rate_no_decay_and_sleep_until_they_start() -> None:

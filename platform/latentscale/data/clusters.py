@@ -45,6 +45,10 @@ class Clusters:
         self.shard_counts = np.full(self.count // SHARD_POINTS, SHARD_POINTS, dtype=np.int64)
         self.fingerprint = hashlib.sha256(self.points.tobytes()).hexdigest()
 
+    def shard_labels(self, shard: int) -> NDArray[np.int64]:
+        """The cluster of each point of a shard, ``[points]``."""
+        return self.classes[shard * SHARD_POINTS :][:SHARD_POINTS]
+
     def label_table(self) -> NDArray[np.int64]:
         """``[labels, 1]``: a stored label is its category."""
         return np.arange(len(CENTRES), dtype=np.int64)[:, None]

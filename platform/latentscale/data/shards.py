@@ -371,6 +371,11 @@ class ShardedDataset:
             return np.empty((0, 0), dtype=np.int64)
         return np.stack(np.unravel_index(np.arange(len(self.labels)), self.label_sizes), axis=1)
 
+    def shard_labels(self, shard: int) -> NDArray[np.int64]:
+        """The stored label of each member of a shard, −1 without one, ``[samples]``; reads its index."""
+        labels: NDArray[np.int64] = self._load_index(shard).label.astype(np.int64)
+        return labels
+
     def label_counts(self) -> NDArray[np.int64]:
         """How many samples carry each label, ``[labels]``; reads the indexes only."""
         counts = np.zeros(len(self.labels), dtype=np.int64)

@@ -34,8 +34,8 @@ class Purpose(IntEnum):
     AUGMENTATION = 12
     RECOVERY = 13
     SYNTHETIC_DATA = 14
-    CONTRASTIVE_VIEW = 20
-    RESAMPLING = 21
+    CONTRASTIVE_VIEW = 15
+    RESAMPLING = 16
 
 
 def uniforms(seed: int, purpose: Purpose, step: int, stream: int, count: int) -> NDArray[np.float64]:

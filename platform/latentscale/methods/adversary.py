@@ -1,6 +1,7 @@
 """What the phases of every method with a discriminator say of their fakes, of D's passes and of its values."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -10,13 +11,24 @@ from latentscale.latents.categories import draw_categories
 from latentscale.latents.draws import Purpose
 from latentscale.latents.scale import at_least_float32
 from latentscale.losses.penalties import discriminate_with_gradient
-from latentscale.methods.base import Draw
+from latentscale.methods.base import Draw, MethodSettings
 from latentscale.methods.phase import Batch
 from latentscale.networks.outputs import Discrimination
 from latentscale.networks.spec import ModelSpec
+from latentscale.settings import setting
 
 Seen = tuple[Discrimination, Tensor | None]
 """D's outputs, and ``[b]`` squared input gradients where they are penalised."""
+
+
+@dataclass
+class FixedPriorSettings(MethodSettings):
+    category_probabilities: list[float] = setting(
+        factory=list,
+        help="the fixed P(C), all labels side by side, e.g. [0.1,0.2,0.3,0.4]; empty is uniform",
+        minimum=0,
+        maximum=1,
+    )
 
 
 class Side(NamedTuple):

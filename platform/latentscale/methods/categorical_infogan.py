@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from latentscale.latents.priors import Prior
 from latentscale.losses.classification import cross_entropy, logits_of
 from latentscale.methods import adversarial, vanilla
-from latentscale.methods.adversary import Side
+from latentscale.methods.adversary import FixedPriorSettings, Side
 from latentscale.methods.base import MethodSettings
 from latentscale.methods.phase import Batch
 from latentscale.networks.build import NetworkSettings
@@ -27,7 +27,7 @@ class CategoricalSettings(MethodSettings):
 
 
 @dataclass
-class CategoricalInfoGANSettings(CategoricalSettings, vanilla.VanillaSettings):
+class CategoricalInfoGANSettings(CategoricalSettings, FixedPriorSettings):
     """The classifier's weight and the fixed P(C)."""
 
 

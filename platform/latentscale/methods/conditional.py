@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from latentscale.latents.categories import CategoricalPrior, one_hot
+from latentscale.latents.categories import CategoricalPrior, chosen_prior, one_hot
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
 from latentscale.methods import adversarial
@@ -120,7 +120,7 @@ class ConditionalMethod(Method):
 
 
 class LabelledMethod(ConditionalMethod):
-    """A method whose reals come with labels: fakes of uniformly drawn categories, and mixed batches."""
+    """A method whose reals come with labels: fakes of a fixed P(C), and mixed batches."""
 
     Settings = MixingSettings
     labelled = True
@@ -132,11 +132,20 @@ class LabelledMethod(ConditionalMethod):
         self, settings: MixingSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
+        start = chosen_prior(settings.category_probabilities, spec.categories)
+        self.category_prior.probabilities.copy_(start)
         players = self.networks["generator"], self.networks["discriminator"]
         self.phases = [
             self.discriminator_phase(settings, *players, spec.categories),
             self.generator_phase(settings, *players, spec.categories),
         ]
+
+    @classmethod
+    def build_networks(
+        cls, settings: MixingSettings, network: NetworkSettings, spec: ModelSpec
+    ) -> dict[str, nn.Module]:
+        chosen_prior(settings.category_probabilities, spec.categories)
+        return super().build_networks(settings, network, spec)
 
     def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
         return {"mixed_samples": mixed_samples(self.settings.mixing_ratio(step), stream_batch)}

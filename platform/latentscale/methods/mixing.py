@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 import torch
 
-from latentscale.methods.base import MethodSettings
+from latentscale.methods.adversary import FixedPriorSettings
 from latentscale.methods.phase import Batch
 from latentscale.networks.outputs import Discrimination
 from latentscale.settings import setting
 
 
 @dataclass
-class MixingSettings(MethodSettings):
+class MixingSettings(FixedPriorSettings):
     mix_rate: float = setting(0.0, "mixed batches: growth of the mixing ratio m an epoch", minimum=0)
     mix_most: float = setting(0.5, "the largest mixing ratio", minimum=0, maximum=0.5)
     mix_epoch_steps: int = setting(1000, "an epoch of the mixing schedule", unit="steps", minimum=1)

@@ -4,7 +4,6 @@ With ``latent.categories`` the generator also takes categories, drawn from a fix
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,23 +11,12 @@ from torch import Tensor, nn
 from latentscale.latents.categories import CategoricalPrior, chosen_prior, prior_summary
 from latentscale.latents.priors import Prior
 from latentscale.methods.adversarial import DiscriminatorPhase, GeneratorPhase
-from latentscale.methods.adversary import category_draws
+from latentscale.methods.adversary import FixedPriorSettings, category_draws
 from latentscale.methods.base import Draw, Method, MethodSettings
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.conditional import build_conditional_generator
 from latentscale.networks.outputs import Heads
 from latentscale.networks.spec import ModelSpec
-from latentscale.settings import setting
-
-
-@dataclass
-class VanillaSettings(MethodSettings):
-    category_probabilities: list[float] = setting(
-        factory=list,
-        help="the fixed P(C), all labels side by side, e.g. [0.1,0.2,0.3,0.4]; empty is uniform",
-        minimum=0,
-        maximum=1,
-    )
 
 
 class Vanilla(Method):
@@ -36,7 +24,7 @@ class Vanilla(Method):
 
     name = "vanilla"
     paper = "Goodfellow et al. 2014; T eq. 49-51"
-    Settings: ClassVar[type[MethodSettings]] = VanillaSettings
+    Settings: ClassVar[type[MethodSettings]] = FixedPriorSettings
     categorical = True
     unaveraged: ClassVar[tuple[str, ...]] = ("discriminator",)
     categories_optional = True

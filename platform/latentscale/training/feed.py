@@ -49,7 +49,7 @@ class Feed:
         self.seed = config.run.seed
         self.owned = self.plan.owned(rank)
         self.penalty_interval_steps = config.method.penalty_interval_steps
-        order = Order(preparation.dataset.shard_counts, self.plan.streams, self.seed, config.data.shuffle_window_images)
+        order = preparation.order()
         self.layout = self.plan.layout()
         self.label_table = torch.from_numpy(preparation.dataset.label_table())
         reader = self._reader(preparation.dataset, order)

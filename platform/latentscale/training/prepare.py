@@ -7,6 +7,8 @@ from torch import nn
 
 from latentscale.config import Config
 from latentscale.data.clusters import Clusters
+from latentscale.data.order import Order
+from latentscale.data.resampling import ResampledOrder
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.sources import available_splits, open_dataset
 from latentscale.distributed.streams import StepPlan
@@ -47,6 +49,18 @@ class Preparation:
         """What, beside the configuration, makes this the same run when it is continued."""
         assert self.dataset is not None
         return {"method": self.method.name, "data": self.dataset.fingerprint}
+
+    def order(self) -> Order:
+        """Which real sample stands where.
+
+        Raises:
+            UserError: naming ``data.label_probabilities``.
+        """
+        assert self.dataset is not None
+        data, seed = self.config.data, self.config.run.seed
+        if data.label_probabilities:
+            return ResampledOrder(self.dataset, data.label_probabilities, self.plan.streams, seed)
+        return Order(self.dataset.shard_counts, self.plan.streams, seed, data.shuffle_window_images)
 
     def build_method(self) -> Method:
         """Networks with the weights that (seed, name) give, and the method around them; on the CPU in float32."""
@@ -124,6 +138,8 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
     preparation = Preparation(config, method, topology, plan, spec, dataset, held_out)
     if method.frozen_generator and not (dry and not config.method.generator_run):  # type: ignore[attr-defined]
         finished_generator(config, spec)
+    if dataset is not None:
+        preparation.order()
     preparation.sizes()  # network.* that cannot be built is refused here
     return preparation
 
