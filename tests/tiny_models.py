@@ -31,16 +31,29 @@ def tiny_model(
     settings = NetworkSettings(
         family="residual" if image else "mlp", widths=[width] if image else [16], base_width=width
     )
-    kind = method or (PVDGAN if encoder else Vanilla)
-    spec = ModelSpec(shape, DIM)
-    networks = kind.build_networks(kind.Settings(), settings, spec)
-    for name, network in networks.items():
-        initialize(network.to(dtype), 1, name)
-    built = kind(kind.Settings(), networks, make_prior(law), spec)
-    for statistic in built.statistics.values():
-        assert isinstance(statistic, LatentScale)
-        statistic.variance.copy_(torch.tensor([0.9, 0.3, 0.05, 0.6, 0.2, 0.01]))
-    return TrainedModel(built, settings, step=1200, images_seen=38400, dataset="digits")
+    return model_of(method or (PVDGAN if encoder else Vanilla), settings, ModelSpec(shape, DIM), law, dtype)
+
+
+def model_of(
+    kind: type[Method],
+    network: NetworkSettings,
+    spec: ModelSpec,
+    law: str = "normal",
+    dtype: torch.dtype = torch.float32,
+    **settings: object,
+) -> TrainedModel:
+    """An untrained model of any method of `DIM` latents, with all its statistics."""
+    chosen = kind.Settings(**settings)  # type: ignore[arg-type]
+    networks = kind.build_networks(chosen, network, spec)
+    for name, each in networks.items():
+        initialize(each.to(dtype), 1, name)
+    built = kind(chosen, networks, make_prior(law), spec)
+    for name, statistic in built.statistics.items():
+        assert isinstance(statistic, nn.Module)
+        initialize(statistic, 1, name)
+        if isinstance(statistic, LatentScale):
+            statistic.variance.copy_(torch.tensor([0.9, 0.3, 0.05, 0.6, 0.2, 0.01]))
+    return TrainedModel(built, network, step=1200, images_seen=38400, dataset="digits")
 
 
 class _Reshape(nn.Module):

@@ -54,7 +54,7 @@ def test_an_exact_model_reconstructs_exactly_and_clips() -> None:
 
 def test_fewer_generated_images_are_the_first_of_more(run: Path) -> None:
     inverter = Inverter.load(run, "cpu", batch_images=4)
-    images, latents = inverter.generate(6, seed=11)
+    images, latents, _ = inverter.generate(6, seed=11)
     fewer = inverter.generate(2, seed=11)
     assert torch.equal(fewer.latents, latents[:2])
     torch.testing.assert_close(fewer.images, images[:2])

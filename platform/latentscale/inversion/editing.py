@@ -5,6 +5,22 @@ import math
 import torch
 from torch import Tensor
 
+from latentscale.errors import UserError
+from latentscale.inversion.model import TrainedModel
+from latentscale.latents.attributes import FixedClassifier
+
+
+def attribute_directions(model: TrainedModel) -> Tensor:
+    """w ``[d_z, columns]`` of an AEDLSGAN, on the CPU.
+
+    Raises:
+        UserError: for a model of another method.
+    """
+    attributes = model.method.statistics.get("attributes")
+    if not isinstance(attributes, FixedClassifier):
+        raise UserError(f"a model trained by {model.method.name} has no attributes in its latent: train with aedlsgan")
+    return attributes.weight.detach().cpu()
+
 
 def score(scaled_latent: Tensor, direction: Tensor) -> Tensor:
     """``((z∘s)·w_i)/√d_z`` of ``[…, d_z]`` scaled latents along w_i ``[d_z]``: ``[…]``, positive where it is had."""

@@ -7,17 +7,24 @@ import torch
 from torch import Tensor
 
 from latentscale.errors import UserError
+from latentscale.inversion.editing import attribute_directions, edit, score
 from latentscale.inversion.images import ImageLike, as_model_input
 from latentscale.inversion.model import TrainedModel, model_folder
 from latentscale.inversion.scores import latent_negative_log_likelihood
+from latentscale.latents.categories import one_hot
 from latentscale.latents.draws import Purpose
 
 
 class Generated(NamedTuple):
-    """New samples: ``images [n, *shape]`` clipped to [-1, 1], ``latents [n, d_z]`` unscaled."""
+    """New samples: ``images [n, *shape]`` clipped to [-1, 1], ``latents [n, d_z]`` unscaled.
+
+    ``latents`` are what `Inverter.encode` predicts of the images: for InvGAN the mapping network's w. ``categories
+    [n, d_l]`` int64 is None where the generator takes none.
+    """
 
     images: Tensor
     latents: Tensor
+    categories: Tensor | None = None
 
 
 class Inverter:
@@ -84,32 +91,98 @@ class Inverter:
         return latents
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, already_scaled: bool = False) -> Tensor:
+    def decode(self, latents: Tensor, already_scaled: bool = False, categories: Tensor | None = None) -> Tensor:
         """Latents to images ``[n, C, H, W]`` clipped to [-1, 1]; points ``[n, D]`` are not clipped.
 
         Args:
             latents: ``[n, d_z]``: z, or with ``already_scaled`` the z∘s that goes into G as it is.
+            categories: ``[n, d_l]`` int64, where the generator takes them.
 
         Raises:
-            UserError: on another shape or values that are not finite.
+            UserError: on another shape, values that are not finite, or categories that are missing or unknown.
         """
-        dim = self.model.latent_dim
-        if latents.ndim != 2 or latents.shape[1] != dim or len(latents) == 0:
-            raise UserError(f"latents have shape {list(latents.shape)}, the model takes [n, {dim}]")
-        if not torch.isfinite(latents).all():
-            raise UserError("latents hold NaN or infinite values: give finite values")
-        images = []
-        for batch in latents.split(self.batch_images):
-            images.append(self.model.decode(batch, already_scaled=already_scaled).cpu())
-        joined = torch.cat(images)
-        return joined.clamp(-1.0, 1.0) if self.model.makes_images else joined
+        self._check_latents(latents)
+        one_hots = None if categories is None else self._one_hots(categories, len(latents))
+        return self._decode(latents, already_scaled, one_hots)
 
-    def generate(self, count: int, seed: int) -> Generated:
-        """New images from fresh latents; a smaller count with the same seed gives the first of them."""
+    @torch.no_grad()
+    def generate(self, count: int, seed: int, categories: Tensor | None = None) -> Generated:
+        """New images from fresh latents; a smaller count with the same seed gives the first of them.
+
+        Args:
+            categories: ``[count, d_l]`` int64 where the generator takes them; None draws them from P(C).
+        """
         if count < 1:
             raise UserError(f"count={count} is not allowed: it must be >= 1")
-        latents = self.model.draw_latents(count, seed, Purpose.EVALUATION).to(self.model.dtype)
-        return Generated(self.decode(latents), latents)
+        drawn = self.model.draw_latents(count, seed, Purpose.EVALUATION).to(self.model.dtype)
+        latents = torch.cat([self.model.codes(batch).cpu() for batch in drawn.split(self.batch_images)])
+        if categories is None:
+            one_hots = self.model.draw_categories(count, seed, Purpose.EVALUATION)
+        else:
+            one_hots = self._one_hots(categories, count)
+        chosen = None
+        if one_hots is not None:
+            parts = one_hots.split(list(self.model.categories), dim=1)
+            chosen = torch.stack([part.argmax(1) for part in parts], dim=1)
+        return Generated(self._decode(latents, False, one_hots), latents, chosen)
+
+    @torch.no_grad()
+    def mix_styles(self, coarse: Tensor, fine: Tensor, first_fine: int) -> Tensor:
+        """Images with the coarse styles of one latent and the finer ones of another (I §4; style-based generators).
+
+        Args:
+            coarse, fine: ``[n, d_z]`` as :meth:`decode` takes them.
+            first_fine: how many of the generator's convolutions, from 4² up, take ``coarse``; the others take ``fine``.
+
+        Raises:
+            UserError: if the generator takes one latent as a whole, or has not so many convolutions.
+        """
+        styles = getattr(self.model.method.networks.get("generator"), "style_count", 0)
+        if not styles:
+            raise UserError(
+                f"the generator of this model (network.family={self.model.network.family}) takes its latent as a whole:"
+                " styles can be mixed where network.family=style"
+            )
+        if not 0 <= first_fine <= styles:
+            raise UserError(f"first_fine={first_fine} is not allowed: the generator has {styles} styles")
+        self._check_latents(coarse)
+        self._check_latents(fine)
+        if coarse.shape != fine.shape:
+            raise UserError(
+                f"coarse and fine latents have shapes {list(coarse.shape)} and {list(fine.shape)}: give equal"
+            )
+        mixed = torch.stack([coarse] * first_fine + [fine] * (styles - first_fine), dim=1)
+        return self._decode(mixed, False, None)
+
+    def attribute_scores(self, latents: Tensor) -> Tensor:
+        """``[n, columns]`` how much unscaled latents ``[n, d_z]`` have of each attribute; positive: has it (T eq. 36).
+
+        Raises:
+            UserError: for a model of another method than AEDLSGAN.
+        """
+        self._check_latents(latents)
+        weight = attribute_directions(self.model)
+        scaled = self.model.scaled(latents).cpu()
+        return torch.stack([score(scaled, weight[:, column]) for column in range(weight.shape[1])], dim=1)
+
+    def edit(self, latents: Tensor, attribute: int, target: float) -> Tensor:
+        """Move latents along an attribute until their score of it is exactly ``target`` (T §3.2.1).
+
+        Args:
+            latents: unscaled, ``[n, d_z]``.
+            attribute: column of :meth:`attribute_scores`: one for a binary label, one a category for others.
+
+        Returns:
+            ``[n, d_z]`` scaled latents, for :meth:`decode` with ``already_scaled=True``.
+
+        Raises:
+            UserError: for a model of another method than AEDLSGAN, or an attribute that it has not.
+        """
+        self._check_latents(latents)
+        weight = attribute_directions(self.model)
+        if not 0 <= attribute < weight.shape[1]:
+            raise UserError(f"attribute={attribute} is not allowed: the model has {weight.shape[1]}, counted from 0")
+        return edit(self.model.scaled(latents).cpu(), weight[:, attribute], target)
 
     def reconstruct(self, images: ImageLike) -> Tensor:
         """G(E(x)∘s): images, as for :meth:`encode`, to their reconstructions, as from :meth:`decode`."""
@@ -130,6 +203,33 @@ class Inverter:
         if self.model.variance is None:
             raise UserError(f"a model trained by {self.model.method.name} has no latent variance, so no OOD score")
         return latent_negative_log_likelihood(latents.cpu(), self.model.variance.cpu(), self.model.prior)
+
+    def _check_latents(self, latents: Tensor) -> None:
+        dim = self.model.latent_dim
+        if latents.ndim != 2 or latents.shape[1] != dim or len(latents) == 0:
+            raise UserError(f"latents have shape {list(latents.shape)}, the model takes [n, {dim}]")
+        if not torch.isfinite(latents).all():
+            raise UserError("latents hold NaN or infinite values: give finite values")
+
+    def _one_hots(self, categories: Tensor, count: int) -> Tensor:
+        sizes = self.model.categories
+        if not sizes:
+            raise UserError(f"a model trained by {self.model.method.name} takes no categories: leave them out")
+        fits = categories.shape == (count, len(sizes)) and not categories.is_floating_point()
+        if not fits or bool((categories < 0).any() or (categories >= torch.tensor(sizes)).any()):
+            raise UserError(
+                f"categories must be [{count}, {len(sizes)}] integers from 0 to below {list(sizes)}, one column a label"
+            )
+        return one_hot(categories.long().cpu(), sizes)
+
+    def _decode(self, latents: Tensor, already_scaled: bool, categories: Tensor | None) -> Tensor:
+        images = []
+        for start in range(0, len(latents), self.batch_images):
+            rows = slice(start, start + self.batch_images)
+            category = None if categories is None else categories[rows]
+            images.append(self.model.decode(latents[rows], category, already_scaled).cpu())
+        joined = torch.cat(images)
+        return joined.clamp(-1.0, 1.0) if self.model.makes_images else joined
 
 
 def _find_device(device: torch.device | str | None) -> torch.device:

@@ -82,7 +82,6 @@ class Method(ABC):
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
     inverts: ClassVar[bool] = False
     generates: ClassVar[bool] = True
-    maps: ClassVar[bool] = False
     dynamic_scale: ClassVar[bool] = False
     labelled: ClassVar[bool] = False
     categorical: ClassVar[bool] = False

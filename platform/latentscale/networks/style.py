@@ -104,7 +104,12 @@ class StyleGenerator(nn.Module):
         self.mapping = MappingNetwork(latent_dim, latent_dim, mapping_layers, rate, gain=_SQRT_2)
         self.synthesis = StyleSynthesis(latent_dim, channels, widths, base_width, rate)
 
+    @property
+    def style_count(self) -> int:
+        """2n, the convolutions that each take a style."""
+        return self.synthesis.style_count
+
     def forward(self, latent: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, not squashed; also of a latent for each convolution, ``[b, 2n, d_z]``."""
         image: Tensor = self.synthesis(self.mapping(latent))
         return image
