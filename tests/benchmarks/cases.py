@@ -108,22 +108,23 @@ def noise_shards(folder: Path, shape: tuple[int, int, int]) -> Path:
     if not out.exists():
         channels, height, width = shape
         assert channels == 3
+        labels = ["a", "b", "c", "d"]
 
         def samples() -> Iterator[Sample]:
             random = np.random.default_rng(0)
-            for _ in range(512):
+            for number in range(512):
                 buffer = io.BytesIO()
                 Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(buffer, format="PNG")
-                yield Sample(buffer.getvalue(), "png", 0)
+                yield Sample(buffer.getvalue(), "png", number % len(labels))
 
         with suppress(ShardsExist):  # the other process was quicker
-            write_shards(samples(), out, name="noise", shape=shape, labels=["noise"], licence="CC0", shard_bytes=2**20)
+            write_shards(samples(), out, name="noise", shape=shape, labels=labels, licence="CC0", shard_bytes=2**20)
     return out
 
 
-def platform_loop(case: Case, method: str, folder: Path, run: str) -> Loop:
+def platform_loop(case: Case, method: str, folder: Path, run: str, **changes: object) -> Loop:
     """The platform's own loop, just as a recipe calls it."""
-    config = case.config(method, folder, run__dir=folder / run)
+    config = case.config(method, folder, run__dir=folder / run, **changes)
     return lambda should_stop: train(config, METHODS[method], should_stop)
 
 

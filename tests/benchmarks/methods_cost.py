@@ -1,0 +1,73 @@
+"""What a step of every method costs beside the vanilla GAN's, with the published figures where there are any."""
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from cases import Case, platform_loop, scratch
+from turns import Contestant, Ratio, ratio, time_rounds
+
+from latentscale.methods.registry import METHODS
+from latentscale.training.loop import train
+
+# METHODS: published results, step time against the others
+PUBLISHED = {"pvdgan": "about 1", "dlsgan": "about 1", "msegan": "about 1", "infogan": "about 1", "vaegan": "about 1.3"}
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "invgan": ("invgan (full)", {"method__variant": "full"}),
+    "invgan naive": ("invgan (naive)", {"method__variant": "naive"}),
+    "invgan augmented": ("invgan (augmented)", {"method__variant": "augmented"}),
+}
+
+
+@dataclass
+class MethodCost:
+    """A method's step.
+
+    Attributes:
+        step_seconds: median over rounds.
+        against_vanilla: ratios round by round.
+        published: of that ratio in words, empty where nothing is published.
+    """
+
+    name: str
+    step_seconds: float
+    against_vanilla: Ratio
+    published: str
+
+    def line(self) -> str:
+        return f"  {self.name:<22} {1000 * self.step_seconds:7.1f} ms   {self.against_vanilla!s:<22} {self.published}"
+
+
+def needs(name: str, finished: Path) -> dict[str, object]:
+    """What a method cannot do without, as keywords of `Case.config`."""
+    kind = METHODS[name]
+    found: dict[str, object] = {}
+    if kind.categorical and not kind.categories_optional:
+        found["latent__categories"] = "[4]"
+    if hasattr(kind.Settings(), "generator_run"):
+        found["method__generator_run"] = finished
+    if name == "pvdgan":
+        found["method__reconstruction_weight"] = 1.0
+    return found
+
+
+def methods_cost(case: Case, rounds: int) -> list[MethodCost]:
+    """Every registered method's steps timed beside each other; vanilla is there twice, as its own control."""
+    with scratch() as folder:
+        finished = folder / "finished"
+        train(case.config("vanilla", folder, run__dir=finished, training__steps=1), METHODS["vanilla"])
+        contestants = {"vanilla again": Contestant(platform_loop(case, "vanilla", folder, "again"))}
+        for name in METHODS:
+            title, variant = VARIANTS.get(name, (name, {}))
+            settings = {**needs(name, finished), **variant}
+            contestants[title] = Contestant(platform_loop(case, name, folder, name, **settings))
+        for key, (title, variant) in VARIANTS.items():
+            if title not in contestants:
+                contestants[title] = Contestant(platform_loop(case, key.split()[0], folder, key, **variant))
+        seconds = time_rounds(contestants, rounds, case.steps)
+        for contestant in contestants.values():
+            contestant.close()
+    return [
+        MethodCost(name, statistics.median(each), ratio(seconds, name, "vanilla"), PUBLISHED.get(name, ""))
+        for name, each in sorted(seconds.items(), key=lambda item: statistics.median(item[1]))
+    ]
