@@ -10,10 +10,10 @@ from launching import ROOT
 PRESETS = ROOT / "recipes" / "presets"
 FOR = {
     "celeba256": ["aedlsgan", "dlsgan"],
-    "mnist32": ["dlsgan", "msegan", "infogan"],
-    "celeba128": ["dlsgan", "msegan", "infogan", "invgan"],
-    "ffhq256": ["pvdgan", "vaegan", "dlsgan", "msegan", "infogan", "invgan"],
-    "afhq256": ["pvdgan", "vaegan", "dlsgan", "msegan", "infogan"],
+    "mnist32": ["dlsgan", "msegan", "infogan", "autoencoder", "classifier"],
+    "celeba128": ["dlsgan", "msegan", "infogan", "invgan", "autoencoder"],
+    "ffhq256": ["pvdgan", "vaegan", "dlsgan", "msegan", "infogan", "invgan", "vanilla", "posthoc_encoder"],
+    "afhq256": ["pvdgan", "vaegan", "dlsgan", "msegan", "infogan", "vanilla", "posthoc_encoder"],
     "clusters": ["vanilla", "acgan", "cagan", "categorical_infogan", "elastic_infogan", "cgpgan"],
     "mnist28": ["acgan", "cagan", "categorical_infogan", "elastic_infogan", "cgpgan"],
     "mnist28_recovery": ["vanilla"],
