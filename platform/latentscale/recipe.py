@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from latentscale.config import Config, describe_keys, load_config
+from latentscale.distributed.ending import end_process
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
 from latentscale.methods.base import Method
@@ -66,6 +67,8 @@ def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments
             print(dry_run(config, method))
             return
         _train(config, method)
+        if Topology.processes_launched() > 1:
+            end_process()
     except UserError as error:
         fail(error)
     except OSError as error:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from latentscale.config import load_config
+from latentscale.distributed.ending import end_process
 from latentscale.distributed.engines import make_accelerator
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
@@ -50,7 +51,8 @@ def main() -> None:
     for name, kind in METHODS.items():  # vanilla is first: others may invert it
         arguments = overrides(training__accumulation=accumulation, **settings(name, folder))
         train(load_config(kind.Settings, name, {}, arguments), kind)
-    accelerator.end_training()  # a process group left to the interpreter's exit may abort it
+    accelerator.end_training()
+    end_process()
 
 
 if __name__ == "__main__":
