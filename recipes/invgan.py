@@ -5,6 +5,8 @@ from latentscale.recipe import main
 
 DEFAULTS = {
     "preset": "digits8",
+    # MMD² takes several samples a stream
+    "distributed.streams": 4,
     "run.dir": "runs/invgan",
 }
 

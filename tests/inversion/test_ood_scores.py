@@ -7,7 +7,7 @@ import torch
 from scipy import stats
 
 from latentscale.inversion.scores import VARIANCE_FLOOR, latent_negative_log_likelihood
-from latentscale.latents.priors import Normal, Uniform
+from latentscale.latents.priors import LAWS, HalfUniformHalfNormal, Normal, Uniform, make_prior
 
 
 def test_the_published_example_ranks_a_above_b_by_036_nats() -> None:
@@ -39,6 +39,48 @@ def test_uniform_scores_are_exact_inside_and_finite_outside() -> None:
     assert latent_negative_log_likelihood(outside, variance, Uniform()).item() == pytest.approx(
         expected + 1.5, abs=1e-12
     )
+
+
+def test_laws_of_another_mean_and_variance_are_moved_and_stretched() -> None:
+    prior = HalfUniformHalfNormal()
+    variance = torch.tensor([0.5], dtype=torch.float64)
+    stretch = math.sqrt(prior.variance / 0.5)
+
+    def score(latent: float) -> float:
+        return latent_negative_log_likelihood(torch.tensor([[latent]], dtype=torch.float64), variance, prior).item()
+
+    # the density of (Z − mean)·√v/σ, for Z of density ½ on [−1, 0] and normal above
+    at = 0.4
+    z = prior.mean + at * stretch
+    assert z > 0
+    assert score(at) == pytest.approx(-stats.norm.logpdf(z) - math.log(stretch), abs=1e-12)
+    edge = (-1 - prior.mean) / stretch
+    assert score(edge + 1e-9) == pytest.approx(math.log(2) - math.log(stretch), abs=1e-8)
+    # two deviations of the law beyond the edge of a half-line
+    beyond = edge - 2 * math.sqrt(prior.variance) / stretch
+    assert score(beyond) == pytest.approx(math.log(2) - math.log(stretch) + 2, abs=1e-12)
+
+
+def test_every_law_gives_finite_scores_that_integrate_to_a_density() -> None:
+    grid = torch.linspace(-9, 9, 200_001, dtype=torch.float64)[:, None]
+    variance = torch.tensor([0.7], dtype=torch.float64)
+    for name in LAWS:
+        prior = make_prior(name, "test_ood_scores:triangle" if name == "custom" else "")
+        scores = latent_negative_log_likelihood(grid, variance, prior)
+        assert torch.isfinite(scores).all(), name
+        low, high = prior.support
+        z = prior.mean + grid[:, 0] * math.sqrt(prior.variance / 0.7)
+        inside = (z > low) & (z < high)
+        density = torch.where(inside, (-scores).exp(), torch.zeros(()).double())
+        step = 18 / 200_000
+        assert float(density.sum() * step) == pytest.approx(1.0, abs=2e-4), name
+        assert float((density * grid[:, 0]).sum() * step) == pytest.approx(0.0, abs=2e-4), name
+        assert float((density * grid[:, 0] ** 2).sum() * step) == pytest.approx(0.7, abs=1e-3), name
+
+
+def triangle(u: torch.Tensor) -> torch.Tensor:
+    """Density 2(1 − z) on [0, 1]."""
+    return 1 - (1 - u).sqrt()
 
 
 def test_a_dead_dimension_is_floored() -> None:

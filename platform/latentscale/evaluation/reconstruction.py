@@ -70,6 +70,8 @@ def reconstruction_report(
         - ``real_images``, ``fresh_draws``, ``latent_dimensions``: counts.
         - ``latent_error_mean``, ``latent_error_median``: over fresh draws, of avg(((z − E(G(z∘s)))∘s)²)
           (T eq. 31; with s = 1 T eq. 15); G's images go into E as in training, unclipped.
+        - ``latent_variance``: of the same scaled latents over the draws, averaged over elements: the error of the best
+          constant answer.
         - ``psnr_db``, ``psnr_per_image_db``: of G(E(x)∘s) against x, pooled and averaged over images.
         - ``mean_image_psnr_db``, ``gain_db``: what answering every image with the reference set's mean image
           would score (pooled), and how far ``psnr_db`` is above it.
@@ -88,6 +90,7 @@ def reconstruction_report(
         "latent_dimensions": model.latent_dim,
         "latent_error_mean": None,
         "latent_error_median": None,
+        "latent_variance": None,
         "psnr_db": None,
         "psnr_per_image_db": None,
         "mean_image_psnr_db": _mean_image_psnr_db(reals, batch_images) if model.makes_images else None,
@@ -97,14 +100,16 @@ def reconstruction_report(
         "latent_entropy_nats": None,
     }
     if model.can_invert and model.can_generate:
-        errors = []
+        errors, latents = [], []
         for drawn in model.draw_latents(fresh_draws, seed, Purpose.EVALUATION).split(batch_images):
             latent = model.codes(drawn)
             predicted = model.encode(model.decode(latent)).cpu().double()
-            errors.append(((latent.cpu().double() - predicted) * scale).square().mean(dim=1))
+            latents.append(latent.cpu().double() * scale)
+            errors.append((latents[-1] - predicted * scale).square().mean(dim=1))
         latent_errors = torch.cat(errors)
         report["latent_error_mean"] = latent_errors.mean().item()
         report["latent_error_median"] = latent_errors.quantile(0.5).item()
+        report["latent_variance"] = torch.cat(latents).var(dim=0, correction=0).mean().item()
     if model.can_invert and model.makes_images:
         report |= _real_reconstruction(model, reals, batch_images)
         pooled, baseline = report["psnr_db"], report["mean_image_psnr_db"]
@@ -174,13 +179,14 @@ def explain(report: Report) -> list[str]:
         return None if number is None or math.isnan(number) else float(number)
 
     error, mean_error = value("latent_error_median"), value("latent_error_mean")
+    constant = value("latent_variance")
     psnr, per_image = value("psnr_db"), value("psnr_per_image_db")
     mean_image, gain = value("mean_image_psnr_db"), value("gain_db")
-    if error is not None and mean_error is not None:
+    if error is not None and mean_error is not None and constant is not None:
         lines.append(
             f"latent error {error:.3f} (median; mean {mean_error:.3f}): how far the encoder is from the "
-            f"latent behind a generated image, on {report['fresh_draws']} fresh ones; 0 is exact, 1 is what "
-            "answering zero gets"
+            f"latent behind a generated image, on {report['fresh_draws']} fresh ones; 0 is exact, {constant:.3g} is "
+            "what the best constant answer gets"
         )
     if psnr is not None and per_image is not None:
         lines.append(

@@ -12,8 +12,9 @@ phase's own networks. I gives no weights; all are 1, ours.
 
 Ours, where I is silent: D's adversarial loss sees G(w_R) stopped in all variants (gradients come through G to reproduce
 an image, not to give D's own fakes away); D's fakes use the second half of each stream's reals and G's the first,
-whose w_R and F(x) are kept from D's phase as in PVDGAN; d_w = d_z; M has StyleGAN's gain √2, with which w starts as
-wide as z however many layers M has.
+whose w_R and F(x) are kept from D's phase as in PVDGAN; d_w = d_z; MMD² is
+within each stream; M has StyleGAN's gain √2, with which w starts as wide as z, and its learning rate × .01: all terms
+but adv are least where w is constant, and at full rate M went there.
 """
 
 import math
@@ -24,6 +25,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from latentscale.errors import UserError
 from latentscale.latents.priors import Prior
 from latentscale.losses.distances import squared_mmd
 from latentscale.losses.inversion import feature_mse, latent_mse
@@ -52,7 +54,7 @@ class InvGANSettings(MethodSettings):
     cycle_weight: float = setting(1.0, "full: weight of the second cycle", minimum=0)
     mmd_weight: float = setting(1.0, "full: weight of MMD² between w and w_R", minimum=0)
     mapping_layers: int = setting(2, "dense layers of M; I: 8 with StyleGAN, else 2", minimum=1)
-    mapping_rate: float = setting(1.0, "multiplier of M's learning rate; StyleGAN: 0.01", above=0)
+    mapping_rate: float = setting(0.01, "multiplier of M's learning rate; at 1 w shrinks towards a constant", above=0)
 
 
 def full_terms(settings: InvGANSettings, features: Pair, cycle: Pair, codes: Pair, batch: Batch) -> Weighted:
@@ -151,6 +153,11 @@ class InvGAN(Method):
     def build_networks(
         cls, settings: InvGANSettings, network: NetworkSettings, spec: ModelSpec
     ) -> dict[str, nn.Module]:
+        if network.family == "style" and network.mapping_layers:
+            raise UserError(
+                f"network.mapping_layers={network.mapping_layers}: invgan has a mapping network of its own"
+                " (method.mapping_layers): set network.mapping_layers=0"
+            )
         width = spec.latent_dim
         mapping = MappingNetwork(width, width, settings.mapping_layers, settings.mapping_rate, gain=math.sqrt(2.0))
         return super().build_networks(settings, network, spec) | {"mapping": mapping}
@@ -163,6 +170,11 @@ class InvGAN(Method):
     def validate(cls, settings: InvGANSettings, law: str, stream_batch: int) -> None:
         if settings.variant != "naive":
             even_stream_batch(stream_batch, f"method.variant={settings.variant}")
+        if settings.variant == "full" and settings.mmd_weight and stream_batch < 4:
+            raise UserError(
+                f"method.mmd_weight compares halves of a stream's batch, which is {stream_batch}: choose"
+                " distributed.streams so that training.batch / distributed.streams is 4 or more, better 8"
+            )
 
     def mapped(self, latent: Tensor) -> Tensor:
         codes: Tensor = self.networks["mapping"](latent)

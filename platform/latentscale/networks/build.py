@@ -78,9 +78,7 @@ class NetworkSettings:
     mapping_layers: int = setting(
         2, "style: dense layers of the generator's mapping network; 0 is none, where the method has its own", minimum=0
     )
-    mapping_rate: float = setting(
-        0.01, "style: multiplier of the learning rate of the mapping network and of the styles' affine maps", above=0
-    )
+    mapping_rate: float = setting(0.01, "style: multiplier of the mapping network's learning rate", above=0)
 
 
 def build_generator(
@@ -115,7 +113,7 @@ def build_generator(
         case "style" if settings.mapping_layers:
             return StyleGenerator(fed, channels, widths, base, settings.mapping_rate, settings.mapping_layers)
         case "style":
-            return StyleSynthesis(fed, channels, widths, base, settings.mapping_rate)
+            return StyleSynthesis(fed, channels, widths, base)
         case "recovery":
             return RecoveryGenerator(fed, channels, widths, base, size)
         case "dcgan":

@@ -10,8 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from latentscale.networks.layers import EqualizedConv2d, EqualizedUpConv2d, leaky_relu
-from latentscale.networks.mapping import MappingNetwork, SlowLinear
+from latentscale.networks.layers import EqualizedConv2d, EqualizedLinear, EqualizedUpConv2d, leaky_relu
+from latentscale.networks.mapping import MappingNetwork
 from latentscale.networks.resampling import Blur
 
 _SQRT_2 = math.sqrt(2.0)
@@ -25,7 +25,6 @@ class StyleStep(nn.Module):
         image_channels: of the image.
         style_dim: of w.
         size: of the input's sides.
-        rate: multiplier of the learning rate of the styles' affine layers.
     """
 
     def __init__(
@@ -35,12 +34,11 @@ class StyleStep(nn.Module):
         image_channels: int,
         style_dim: int,
         size: int,
-        rate: float,
     ) -> None:
         super().__init__()
-        self.style1 = SlowLinear(style_dim, in_channels, rate)
+        self.style1 = EqualizedLinear(style_dim, in_channels)
         self.conv1 = EqualizedUpConv2d(in_channels, out_channels, size, gain=_SQRT_2)
-        self.style2 = SlowLinear(style_dim, out_channels, rate)
+        self.style2 = EqualizedLinear(style_dim, out_channels)
         self.conv2 = EqualizedConv2d(out_channels, out_channels, 3, gain=_SQRT_2)
         self.to_image = EqualizedConv2d(out_channels, image_channels, 1, bias=False)
         self.blur = Blur("up", size)
@@ -61,13 +59,12 @@ class StyleSynthesis(nn.Module):
         channels: of the image.
         widths: one per ×2 step, from the image's resolution downwards; n of them.
         base_width: width at 4².
-        rate: multiplier of the learning rate of the styles' affine layers.
 
     Attributes:
         style_count: 2n.
     """
 
-    def __init__(self, style_dim: int, channels: int, widths: list[int], base_width: int, rate: float) -> None:
+    def __init__(self, style_dim: int, channels: int, widths: list[int], base_width: int) -> None:
         super().__init__()
         self.style_count = 2 * len(widths)
         self.constant = nn.Parameter(torch.zeros(base_width, 4, 4))
@@ -75,7 +72,7 @@ class StyleSynthesis(nn.Module):
         self.steps = nn.ModuleList()
         width, size = base_width, 4
         for next_width in reversed(widths):
-            self.steps.append(StyleStep(width, next_width, channels, style_dim, size, rate))
+            self.steps.append(StyleStep(width, next_width, channels, style_dim, size))
             width, size = next_width, 2 * size
 
     def forward(self, style: Tensor) -> Tensor:
@@ -93,7 +90,8 @@ class StyleGenerator(nn.Module):
 
     Args:
         latent_dim: d_z.
-        channels, widths, base_width, rate: as `StyleSynthesis`'s; the mapping network learns at that rate too.
+        channels, widths, base_width: as `StyleSynthesis`'s.
+        rate: multiplier of the mapping network's learning rate.
         mapping_layers: how many dense layers; published 2.
     """
 
@@ -102,7 +100,7 @@ class StyleGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.mapping = MappingNetwork(latent_dim, latent_dim, mapping_layers, rate, gain=_SQRT_2)
-        self.synthesis = StyleSynthesis(latent_dim, channels, widths, base_width, rate)
+        self.synthesis = StyleSynthesis(latent_dim, channels, widths, base_width)
 
     @property
     def style_count(self) -> int:

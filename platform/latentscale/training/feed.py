@@ -13,6 +13,7 @@ from latentscale.data.loading import BlockReader, Loader, StepReader
 from latentscale.data.order import Order
 from latentscale.data.remembering import RememberingReader
 from latentscale.data.shards import ShardedDataset
+from latentscale.errors import UserError
 from latentscale.latents.draws import block_uniforms
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
@@ -51,6 +52,7 @@ class Feed:
         self.penalty_interval_steps = config.method.penalty_interval_steps
         order = preparation.order()
         self.layout = self.plan.layout()
+        self.data_name = preparation.dataset.name
         self.label_table = torch.from_numpy(preparation.dataset.label_table())
         reader = self._reader(preparation.dataset, order)
         self.loader: Loader[Any] = Loader(
@@ -121,6 +123,11 @@ class Feed:
             draws[name] = self._pin((draw.quantile or self.method.prior.quantile)(rows).to(self.dtype))
         # uint8 until on the device
         images = self._normalise(images) if self.device.type == "cpu" else self._pin(images)
+        if self.method.labelled and bool((labels < 0).any()):
+            raise UserError(
+                f"{self.data_name} has samples without a label, and {self.method.name} needs one for each: leave them"
+                " out, or train with a method that takes no labels"
+            )
         categories = self._pin(self.label_table[labels]) if self.method.labelled else None
         return [
             (

@@ -103,6 +103,11 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
     training = config.training
     plan = StepPlan.make(training.batch, config.distributed.streams, topology.processes, training.accumulation)
     method.validate(config.method, config.latent.law, plan.stream_batch)
+    if config.network.minibatch_deviation and plan.stream_batch < 2:
+        raise UserError(
+            "network.minibatch_deviation=true is over each stream's batch, which is 1: choose distributed.streams of at"
+            " most half of training.batch"
+        )
     prior = make_prior(config.latent.law, config.latent.quantile)
     if method.dynamic_scale:
         require_standard(prior, f"{method.name}'s dynamic scale")
@@ -172,12 +177,14 @@ def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:
         "data.shape": list(model.shape),
         "latent.dim": model.latent_dim,
         "latent.law": model.prior.name,
+        "latent.quantile": model.prior.source,
         **{f"network.{key}": value for key, value in asdict(model.network).items()},
     }
     ours = {
         "data.shape": list(spec.shape),
         "latent.dim": spec.latent_dim,
         "latent.law": config.latent.law,
+        "latent.quantile": make_prior(config.latent.law, config.latent.quantile).source,
         **{f"network.{key}": value for key, value in asdict(config.network).items()},
     }
     for key, value in theirs.items():
@@ -203,8 +210,9 @@ def _categories(config: Config, method: type[Method], dataset: ShardedDataset | 
             )
         return dataset.label_sizes
     if not chosen and not method.categories_optional:
+        why = ", which without data at hand must be said" if method.labelled else ""
         raise UserError(
-            f"latent.categories is empty: {method.name} needs the number of categories of each label, such as"
+            f"latent.categories is empty: {method.name} needs the number of categories of each label{why}, such as"
             " latent.categories=[10]"
         )
     return chosen
