@@ -15,29 +15,42 @@ from latentscale.training.loop import train
 from launching import overrides
 
 STEPS = 6
+# the mixing ratio goes from 0 to 1/2, before a layer that sees the batch; of the reals' classes some are rare
+_MIXED: dict[str, object] = {
+    "data__label_probabilities": "[0.5,0.3,0.2,0,0,0,0,0,0,0]",
+    "method__mix_rate": 0.25,
+    "method__mix_epoch_steps": 2,
+    "network__family": "mlp",
+    "network__widths": "[24,24]",
+    "network__extra_width": 16,
+    "network__minibatch_deviation": "true",
+}
 # what a method needs beside the small run's settings
 NEEDS: dict[str, dict[str, object]] = {
     # P(C) starts to move, and the reals are no longer balanced, in mid-run
     "cgpgan": {"method__prior_start_step": 3},
     "elastic_infogan": {"method__prior_start_step": 3, "method__contrastive_weight": 0.5},
-    # the mixing ratio goes from 0 to 1/2, before a layer that sees the batch; of the reals' classes some are rare
-    "cagan": {
-        "data__label_probabilities": "[0.5,0.3,0.2,0,0,0,0,0,0,0]",
-        "method__mix_rate": 0.25,
-        "method__mix_epoch_steps": 2,
-        "network__family": "mlp",
-        "network__widths": [24, 24],
-        "network__extra_width": 16,
-        "network__minibatch_deviation": "true",
-    },
-    "invgan": {"method__variant": "full"},
+    "cagan": _MIXED,
+    "invgan": {"method__variant": "full", "distributed__streams": 4},
 }
+# other ways that a method may be run, by name
+VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
+    "acgan mixed": ("acgan", {**_MIXED, "method__revised": "true"}),
+    "cgpgan codebook": ("cgpgan", {"method__prior_start_step": 3, "network__family": "codebook"}),
+    "invgan augmented": ("invgan", {"method__variant": "augmented"}),
+    "invgan naive": ("invgan", {"method__variant": "naive", "network__family": "style", "network__mapping_layers": 0}),
+    "vanilla lazy": ("vanilla", {"latent__categories": "[3,4]", "method__penalty_interval_steps": 2}),
+}
+RUNS: dict[str, str] = {**{name: name for name in METHODS}, **{run: name for run, (name, _) in VARIANTS.items()}}
+"""The method of each run; vanilla is first: others may invert it."""
 
 
-def settings(name: str, folder: Path) -> dict[str, object]:
-    """The small run of a method."""
+def settings(run: str, folder: Path) -> dict[str, object]:
+    """The small run of a method, or of a variant."""
+    name = RUNS[run]
     kind = METHODS[name]
-    chosen: dict[str, object] = {"run__dir": folder / name, "training__steps": STEPS, **NEEDS.get(name, {})}
+    own = VARIANTS[run][1] if run in VARIANTS else NEEDS.get(name, {})
+    chosen: dict[str, object] = {"run__dir": folder / run, "training__steps": STEPS, **own}
     if kind.categorical and not kind.categories_optional:
         chosen["latent__categories"] = "[3,4]"
     if hasattr(kind.Settings(), "generator_run"):
@@ -48,8 +61,9 @@ def settings(name: str, folder: Path) -> dict[str, object]:
 def main() -> None:
     folder, accumulation = Path(sys.argv[1]), int(sys.argv[2])
     accelerator = make_accelerator(timeout_seconds=300)  # one process group for all runs
-    for name, kind in METHODS.items():  # vanilla is first: others may invert it
-        arguments = overrides(training__accumulation=accumulation, **settings(name, folder))
+    for run, name in RUNS.items():
+        kind = METHODS[name]
+        arguments = overrides(training__accumulation=accumulation, **settings(run, folder))
         train(load_config(kind.Settings, name, {}, arguments), kind)
     accelerator.end_training()
     end_process()

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from every_method import NEEDS
+from every_method import NEEDS, RUNS
 from states import final_state, worst_difference
 
-from latentscale.methods.registry import METHODS
 from launching import ROOT, Processes, launch_command
 
 SCRIPT = ROOT / "tests" / "distributed" / "every_method.py"
@@ -33,17 +32,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Path
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("run", RUNS)
 def test_processes_and_accumulation_take_the_same_steps(
-    method: str, layout: tuple[int, int], runs: dict[tuple[int, int], Path]
+    run: str, layout: tuple[int, int], runs: dict[tuple[int, int], Path]
 ) -> None:
-    reference = final_state(runs[1, 1] / method)
-    assert worst_difference(final_state(runs[layout] / method), reference) <= TOLERANCE
+    reference = final_state(runs[1, 1] / run)
+    assert worst_difference(final_state(runs[layout] / run), reference) <= TOLERANCE
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_the_steps_move_all_that_is_trained(method: str, runs: dict[tuple[int, int], Path]) -> None:
-    moments = {name: value for name, value in final_state(runs[1, 1] / method).items() if "/exp_avg_sq/" in name}
+@pytest.mark.parametrize("run", RUNS)
+def test_the_steps_move_all_that_is_trained(run: str, runs: dict[tuple[int, int], Path]) -> None:
+    moments = {name: value for name, value in final_state(runs[1, 1] / run).items() if "/exp_avg_sq/" in name}
     assert moments
     assert all(bool((value > 0).any()) for value in moments.values())
 

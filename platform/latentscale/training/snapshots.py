@@ -40,7 +40,8 @@ def write_snapshots(
     - ``reconstructions-…``: reals over G(E(x)∘s), with their PSNR (images; range 2).
     - ``fakes-…``: generated images over the same, encoded and generated again.
     - ``sweeps-…``: the dimensions of largest scale, one a row; along the columns that one element of a fixed
-      latent runs through the prior's quantiles at −2 … 2 standard normal deviations (T figs. 23–25).
+      latent runs through the prior's quantiles at −2 … 2 standard normal deviations (T figs. 23–25); it is drawn from
+      the prior, and goes through the mapping network where there is one.
 
     - ``categories-…``: where the generator takes them, the same latents with one category a row.
 
@@ -93,7 +94,7 @@ def _draw_images(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
             )
     if not model.can_generate:
         return pictures
-    dimensions, values, swept = _sweeps(model, latents[0])
+    dimensions, values, swept = _sweeps(model, seed)
     categories = None if categories is None else categories[:1].expand(len(swept), -1)
     rows = [
         Row(f"z[{dimension}], s = {model.scale[dimension]:.2f}", images)
@@ -126,7 +127,7 @@ def _draw_points(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
         pictures["fakes"] = draw_scatter(
             [generated, again], "Generated points and their reconstructions", subtitle, joined=[(0, 1)]
         )
-    dimensions, values, swept = _sweeps(model, latents[0])
+    dimensions, values, swept = _sweeps(model, seed)
     categories = None if categories is None else categories[:1].expand(len(swept), -1)
     clouds = [
         Cloud(f"z[{dimension}], s = {model.scale[dimension]:.2f}", _plane(points))
@@ -176,8 +177,9 @@ def _psnr_db(images: Tensor, others: Tensor) -> float:
     return psnr_db(squared_error_per_image(images, others).mean()).item()
 
 
-def _sweeps(model: TrainedModel, latent: Tensor) -> tuple[list[int], list[float], Tensor]:
-    """The dimensions of largest scale, the values each is swept through, and the latents row by row."""
+def _sweeps(model: TrainedModel, seed: int) -> tuple[list[int], list[float], Tensor]:
+    """The dimensions of largest scale, the values each is swept through, and the decoder's latents row by row."""
+    latent = model.draw_latents(1, seed, Purpose.SNAPSHOT)[0]
     scale = model.scale.cpu()
     # Stable, so that equal scales keep the same dimensions from one snapshot to the next.
     order = torch.sort(scale, descending=True, stable=True).indices
@@ -187,7 +189,7 @@ def _sweeps(model: TrainedModel, latent: Tensor) -> tuple[list[int], list[float]
     swept = latent.repeat(len(dimensions), len(values), 1)
     for row, dimension in enumerate(dimensions):
         swept[row, :, dimension] = values
-    return dimensions, values.tolist(), swept.flatten(0, 1)
+    return dimensions, values.tolist(), model.codes(swept.flatten(0, 1)).cpu()
 
 
 def _plane(points: Tensor) -> Tensor:
