@@ -89,7 +89,11 @@ def test_the_published_categories() -> None:
     assert load("cagan", "clusters").distributed.streams == 2
     assert load("cagan", "clusters").data.label_probabilities == [0.4, 0.3, 0.2, 0.1]
     assert load("cagan", "mnist28").data.label_probabilities == [0.55, *[0.05] * 9]
-    assert load("acgan", "mnist28").data.label_probabilities == []
+    assert load("acgan", "mnist28").data.label_probabilities == [0.55, *[0.05] * 9]
+    for name in ("dlsgan", "msegan", "infogan", "vanilla", "posthoc_encoder"):
+        config = load(name, "ffhq256")
+        assert (config.network.family, config.optimizer.name, config.method.r1) == ("skip", "adamw", 10)
+        assert load(name, "ffhq256_comparison").network.family == "residual"
     for name in ("dlsgan", "msegan", "infogan"):
         for preset in ("mnist32", "celeba128"):
             assert vars(load(name, preset).method)["variance_start"] == 1.0

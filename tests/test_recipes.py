@@ -48,7 +48,7 @@ def test_dry_run_prints_the_plan_and_writes_nothing(processes: Processes, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
-# published totals in millions: T §4.2.1 and the DLSGAN publication; they count InfoGAN's log-variance head
+# published totals in millions: T §4.4.1 and the DLSGAN publication; they count InfoGAN's log-variance head
 PUBLISHED = {
     ("infogan", "ffhq256_comparison"): (25.8, 31.7),
     ("infogan", "afhq256"): (25.8, 31.7),
@@ -92,6 +92,8 @@ def test_published_settings() -> None:
 
     for name in ("pvdgan", "msegan", "infogan"):
         for preset in ("ffhq256", "afhq256", "ffhq256_comparison"):
+            if preset == "ffhq256" and name != "pvdgan":
+                continue  # those have the settings of DLSGAN's own comparison there
             config = load(name, preset)
             assert (config.optimizer.name, config.optimizer.learning_rate, config.method.r1) == ("adam", 3e-3, 3.0)
             assert (config.training.batch, config.latent.dim, config.network.family) == (8, 1024, "residual")

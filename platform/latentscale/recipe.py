@@ -105,7 +105,8 @@ def _train(config: Config, method: type[Method]) -> None:
         held_out = "held out: training never saw them"
         seen = "training images: the data have no test split"
         print(f"  real images are {held_out if outcome.evaluation['held_out'] else seen}")
-    print(f"pictures: {outcome.folder / 'snapshots'}")
+    if any((outcome.folder / "snapshots").iterdir()):
+        print(f"pictures: {outcome.folder / 'snapshots'}")
     print(f"model:    {outcome.folder / 'model'}")
     if method.inverts:
         print(f"next:     latentscale invert {outcome.folder} IMAGE…")
@@ -141,6 +142,7 @@ def dry_run(config: Config, method: type[Method]) -> str:
         f"same steps with processes×accumulation: {allowed}",
         f"run: {config.training.steps:,} steps, {config.training.steps * plan.batch / 1000:,.0f} kimg"
         + (f", {config.training.steps * plan.batch / data.count:,.1f} epochs" if data else ""),
+        *(f"note: {remark}" for remark in method.remarks(config.method, config.training.steps)),
     ]
     return "\n".join(lines)
 

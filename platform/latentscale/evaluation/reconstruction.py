@@ -221,6 +221,8 @@ def explain(report: Report) -> list[str]:
     broken = [name for name, number in report.items() if number is not None and math.isnan(number)]
     if broken:
         lines.append(f"{', '.join(broken)}: not a number, because the networks answer NaN; the training has diverged")
-    if report.get("latent_error_median") is None and report.get("psnr_db") is None:
+    if (share := value("accuracy")) is not None:
+        lines.append(f"accuracy {share:.2%}: real images whose label it tells")
+    elif report.get("latent_error_median") is None and report.get("psnr_db") is None:
         lines.append("this method has no encoder: it generates, but cannot reconstruct")
     return lines

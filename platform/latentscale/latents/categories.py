@@ -86,6 +86,16 @@ def chosen_prior(chosen: Sequence[float], sizes: Sequence[int]) -> Tensor:
     return torch.tensor([value / sum(part) for part in parts for value in part])
 
 
+def late_prior(start_step: int, steps: int) -> list[str]:
+    """A remark where P(C) would not move within a run of so many steps."""
+    if start_step < steps:
+        return []
+    return [
+        f"P(C) stays uniform to the end: method.prior_start_step={start_step} is not below training.steps={steps};"
+        " published runs start at a third"
+    ]
+
+
 def prior_summary(prior: Tensor) -> dict[str, Tensor]:
     """0-dim numbers of P(C) ``[Σ d_c]`` for reports: extremes, and how many categories have at least 1 %."""
     return {

@@ -72,6 +72,7 @@ class Method(ABC):
         labelled: whether reals come with labels, whose sizes are then the categories of the spec.
         categorical: whether categories without labels are among the latents; their sizes are ``latent.categories``.
         categories_optional: whether a categorical method also works without them, ``latent.categories`` being empty.
+        classifies: whether it learns to tell the labels of samples.
         unaveraged: networks that are used with the weights they have, not with their moving average (METHODS: published
             settings).
         frozen_generator: whether the generator is a finished one, that of the run in ``method.generator_run``.
@@ -86,6 +87,7 @@ class Method(ABC):
     labelled: ClassVar[bool] = False
     categorical: ClassVar[bool] = False
     categories_optional: ClassVar[bool] = False
+    classifies: ClassVar[bool] = False
     frozen_generator: ClassVar[bool] = False
     unaveraged: ClassVar[tuple[str, ...]] = ()
 
@@ -130,6 +132,11 @@ class Method(ABC):
         Raises:
             UserError: with the remedy.
         """
+
+    @classmethod
+    def remarks(cls, settings: Any, steps: int) -> list[str]:
+        """What is allowed, but hardly meant, of a run of so many steps: a line each."""
+        return []
 
     def draws(self) -> dict[str, Draw]:
         """What is drawn in a step, for each sample."""
@@ -184,6 +191,10 @@ class Method(ABC):
         """E(x): ``[n, *shape]`` to ``[n, d_z]`` unscaled latents; of methods that invert."""
         latent: Tensor = self.networks["discriminator"](sample).latent
         return latent
+
+    def classify(self, sample: Tensor) -> Tensor:
+        """``[n, *shape]`` to ``[n, Σ d_c]`` logits of the labels; of methods that classify."""
+        raise NotImplementedError
 
     def decode(self, scaled: Tensor, category: Tensor | None = None) -> Tensor:
         """G: scaled latents ``[n, d_z]``, and categories where it takes them, to ``[n, *shape]``, not clipped."""

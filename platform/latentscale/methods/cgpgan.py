@@ -7,10 +7,18 @@ loss alone. P(C) follows mean(q), q = softmax(Q(x)). Early in training q â† q â
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
-from latentscale.latents.categories import CategoricalPrior, balanced, most_likely, prior_summary, probabilities
+from latentscale.latents.categories import (
+    CategoricalPrior,
+    balanced,
+    late_prior,
+    most_likely,
+    prior_summary,
+    probabilities,
+)
 from latentscale.latents.priors import Prior
 from latentscale.losses.classification import classify_with_gradient, cross_entropy, logits_of
 from latentscale.methods import conditional
@@ -91,6 +99,10 @@ class CGPGAN(conditional.ConditionalMethod):
     @classmethod
     def heads(cls, spec: ModelSpec) -> Heads:
         return Heads(adversarial=spec.category_dim)
+
+    @classmethod
+    def remarks(cls, settings: Any, steps: int) -> list[str]:
+        return late_prior(settings.prior_start_step, steps)
 
     def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
         return {"prior_moves": float(step >= self.settings.prior_start_step)}

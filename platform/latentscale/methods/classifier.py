@@ -46,6 +46,7 @@ class Classifier(Method):
     paper = "T §4.3 (rival; energy score of Liu et al. 2020, ReAct of Sun et al. 2021)"
     labelled = True
     generates = False
+    classifies = True
 
     def __init__(
         self, settings: MethodSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
@@ -66,3 +67,7 @@ class Classifier(Method):
 
     def draws(self) -> dict[str, Draw]:
         return {}
+
+    def classify(self, sample: Tensor) -> Tensor:
+        logits: Tensor = self.networks["classifier"](sample)
+        return logits

@@ -79,7 +79,7 @@ class DiscriminatorPhase(Conditional, adversarial.DiscriminatorPhase):
 
 
 class GeneratorPhase(Conditional, adversarial.GeneratorPhase):
-    """G's step with categories; reals fill its mixed batches."""
+    """G's step with categories; the step's own reals fill its mixed batches."""
 
     def discriminate(self, images: Tensor, batch: Batch) -> Discrimination:
         rows = mixed_rows(batch)

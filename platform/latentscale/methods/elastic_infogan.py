@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from latentscale.latents.categories import TrainablePrior, gumbel, prior_summary, uniform_prior
+from latentscale.latents.categories import TrainablePrior, gumbel, late_prior, prior_summary, uniform_prior
 from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
 from latentscale.methods import categorical_infogan
@@ -117,6 +117,10 @@ class ElasticInfoGAN(categorical_infogan.CategoricalInfoGAN):
     @classmethod
     def validate(cls, settings: ElasticInfoGANSettings, law: str, stream_batch: int) -> None:
         check_contrastive(settings, stream_batch)
+
+    @classmethod
+    def remarks(cls, settings: Any, steps: int) -> list[str]:
+        return late_prior(settings.prior_start_step, steps)
 
     def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
         return {"prior_moves": float(step >= self.settings.prior_start_step)}

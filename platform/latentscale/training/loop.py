@@ -154,6 +154,8 @@ def _train(
     progress = ProgressLine(training.steps, start, config.telemetry.progress and rank == 0, SHOWN)
     if folder and folder.moved_to:
         progress.say(f"moved the earlier run to {folder.moved_to}")
+    for remark in preparation.method.remarks(config.method, training.steps):
+        progress.say(f"note: {remark}")
     if start:
         progress.say(f"continuing {config.run.dir} from step {start:,}")
 

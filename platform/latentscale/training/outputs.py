@@ -12,6 +12,7 @@ from latentscale.config import Config
 from latentscale.data.clusters import Clusters
 from latentscale.data.decoding import decode
 from latentscale.data.shards import ShardedDataset
+from latentscale.evaluation.classification import accuracy
 from latentscale.evaluation.reconstruction import reconstruction_report
 from latentscale.inversion.images import from_uint8
 from latentscale.inversion.model import TrainedModel
@@ -76,9 +77,14 @@ class Outputs:
         )
 
     def evaluate(self, step: int) -> dict[str, Any]:
-        """Latent error on fresh draws and reconstruction of held-out images."""
+        """Latent error on fresh draws, reconstruction of held-out images, accuracy on them, as far as each applies."""
         limit = self.config.evaluation.images
-        report = reconstruction_report(self.trained_model(step), self._held_out(limit), self.config.run.seed, limit)
+        model = self.trained_model(step)
+        report = reconstruction_report(model, self._held_out(limit), self.config.run.seed, limit)
+        if self.method.classifies:
+            assert self.preparation.held_out is not None
+            reals = self._floats(limit)
+            report["accuracy"] = accuracy(model, reals, read_labels(self.preparation.held_out, len(reals)))
         held_out = self.preparation.held_out is not self.preparation.dataset
         return {**report, "held_out": int(held_out)}
 
@@ -107,16 +113,32 @@ def read_samples(dataset: ShardedDataset | Clusters, limit: int) -> Tensor:
     return read_images(dataset, limit)
 
 
+def read_labels(dataset: ShardedDataset | Clusters, count: int) -> Tensor:
+    """``[count, d_l]`` int64 categories of the samples that `read_samples` gives."""
+    if isinstance(dataset, Clusters):
+        stored = dataset.classes[:count]
+    else:
+        places = spread(dataset, count)
+        stored = np.array([int(dataset.shard_labels(shard)[member]) for shard, member in places])
+    return torch.from_numpy(dataset.label_table()[stored])
+
+
 def read_images(dataset: ShardedDataset, limit: int) -> Tensor:
     """At most ``limit`` samples, spread evenly over a data set in the order of its shards, ``[n, C, H, W]`` uint8.
 
     Data are often sorted by class; the beginning alone would be one of them.
     """
-    ends = dataset.shard_counts.cumsum()
     images: list[Tensor] = []
-    for position in np.linspace(0, dataset.count - 1, min(limit, dataset.count)).astype(np.int64).tolist():
-        shard = int(np.searchsorted(ends, position, side="right"))
-        member = position - int(ends[shard] - dataset.shard_counts[shard])
+    for shard, member in spread(dataset, limit):
         data, _, _ = dataset.read(shard, member)
         images.append(torch.tensor(decode(data, dataset.shape, dataset.where(shard, member))))
     return torch.stack(images)
+
+
+def spread(dataset: ShardedDataset, limit: int) -> list[tuple[int, int]]:
+    """The shard and member of at most ``limit`` samples, spread evenly."""
+    ends = dataset.shard_counts.cumsum()
+    positions = np.linspace(0, dataset.count - 1, min(limit, dataset.count)).astype(np.int64)
+    shards = np.searchsorted(ends, positions, side="right")
+    members = positions - (ends[shards] - dataset.shard_counts[shards])
+    return list(zip(shards.tolist(), members.tolist(), strict=True))
