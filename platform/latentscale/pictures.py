@@ -208,7 +208,7 @@ def draw_scatter(
 
 
 def join_panels(panels: Sequence[Image.Image], columns: int, title: str) -> Image.Image:
-    """Finished pictures side by side, in rows of ``columns``, under one title."""
+    """Finished pictures side by side, in rows of ``columns`` whose lower edges are level, under one title."""
     columns = min(columns, len(panels))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     width = max(sum(panel.width for panel in row) for row in rows)
@@ -217,11 +217,10 @@ def join_panels(panels: Sequence[Image.Image], columns: int, title: str) -> Imag
     _draw_heading(ImageDraw.Draw(canvas), title, "")
     top = heading
     for row in rows:
-        left = 0
+        left, top = 0, top + max(panel.height for panel in row)
         for panel in row:
-            canvas.paste(panel, (left, top))
+            canvas.paste(panel, (left, top - panel.height))
             left += panel.width
-        top += max(panel.height for panel in row)
     return canvas
 
 
