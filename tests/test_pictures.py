@@ -15,6 +15,7 @@ from latentscale.pictures import (
     Row,
     draw_grid,
     draw_scatter,
+    join_panels,
     magnification,
     save_png,
     to_uint8,
@@ -92,3 +93,17 @@ def test_a_png_file_is_the_picture(tmp_path: Path) -> None:
     picture = draw_grid([Band([Row("x", torch.zeros(1, 1, 8, 8))])], "title")
     path = save_png(picture, tmp_path / "new" / "a.png")
     assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture))
+
+
+def test_joined_panels_stand_in_rows_with_level_lower_edges() -> None:
+    sizes = [(30, 20), (40, 50), (25, 10)]
+    colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
+    panels = [Image.new("RGB", size, colour) for size, colour in zip(sizes, colours, strict=True)]
+    pixels = np.asarray(join_panels(panels, 2, "title"))
+    places = [np.argwhere((pixels == colour).all(axis=2)) for colour in colours]
+    corners = [(spots.min(axis=0), spots.max(axis=0) + 1) for spots in places]
+    for (low, high), (width, height) in zip(corners, sizes, strict=True):
+        assert (high - low).tolist() == [height, width]
+    heading = corners[1][0][0]
+    assert [low.tolist() for low, _ in corners] == [[heading + 30, 0], [heading, 30], [heading + 50, 0]]
+    assert pixels.shape[:2] == (heading + 60, 70)
