@@ -60,3 +60,20 @@ def test_some_hundred_steps_of_each_method(processes: Processes, tmp_path: Path)
     assert set(sizes) == {f"figure-{number}" for number in range(38, 43)}
     assert sizes["figure-41"] > 1.5 * sizes["figure-38"]  # two panels, one
     assert "| vanilla | 3 | none |" in (out / "results.md").read_text()
+
+
+def test_the_kept_results_are_those_of_the_script_and_meet_the_bar(script: ModuleType) -> None:
+    kept = json.loads((SCRIPT.parent / "results.json").read_text())
+    assert kept["settings"] == script.COMMON
+    runs = kept["runs"]
+    planned = [(name, seed) for name, experiment in script.EXPERIMENTS.items() for seed in experiment.seeds]
+    assert [(run["experiment"], run["seed"]) for run in runs] == planned
+    assert {run["steps"] for run in runs} == {script.STEPS}
+    for run in runs:
+        if "categories" in run:
+            assert run["right"] == script.right(run["categories"])
+            assert all(each["probability"] >= script.SURVIVING for each in run["categories"])
+    assert sum(run["right"] for run in runs if run["experiment"] == script.JUDGED) >= 4
+    assert (SCRIPT.parent / "results.md").read_text() == script.table(runs)
+    for name in script.FIGURES:
+        assert Image.open(SCRIPT.parent / f"{name}.png").width > 600
