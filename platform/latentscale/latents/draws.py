@@ -34,6 +34,12 @@ class Purpose(IntEnum):
     AUGMENTATION = 12
     RECOVERY = 13
     SYNTHETIC_DATA = 14
+    PATCHES = 15
+    BUILD_ORDER = 16
+    SPLIT = 17
+    HORIZONTAL_FLIP = 18
+    SUBSTITUTE_SAMPLE = 19
+    STREAMING = 20
 
 
 def uniforms(seed: int, purpose: Purpose, step: int, stream: int, count: int) -> NDArray[np.float64]:
