@@ -13,10 +13,10 @@ TESTS ?= tests
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare clusters test check format bench clean
+.PHONY: help install train compare clusters test check format bench bench-data clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -54,6 +54,11 @@ format: $(VENV)/.installed-tests ## mend what ruff can mend
 
 bench: $(VENV)/.installed-tests ## measure the cost of a step, minutes; wants an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench.py $(ARGS)
+
+bench-data: $(VENV)/.installed-tests ## measure decoders and how fast samples are read, minutes; wants an idle machine
+	$(BIN)/pip install --quiet $(PIP_FLAGS) $(CONSTRAINTS) -e '.[bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/decoders.py
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_data.py $(ARGS)
 
 clean: ## remove caches (never runs or .venv)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from latentscale.data.settings import DataSettings
 from latentscale.errors import UserError
 from latentscale.latents.priors import LAWS
 from latentscale.methods.base import MethodSettings
@@ -25,41 +26,6 @@ class RunSettings:
     dir: str = setting("runs/latentscale", "the run's folder; an existing run in it is continued", may_change=True)
     seed: int = setting(0, "of the weights, the draws and the order of the data", minimum=0, maximum=2**63 - 1)
     restart: bool = setting(False, "start over, after moving an existing folder aside", may_change=True)
-
-
-@dataclass
-class DataSettings:
-    name: str = setting(
-        "digits", "digits (bundled), clusters (points of four Gaussians, generated), or shards for data.path"
-    )
-    path: str = setting("", "folder of shards with its dataset.json", may_change=True)
-    shape: list[int] = setting(
-        help="[channels, height, width] the data must have ([2] for points); empty takes the data's own",
-        factory=list,
-        minimum=1,
-    )
-    label_probabilities: list[float] = setting(
-        factory=list,
-        help="resample the reals, with replacement, so that their labels have these probabilities, e.g. "
-        "[0.4,0.3,0.2,0.1]; empty: each sample once an epoch",
-        minimum=0,
-        maximum=1,
-    )
-    workers: int = setting(
-        0,
-        "decoding processes of each training process; 0 is one background thread",
-        minimum=0,
-        may_change=True,
-    )
-    prefetch_steps: int = setting(
-        4, "batches made ready ahead; tiny ones come in blocks of up to 8", unit="steps", minimum=1, may_change=True
-    )
-    shuffle_window_images: int = setting(
-        8192,
-        "samples are shuffled within windows of this size over permuted shards",
-        unit="images",
-        minimum=1,
-    )
 
 
 @dataclass

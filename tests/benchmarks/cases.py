@@ -13,7 +13,8 @@ from PIL import Image
 from turns import Loop
 
 from latentscale.config import Config, load_config
-from latentscale.data.shards import Sample, ShardsExist, write_shards
+from latentscale.data.sample import Sample
+from latentscale.data.shard_writing import ShardsExist, write_shards
 from latentscale.methods.pvdgan import PVDGANSettings
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train

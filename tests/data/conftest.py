@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from numbered_images import LABELS, SHAPE, numbered_samples
 
-from latentscale.data.shards import ShardedDataset, write_shards
+from latentscale.data.shard_writing import write_shards
+from latentscale.data.shards import ShardedDataset
 
 
 @pytest.fixture(scope="session")

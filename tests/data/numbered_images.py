@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from PIL import Image
 
-from latentscale.data.shards import Sample
+from latentscale.data.sample import Sample
 
 SHAPE = (1, 4, 4)
 LABELS = ["zero", "one", "two"]

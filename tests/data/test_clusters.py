@@ -6,8 +6,8 @@ import torch
 from scipy.stats import chisquare, kstest
 
 from latentscale.data.clusters import CENTRES, DEVIATION, PROBABILITIES, SHARD_POINTS, Clusters, PointReader
+from latentscale.data.datasets import available_splits, open_dataset
 from latentscale.data.order import Order
-from latentscale.data.sources import available_splits, open_dataset
 from latentscale.errors import UserError
 
 
@@ -32,7 +32,7 @@ def test_a_step_holds_each_streams_next_positions() -> None:
     data = Clusters()
     order = Order(data.shard_counts, 4, seed=3, window=1000)
     reader = PointReader(data, order, range(1, 3), 5, np.arange(10).reshape(2, 5).T.ravel())
-    points, labels = reader.block(range(7, 9))
+    points, labels, _ = reader.block(range(7, 9))
     for row, step in enumerate((7, 8)):
         located = [order.locate(stream, step * 5 + i) for i in range(5) for stream in (1, 2)]
         chosen = [shard * SHARD_POINTS + member for shard, member in located]

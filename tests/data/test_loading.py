@@ -19,9 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered_images import LABELS, SHAPE, numbered_samples, numbers
 
-from latentscale.data.loading import Loader, StepReader
+from latentscale.data.loading import Loader
 from latentscale.data.order import Order
-from latentscale.data.shards import Sample, ShardedDataset, write_shards
+from latentscale.data.reading import StepReader
+from latentscale.data.sample import Sample
+from latentscale.data.shard_writing import write_shards
+from latentscale.data.shards import ShardedDataset
 from latentscale.errors import UserError
 
 STREAMS = 4
@@ -226,7 +229,8 @@ def test_a_killed_worker_is_reported_in_one_line(numbered):
 SCRIPT = """
 import multiprocessing, os, signal, sys, time
 import numpy as np
-from latentscale.data.loading import Loader, StepReader
+from latentscale.data.loading import Loader
+from latentscale.data.reading import StepReader
 from latentscale.data.order import Order
 from latentscale.data.shards import ShardedDataset
 

@@ -6,11 +6,12 @@ from collections import Counter
 import pytest
 import torch
 
-from latentscale.data.loading import Loader, StepReader
+from latentscale.data.datasets import open_dataset
+from latentscale.data.loading import Loader
 from latentscale.data.order import Order
+from latentscale.data.reading import StepReader
 from latentscale.data.remembering import REMEMBERED_BYTES, RememberingReader
 from latentscale.data.shards import ShardedDataset
-from latentscale.data.sources import open_dataset
 
 SHAPE, STREAMS, STREAM_BATCH = (1, 8, 8), 3, 50
 STEPS = 25  # 1,500 digits, 150 a step: two epochs and a half
@@ -53,7 +54,7 @@ def test_every_batch_is_the_same_and_every_sample_read_once(digits: Counting) ->
 def test_a_block_is_its_steps() -> None:
     remembering = reader(RememberingReader, open_dataset("digits"))
     for kind in (RememberingReader, StepReader):
-        images, labels = reader(kind, open_dataset("digits")).block(range(8, 13))  # over the end of an epoch
+        images, labels, _ = reader(kind, open_dataset("digits")).block(range(8, 13))  # over the end of an epoch
         for row, step in enumerate(range(8, 13)):
             assert torch.equal(images[row], remembering(step)[0])
             assert torch.equal(labels[row], remembering(step)[1])

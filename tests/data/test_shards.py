@@ -12,7 +12,9 @@ import pytest
 import webdataset
 from numbered_images import LABELS, SHAPE, numbered_png, numbered_samples
 
-from latentscale.data.shards import Sample, ShardedDataset, ShardsExist, write_shards
+from latentscale.data.sample import Sample
+from latentscale.data.shard_writing import ShardsExist, write_shards
+from latentscale.data.shards import ShardedDataset
 from latentscale.errors import UserError
 
 

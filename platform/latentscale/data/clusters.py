@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentscale.data.order import Order
+from latentscale.data.reading import Block
 from latentscale.latents.draws import Purpose, uniforms
 
 CENTRES = np.array([[-1.0, 1.0], [0.0, -2.0], [1.0, -1.0], [2.0, 1.0]])
@@ -71,11 +72,11 @@ class PointReader:
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Points ``[streams·b, 2]`` float32 and labels ``[streams·b]`` int64."""
-        points, labels = self.block(range(step, step + 1))
+        points, labels, _ = self.block(range(step, step + 1))
         return points[0], labels[0]
 
-    def block(self, steps: range) -> tuple[Tensor, Tensor]:
-        """What several steps hold, ``[len(steps), streams·b, …]``."""
+    def block(self, steps: range) -> Block:
+        """What several steps hold."""
         shards, members = self._order.locate_steps(self._owned_streams, steps, self._stream_batch)
         chosen = np.take(shards * SHARD_POINTS + members, self._layout, axis=1)
-        return torch.from_numpy(self._dataset.points[chosen]), torch.from_numpy(self._dataset.classes[chosen])
+        return Block(torch.from_numpy(self._dataset.points[chosen]), torch.from_numpy(self._dataset.classes[chosen]))

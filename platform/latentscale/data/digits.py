@@ -10,7 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from latentscale.data.shards import DATASET_FILE, Sample, ShardsExist, write_shards
+from latentscale.data.sample import Sample
+from latentscale.data.shard_index import DATASET_FILE
+from latentscale.data.shard_writing import ShardsExist, write_shards
 
 SHAPE = (1, 8, 8)
 TRAIN_SAMPLES = 1500
@@ -58,14 +60,19 @@ def digits_folder(split: str) -> Path:
     return folder
 
 
-def _samples(split: str) -> Iterator[Sample]:
+def digit_images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All 1,797 digits ``[N, 8, 8]`` and what they show ``[N]``."""
     from sklearn.datasets import load_digits  # slow to import, and needed once a machine
 
     data = load_digits()
-    chosen = slice(None, TRAIN_SAMPLES) if split == "train" else slice(TRAIN_SAMPLES, None)
     # Ink counts 0 … 16 become the full range of 8 bits.
-    images = np.rint(data.images[chosen] * (255 / 16)).astype(np.uint8)
-    for image, label in zip(images, data.target[chosen], strict=True):
+    return np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64)
+
+
+def _samples(split: str) -> Iterator[Sample]:
+    chosen = slice(None, TRAIN_SAMPLES) if split == "train" else slice(TRAIN_SAMPLES, None)
+    images, labels = digit_images()
+    for image, label in zip(images[chosen], labels[chosen], strict=True):
         yield Sample(_png(image), "png", int(label))
 
 

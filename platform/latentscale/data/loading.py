@@ -5,18 +5,14 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from latentscale.data.decoding import decode
-from latentscale.data.order import Order
-from latentscale.data.shards import ShardedDataset
+from latentscale.data.reading import Block, BlockReader
+from latentscale.data.substitution import Skipped
 from latentscale.data.workers import WorkerPool
 from latentscale.errors import UserError
 
@@ -25,72 +21,6 @@ T = TypeVar("T")
 # Long enough for one batch to be decoded; the thread is a daemon, so a stuck file system does not hold up the
 # exit.
 _THREAD_END_SECONDS = 10.0
-
-
-class StepReader:
-    """Reads and decodes a step's batch: a pure function of the step, picklable to worker processes.
-
-    Args:
-        dataset: where samples are read.
-        order: where they stand.
-        owned_streams: the streams of this process.
-        stream_batch: b, samples of a stream in a step.
-        shape: (C, H, W) wanted; C may differ from the dataset's (grey and RGB are converted).
-        layout: ``[streams·b]``, which sample, counted by stream and then by position, stands in each row; None
-            leaves them so.
-
-    Raises:
-        UserError: the dataset's images have another size.
-    """
-
-    def __init__(
-        self,
-        dataset: ShardedDataset,
-        order: Order,
-        owned_streams: range,
-        stream_batch: int,
-        shape: tuple[int, int, int],
-        layout: NDArray[np.int64] | None = None,
-    ) -> None:
-        if dataset.shape[1:] != shape[1:]:
-            raise UserError(
-                f"{dataset.path} holds images of {dataset.shape[1]}x{dataset.shape[2]} pixels, not "
-                f"{shape[1]}x{shape[2]}: write the shards again at the wanted resolution, or name the data that fit"
-            )
-        self._dataset = dataset
-        self._order = order
-        self._owned_streams = owned_streams
-        self._stream_batch = stream_batch
-        self._shape = shape
-        self._layout = np.arange(len(owned_streams) * stream_batch) if layout is None else layout
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Samples at positions step·b … step·b+b−1 of every owned stream, in the order of the layout.
-
-        Returns:
-            images uint8 ``[streams·b, C, H, W]`` and labels int64 ``[streams·b]`` (−1 without one).
-
-        Raises:
-            UserError: naming the shard and member that cannot be read or decoded.
-        """
-        images, labels = self.block(range(step, step + 1))
-        return images[0], labels[0]
-
-    def block(self, steps: range) -> tuple[Tensor, Tensor]:
-        """What several steps hold, ``[len(steps), streams·b, …]``."""
-        shards, members = self._places(steps)
-        images = np.empty((*shards.shape, *self._shape), dtype=np.uint8)
-        labels = np.empty(shards.shape, dtype=np.int64)
-        for place in np.ndindex(*shards.shape):
-            shard, member = int(shards[place]), int(members[place])
-            data, _, labels[place] = self._dataset.read(shard, member)
-            images[place] = decode(data, self._shape, self._dataset.where(shard, member))
-        return torch.from_numpy(images), torch.from_numpy(labels)
-
-    def _places(self, steps: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shard and member of each step's rows."""
-        shards, members = self._order.locate_steps(self._owned_streams, steps, self._stream_batch)
-        return np.take(shards, self._layout, axis=1), np.take(members, self._layout, axis=1)
 
 
 class _Handover(Generic[T]):
@@ -164,47 +94,32 @@ class _Ending:
             self._pool.close()
 
 
-class BlockReader(Protocol):
-    """Reads steps: a pure function of their numbers, picklable to worker processes."""
-
-    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Samples ``[n, …]`` and labels ``[n]`` of a step."""
-
-    def block(self, steps: range) -> tuple[Tensor, Tensor]:
-        """The same of several steps, ``[steps, n, …]``."""
+Made = tuple[Sequence[T], Mapping[int, list[Skipped]]]
+"""What was made of some steps, and what had to be skipped in which of them."""
 
 
-Block = tuple[range, Tensor, Tensor]
-"""Steps, their images ``[steps, n, …]`` and their labels ``[steps, n]``."""
-
-
-def _read_in_thread(reader: BlockReader, steps: range, block_steps: int) -> Iterator[Block]:
+def _read_in_thread(reader: BlockReader, steps: range, block_steps: int) -> Iterator[tuple[range, Block]]:
     for start in range(steps.start, steps.stop, block_steps):
-        block = steps[start - steps.start :][:block_steps]
+        several = steps[start - steps.start :][:block_steps]
         try:
-            images, labels = reader.block(block)
+            block = reader.block(several)
         except Exception:
             # the steps before the one that cannot be read are still good
-            for step in block:
-                yield range(step, step + 1), *reader.block(range(step, step + 1))
+            for step in several:
+                yield range(step, step + 1), reader.block(range(step, step + 1))
         else:
-            yield block, images, labels
-
-
-def _read_in_processes(pool: WorkerPool) -> Iterator[Block]:
-    for step, images, labels in pool:
-        yield range(step, step + 1), images[None], labels[None]
+            yield several, block
 
 
 def _make(
-    blocks: Iterable[Block],
+    blocks: Iterable[tuple[range, Block]],
     finish: Callable[[range, Tensor, Tensor], Sequence[T]],
-    handover: _Handover[Sequence[T]],
+    handover: _Handover[Made[T]],
 ) -> None:
     """The thread's work; it holds no reference to the loader, which can so be collected while it runs."""
     try:
-        for steps, images, labels in blocks:
-            if not handover.put(finish(steps, images, labels)):
+        for steps, block in blocks:
+            if not handover.put((finish(steps, block.images, block.labels), block.skipped)):
                 return
     except BaseException as error:
         handover.finish(error)
@@ -230,6 +145,8 @@ class Loader(Generic[T]):
 
     Attributes:
         waited_seconds: time that ``next`` has waited so far.
+        skipped: samples that could not be read and were replaced in the steps taken so far; one comes again with every
+            step that it should have been in. Whoever reads them clears the list.
     """
 
     def __init__(
@@ -253,8 +170,11 @@ class Loader(Generic[T]):
         self._block_steps = 1 if workers else block_steps
         self._steps = range(start_step, stop_step)
         self._finish = finish
-        self._handover: _Handover[Sequence[T]] = _Handover(-(-prefetch_steps // self._block_steps))
+        self._handover: _Handover[Made[T]] = _Handover(-(-prefetch_steps // self._block_steps))
         self._taken: deque[T] = deque()
+        self._next_step = start_step
+        self._skipped: dict[int, list[Skipped]] = {}
+        self.skipped: list[Skipped] = []
         self._ending: _Ending | None = None
         self._closed = False
         self.waited_seconds = 0.0
@@ -268,7 +188,7 @@ class Loader(Generic[T]):
         pool: WorkerPool | None = None
         if self._workers and self._steps:
             pool = WorkerPool(self._reader, self._steps, self._workers, self._prefetch_steps)
-            blocks = _read_in_processes(pool)
+            blocks = iter(pool)
         else:
             blocks = _read_in_thread(self._reader, self._steps, self._block_steps)
         thread = threading.Thread(
@@ -289,7 +209,12 @@ class Loader(Generic[T]):
         began = time.perf_counter()
         try:
             if self._closed or not self._taken:
-                self._taken.extend(self._handover.take())
+                made, skipped = self._handover.take()
+                self._taken.extend(made)
+                self._skipped |= skipped
+            if self._skipped:
+                self.skipped += self._skipped.pop(self._next_step, ())
+            self._next_step += 1
             return self._taken.popleft()
         finally:
             self.waited_seconds += time.perf_counter() - began

@@ -120,6 +120,34 @@ class Order:
         )
         return shards, members
 
+    def windows(self, streams: range, position: int) -> tuple[int, tuple[int, ...]]:
+        """The epoch, and the window of each of some streams, in which a position stands."""
+        epoch, within_epoch = divmod(position, self.samples_per_epoch_per_stream)
+        return epoch, tuple(
+            (stream * self.count // self.streams + within_epoch) // self._window_images for stream in streams
+        )
+
+    def shards_ahead(self, stream: int, position: int, images: int) -> list[int]:
+        """The shards from which positions position … position+images−1 of ``stream`` may be drawn, nearest first.
+
+        All shards that the windows of those positions touch, in O(log shards + their number), whatever the windows.
+        """
+        first_place = stream * self.count // self.streams
+        found: dict[int, None] = {}
+        end = position + images
+        while position < end:
+            epoch, within_epoch = divmod(position, self.samples_per_epoch_per_stream)
+            run = min(end - position, self.samples_per_epoch_per_stream - within_epoch)
+            first_window, last_window = (
+                (first_place + place) // self._window_images for place in (within_epoch, within_epoch + run - 1)
+            )
+            order, ends = self._layout(epoch)
+            places = (first_window * self._window_images, min(self.count, (last_window + 1) * self._window_images) - 1)
+            first_slot, last_slot = np.searchsorted(ends, places, side="right").tolist()
+            found.update(dict.fromkeys(order[first_slot : last_slot + 1].tolist()))
+            position += run
+        return list(found)
+
     def _layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shards in the epoch's order, and the place after the last of each."""
         return self._layouts.get(epoch, lambda: self._make_layout(epoch))

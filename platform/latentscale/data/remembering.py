@@ -5,10 +5,9 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from latentscale.data.decoding import decode
-from latentscale.data.loading import StepReader
+from latentscale.data.reading import Block, StepReader
+from latentscale.data.substitution import Skipped, Unreadable
 
 # per reading process; a data set whose pixels need more is decoded anew in every epoch
 REMEMBERED_BYTES = 128 * 2**20
@@ -31,7 +30,12 @@ class RememberingReader(StepReader):
         """Whether so many samples of ``(C, H, W)`` may be held."""
         return count * math.prod(shape) <= REMEMBERED_BYTES
 
-    def block(self, steps: range) -> tuple[Tensor, Tensor]:
+    @property
+    def complete(self) -> bool:
+        """Whether every sample is remembered, so that nothing is read any more."""
+        return self._pixels is not None and bool(self._known.all())
+
+    def block(self, steps: range) -> Block:
         """See StepReader."""
         if self._pixels is None:  # not before it is where it reads: readers are sent to worker processes
             counts = self._dataset.shard_counts
@@ -41,9 +45,30 @@ class RememberingReader(StepReader):
             self._pixels = np.empty((self._dataset.count, *self._shape), dtype=np.uint8)
         shards, members = self._places(steps)
         chosen = self._firsts[shards] + members
-        for place in zip(*np.nonzero(~self._known[chosen]), strict=True):
-            shard, member, sample = int(shards[place]), int(members[place]), chosen[place]
-            data, _, self._labels[sample] = self._dataset.read(shard, member)
-            self._pixels[sample] = decode(data, self._shape, self._dataset.where(shard, member))
+        skipped: dict[int, list[Skipped]] = {}
+        for i, row in zip(*np.nonzero(~self._known[chosen]), strict=True):
+            shard, member = int(shards[i, row]), int(members[i, row])
+            try:
+                self._remember(shard, member)
+            except Unreadable:
+                chosen[i, row] = self._substitution.read(
+                    shard,
+                    member,
+                    *self._standing(steps[i], row),
+                    self._remember,
+                    skipped.setdefault(steps[i], []),
+                )
+        images = self._pixels[chosen]
+        if self._treatment.horizontal_flip:
+            flip = self._flips(steps)
+            images[flip] = images[flip][..., ::-1]
+        return Block(torch.from_numpy(images), torch.from_numpy(self._labels[chosen]), skipped)
+
+    def _remember(self, shard: int, member: int) -> int:
+        """Decode a sample where that is not done yet; its number among all."""
+        assert self._pixels is not None
+        sample = int(self._firsts[shard]) + member
+        if not self._known[sample]:
+            self._labels[sample] = self._read_into(shard, member, self._pixels[sample].transpose(1, 2, 0))
             self._known[sample] = True
-        return torch.from_numpy(self._pixels[chosen]), torch.from_numpy(self._labels[chosen])
+        return sample

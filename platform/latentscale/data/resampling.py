@@ -97,6 +97,11 @@ class ResampledOrder(Order):
             members[place] = sorted_members.members[sorted_members.starts[label[place]] + rank[place] - before]
         return shards, members
 
+    def shards_ahead(self, stream: int, position: int, images: int) -> list[int]:
+        """See `Order.shards_ahead`: the shards that those positions draw from, which is soon all of them."""
+        shards, _ = self.locate_run(stream, position, images)
+        return list(dict.fromkeys(shards.tolist()))
+
     def _count(self, shard: int) -> NDArray[np.int64]:
         labels = self._data.shard_labels(shard)
         return np.bincount(labels[labels >= 0], minlength=self._labels)

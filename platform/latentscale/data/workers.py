@@ -6,7 +6,7 @@ import pickle
 import signal
 import threading
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import forkserver
@@ -16,12 +16,10 @@ from multiprocessing.synchronize import Semaphore
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from latentscale.data.reading import Block, BlockReader
 from latentscale.errors import UserError
-
-Reader = Callable[[int], tuple[Tensor, Tensor]]
 
 # How long a worker whose pipe broke may take until its exit status is known.
 _EXIT_STATUS_SECONDS = 5.0
@@ -59,12 +57,12 @@ class _Failure:
 class _Steps(Dataset[Any]):
     """The reader as DataLoader wants it: indexed by step."""
 
-    def __init__(self, reader: Reader) -> None:
+    def __init__(self, reader: BlockReader) -> None:
         self._reader = reader
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor] | _Failure:
+    def __getitem__(self, step: int) -> Block | _Failure:
         try:
-            return self._reader(step)
+            return self._reader.block(range(step, step + 1))
         except Exception as error:
             return _Failure.of(error)
 
@@ -104,10 +102,10 @@ def start_fork_server() -> ForkServerContext:
 
 
 class WorkerPool:
-    """Processes that call ``reader(step)`` ahead of its use; iterates in order of steps.
+    """Processes that read steps ahead of their use, each step a block of its own; iterates in order of steps.
 
     Args:
-        reader: picklable; returns tensors.
+        reader: picklable.
         steps: to be read, each once.
         workers: number of processes, at least 1.
         prefetch_steps: read ahead over all workers, rounded up to a multiple of ``workers``.
@@ -116,7 +114,7 @@ class WorkerPool:
         UserError: a worker process ends before it runs.
     """
 
-    def __init__(self, reader: Reader, steps: range, workers: int, prefetch_steps: int) -> None:
+    def __init__(self, reader: BlockReader, steps: range, workers: int, prefetch_steps: int) -> None:
         self._steps = steps
         context = start_fork_server()
         ready = context.Semaphore(0)
@@ -146,8 +144,8 @@ class WorkerPool:
                     self.close()
                     raise ended
 
-    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """Yield (step, images, labels).
+    def __iter__(self) -> Iterator[tuple[range, Block]]:
+        """Yield each step, as a range, and what it holds.
 
         Raises:
             UserError: a worker process has ended.
@@ -163,7 +161,7 @@ class WorkerPool:
                 raise
             if isinstance(batch, _Failure):
                 batch.reraise()
-            yield step, *batch
+            yield range(step, step + 1), batch
 
     def _ended(self, timeout_seconds: float) -> UserError | None:
         """The death of a worker in the user's terms, waiting so long for one to show."""

@@ -1,6 +1,6 @@
 """Running statistics: every process observes its own samples, one fused all-reduce a step joins the sums.
 
-The buffer is one vector, ``[stop, count₁, sum₁…, count₂, sum₂…]``, never below float32.
+The buffer is one vector, ``[stop, news, count₁, sum₁…, count₂, sum₂…]``, never below float32.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from latentscale.methods.base import Statistic
 
 
 class FusedStatistics:
-    """Sums, counts and the stop flag of a step in one collective.
+    """Sums, counts and two flags of a step in one collective.
 
     Args:
         statistics: by name.
@@ -24,12 +24,12 @@ class FusedStatistics:
     def __init__(self, statistics: Mapping[str, Statistic], device: torch.device, dtype: torch.dtype) -> None:
         self.statistics = dict(statistics)
         self.buffer = torch.zeros(
-            1 + sum(1 + statistic.size for statistic in statistics.values()), device=device, dtype=dtype
+            2 + sum(1 + statistic.size for statistic in statistics.values()), device=device, dtype=dtype
         )
-        self._stop = self.buffer[0]
+        self._flags = self.buffer[:2]
         self._slots: dict[str, tuple[Tensor, Tensor]] = {}
         self._observed: dict[str, list[Tensor]] = {}
-        start = 1
+        start = 2
         for name, statistic in statistics.items():
             size = statistic.size
             self._slots[name] = (self.buffer[start], self.buffer[start + 1 : start + 1 + size])
@@ -41,10 +41,17 @@ class FusedStatistics:
         for name, samples in observed.items():
             self._observed.setdefault(name, []).append(samples)
 
-    def launch(self, stop: bool) -> None:
-        """Send the sums on their way; whatever comes before ``finish`` overlaps with them."""
+    def launch(self, stop: bool, news: int = 0) -> None:
+        """Send the sums on their way; whatever comes before ``finish`` overlaps with them.
+
+        Args:
+            stop: this process asks to stop.
+            news: how many things this process has to tell the others, outside the steps.
+        """
         if stop:
-            self._stop.fill_(1.0)
+            self._flags[0] = 1.0
+        if news:
+            self._flags[1] = float(news)
         for name, parts in self._observed.items():
             count, total = self._slots[name]
             samples = torch.cat(parts)
@@ -57,7 +64,7 @@ class FusedStatistics:
         """Wait for the sums, update every observed statistic where ``apply`` is 1, and start afresh.
 
         Returns:
-            0-dim: how many processes asked to stop, on the device.
+            ``[2]``: how many processes asked to stop, and how many news they have together, on the device.
         """
         if self._work is not None:
             self._work.wait()
@@ -66,9 +73,9 @@ class FusedStatistics:
             count, total = self._slots[name]
             self.statistics[name].update(total, count, apply)
         self._observed.clear()
-        stop = self._stop.clone()
+        flags = self._flags.clone()
         self.buffer.zero_()
-        return stop
+        return flags
 
 
 def global_means(parts: Sequence[Mapping[str, Tensor]], dtype: torch.dtype) -> dict[str, Tensor]:

@@ -36,6 +36,12 @@ class Purpose(IntEnum):
     SYNTHETIC_DATA = 14
     CONTRASTIVE_VIEW = 15
     RESAMPLING = 16
+    PATCHES = 17
+    BUILD_ORDER = 18
+    SPLIT = 19
+    HORIZONTAL_FLIP = 20
+    SUBSTITUTE_SAMPLE = 21
+    STREAMING = 22
 
 
 def uniforms(seed: int, purpose: Purpose, step: int, stream: int, count: int) -> NDArray[np.float64]:

@@ -116,7 +116,11 @@ class ProgressLine:
     def say(self, text: str) -> None:
         """A line above the progress."""
         if self._live or self._plain:
-            self._console.print(text, highlight=False, soft_wrap=True)
+            self.warn(text)
+
+    def warn(self, text: str) -> None:
+        """A line above the progress, also where none is shown."""
+        self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def tensorboard_logger(accelerator: Any, start_step: int) -> Callable[[Mapping[str, Any], int], None]:

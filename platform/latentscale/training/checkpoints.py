@@ -9,7 +9,7 @@ import json
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentscale.atomic import new_folder
+from latentscale.data.substitution import Skipped
 from latentscale.errors import UserError
 
 TENSORS, STATE = "state.safetensors", "state.json"
@@ -33,12 +34,14 @@ class Checkpoint:
         tensors: on the CPU, by name.
         config: the resolved configuration of the run that wrote it.
         identity: what else a run must be to continue it: its method and the fingerprint of its data.
+        skipped: the samples that the run could not read.
     """
 
     step: int
     tensors: dict[str, Tensor]
     config: dict[str, Any]
     identity: dict[str, str]
+    skipped: list[Skipped] = field(default_factory=list)
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
@@ -51,6 +54,8 @@ def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
             if entry.name.startswith("."):
                 shutil.rmtree(entry)
     state = {"step": checkpoint.step, "identity": checkpoint.identity, "config": checkpoint.config}
+    if checkpoint.skipped:
+        state["skipped"] = [list(sample) for sample in checkpoint.skipped]
     with new_folder(final) as new:
         save_file(
             {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()},
@@ -80,8 +85,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
     try:
         state: Mapping[str, Any] = json.loads((path / STATE).read_text())
         tensors = load_file(path / TENSORS)
-        return Checkpoint(int(state["step"]), tensors, dict(state["config"]), dict(state["identity"]))
-    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        skipped = [Skipped(*sample) for sample in state.get("skipped", [])]
+        return Checkpoint(int(state["step"]), tensors, dict(state["config"]), dict(state["identity"]), skipped)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
             f"checkpoint {path} cannot be read ({error}): move it away to continue from the one before it"
         ) from None

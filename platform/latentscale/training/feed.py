@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from latentscale.data.clusters import Clusters, PointReader
-from latentscale.data.loading import BlockReader, Loader, StepReader
+from latentscale.data.loading import Loader
 from latentscale.data.order import Order
-from latentscale.data.remembering import RememberingReader
-from latentscale.data.shards import ShardedDataset
+from latentscale.data.reading import BlockReader, Treatment
 from latentscale.errors import UserError
 from latentscale.latents.draws import block_uniforms
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
 from latentscale.training.prepare import Preparation
+from latentscale.training.readers import shard_reader
 
 MOST_BLOCK_STEPS = 8
 MOST_BLOCK_BYTES = 2**20
@@ -54,10 +54,11 @@ class Feed:
         self.layout = self.plan.layout()
         self.data_name = preparation.dataset.name
         self.label_table = torch.from_numpy(preparation.dataset.label_table())
-        reader = self._reader(preparation.dataset, order)
+        reader = self._reader(preparation, order, start)
         self.loader: Loader[Any] = Loader(
             reader,
-            workers=config.data.workers,
+            # streams are read in one process, by threads
+            workers=config.data.workers if config.data.mode == "indexed" else 0,
             prefetch_steps=config.data.prefetch_steps,
             start_step=start,
             stop_step=config.training.steps,
@@ -98,12 +99,13 @@ class Feed:
             for begin in range(0, self.plan.process_batch, size)
         ]
 
-    def _reader(self, dataset: ShardedDataset | Clusters, order: Order) -> BlockReader:
-        batch = self.plan.stream_batch
+    def _reader(self, preparation: Preparation, order: Order, start: int) -> BlockReader:
+        dataset, settings = preparation.dataset, preparation.config.data
+        assert dataset is not None
         if isinstance(dataset, Clusters):
-            return PointReader(dataset, order, self.owned, batch, self.layout)
-        kind = RememberingReader if RememberingReader.fits(dataset.count, dataset.shape) else StepReader
-        return kind(dataset, order, self.owned, batch, dataset.shape, self.layout)
+            return PointReader(dataset, order, self.owned, self.plan.stream_batch, self.layout)
+        treatment = Treatment(preparation.decoder, self.seed, settings.horizontal_flip, settings.on_error == "skip")
+        return shard_reader(preparation, dataset, order, self.owned, self.layout, treatment, start)
 
     def _block_steps(self, shape: tuple[int, ...]) -> int:
         """As many steps as are small together; more than are asked for in advance where they are tiny."""
@@ -146,7 +148,8 @@ class Feed:
         """Images from 0 … 255 to [-1, 1]; points stay as they are."""
         if images.is_floating_point():
             return images.to(self.dtype)
-        return images.to(self.dtype).div_(127.5).sub_(1)
+        # the decoder left C last in memory, which would change how convolutions round
+        return images.contiguous().to(self.dtype).div_(127.5).sub_(1)
 
     def _pin(self, tensor: Tensor) -> Tensor:
         if self.device.type != "cuda":

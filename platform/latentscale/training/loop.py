@@ -33,6 +33,8 @@ from latentscale.training.memory import keep_freed_memory
 from latentscale.training.optimizers import make_optimizer, rate_factor
 from latentscale.training.outputs import Outputs
 from latentscale.training.prepare import Preparation, prepare
+from latentscale.training.refusals import refuse_nonfinite, refuse_untrained
+from latentscale.training.skipped import SkippedSamples
 from latentscale.training.state import TrainingState, broadcast_tensors
 
 SHOWN = (
@@ -145,8 +147,8 @@ def _train(
         if resumed:
             resumed.tensors.clear()
     statistics = FusedStatistics(built.statistics, device, statistics_dtype)
-    health, clock, flags = Health(device), StageClock(device), LateFlags(2, device)
-    skipped_in_a_row = torch.zeros((), device=device)
+    health, clock, flags = Health(device), StageClock(device), LateFlags(3, device)
+    skipped_in_a_row = torch.zeros(1, device=device)
 
     outputs = Outputs(config, preparation, built, average, folder.snapshots, folder.model) if folder else None
     metrics = MetricsFile(folder.metrics, start) if folder else None
@@ -158,11 +160,17 @@ def _train(
         progress.say(f"note: {remark}")
     if start:
         progress.say(f"continuing {config.run.dir} from step {start:,}")
+    skipping = config.data.on_error == "skip"
+    unreadable = SkippedSamples(
+        config.data.max_errors, share(resumed.skipped if resumed else []), progress.warn if rank == 0 else None
+    )
 
     def checkpoint(step: int) -> None:
+        if skipping:
+            unreadable.join()
         if folder is None:
             return
-        whole = Checkpoint(step, state.tensors(), config.to_dict(), preparation.identity())
+        whole = Checkpoint(step, state.tensors(), config.to_dict(), preparation.identity(), unreadable.samples())
         try:
             save_checkpoint(folder.checkpoints, whole, config.checkpoint.keep)
         except (OSError, SafetensorError) as error:
@@ -173,6 +181,9 @@ def _train(
 
     def report(step: int, steps: int) -> None:
         values = health.join()
+        if skipping:
+            unreadable.join()
+            values["data/skipped_samples"] = unreadable.count
         seconds = clock.read()
         images = steps * plan.batch
         record: dict[str, Any] = {
@@ -204,6 +215,8 @@ def _train(
                     phase.scale_learning_rates(factor)
             with clock.stage("data", host=True):
                 batches = feed.fetch(step, statistics_before)
+                if feed.loader.skipped:
+                    unreadable.take(feed.loader.skipped)
             batches = prepare_batches(built, batches, statistics_dtype)
 
             skip: Tensor | None = None
@@ -215,7 +228,7 @@ def _train(
                     for result in results:
                         statistics.observe(result.observed)
                     if phase is phases[-1]:
-                        statistics.launch(should_stop())
+                        statistics.launch(should_stop(), unreadable.untold())
                     if step == start:
                         refuse_untrained(phase)
                     phase.let_sleep(batches[0].schedule)
@@ -230,15 +243,17 @@ def _train(
             assert skip is not None
             with clock.stage("statistics"):
                 apply = 1 - skip
-                stop = statistics.finish(apply)
+                asked = statistics.finish(apply)
                 average.update(apply)
                 skipped_in_a_row = (skipped_in_a_row + skip) * skip
                 health.add({**measured, "skipped_steps": skip})
-                flags.put(torch.stack([stop.to(skip.dtype), skipped_in_a_row]))
+                flags.put(torch.cat([asked.to(skip.dtype), skipped_in_a_row]))
             step += 1
 
             late = flags.previous()
             stopping = late is not None and late[0] > 0
+            if late is not None and late[1] > 0:
+                unreadable.join()
             refuse_nonfinite(late, training.max_nonfinite_steps, health)
             progress.advance(step)
             if step % training.report_every_steps == 0 or step == training.steps or stopping:
@@ -281,30 +296,3 @@ def prepare_batches(method: Method, batches: list[Batch], dtype: torch.dtype) ->
 def due(step: int, every_steps: int) -> bool:
     """Whether something that happens every so many steps (0: never) happens after this one."""
     return every_steps > 0 and step % every_steps == 0
-
-
-def refuse_untrained(phase: DistributedPhase) -> None:
-    """Every owned parameter must have received a gradient in the first step.
-
-    Raises:
-        UserError: naming those that did not; under DDP they would silently spoil the others' gradients.
-    """
-    if names := phase.untrained():
-        raise UserError(
-            f"the {phase.phase.name} phase trains no {', '.join(names[:3])}: nothing in its loss reaches"
-            f" {'it' if len(names) == 1 else 'them'}; set a positive weight for its term, or remove the head"
-        ).on_every_process()
-
-
-def refuse_nonfinite(late: list[float] | None, limit_steps: int, health: Health) -> None:
-    """Stop after too many skipped steps in a row, on every process at the same step.
-
-    Raises:
-        UserError: naming the terms that are not finite.
-    """
-    if late is not None and late[1] >= limit_steps:
-        names = ", ".join(health.nonfinite()) or "a gradient"
-        raise UserError(
-            f"{limit_steps} steps in a row were not finite and were skipped ({names}): rerun with"
-            " a lower optimizer.learning_rate to continue from the last checkpoint"
-        ).on_every_process()

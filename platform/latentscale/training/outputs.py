@@ -1,6 +1,7 @@
 """What a run leaves to look at and to use: pictures, evaluations and the trained model. Rank 0 only."""
 
 import copy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from torch import Tensor, nn
 
 from latentscale.config import Config
 from latentscale.data.clusters import Clusters
-from latentscale.data.decoding import decode
+from latentscale.data.decoding import Decoder, decode
 from latentscale.data.shards import ShardedDataset
+from latentscale.errors import UserError
 from latentscale.evaluation.classification import accuracy
 from latentscale.evaluation.reconstruction import reconstruction_report
 from latentscale.inversion.images import from_uint8
@@ -84,7 +86,9 @@ class Outputs:
         if self.method.classifies:
             assert self.preparation.held_out is not None
             reals = self._floats(limit)
-            report["accuracy"] = accuracy(model, reals, read_labels(self.preparation.held_out, len(reals)))
+            labels = read_labels(self.preparation.held_out, limit)
+            if len(labels) == len(reals):  # else some could not be read, and were left out
+                report["accuracy"] = accuracy(model, reals, labels)
         held_out = self.preparation.held_out is not self.preparation.dataset
         return {**report, "held_out": int(held_out)}
 
@@ -102,15 +106,18 @@ class Outputs:
         if self._reals is None:
             assert self.preparation.held_out is not None
             limit = max(self.config.evaluation.images, SHOWN_POINTS if len(self.preparation.shape) == 1 else 0)
-            self._reals = read_samples(self.preparation.held_out, limit)
+            skip_errors = self.config.data.on_error == "skip"
+            self._reals = read_samples(self.preparation.held_out, limit, self.preparation.decoder, skip_errors)
         return self._reals[:limit]
 
 
-def read_samples(dataset: ShardedDataset | Clusters, limit: int) -> Tensor:
+def read_samples(
+    dataset: ShardedDataset | Clusters, limit: int, decoder: Decoder | None = None, skip_errors: bool = False
+) -> Tensor:
     """At most ``limit`` samples: `read_images`, or points ``[n, D]`` float32."""
     if isinstance(dataset, Clusters):
         return torch.from_numpy(dataset.points[:limit])
-    return read_images(dataset, limit)
+    return read_images(dataset, limit, decoder, skip_errors)
 
 
 def read_labels(dataset: ShardedDataset | Clusters, count: int) -> Tensor:
@@ -123,16 +130,48 @@ def read_labels(dataset: ShardedDataset | Clusters, count: int) -> Tensor:
     return torch.from_numpy(dataset.label_table()[stored])
 
 
-def read_images(dataset: ShardedDataset, limit: int) -> Tensor:
+def read_images(
+    dataset: ShardedDataset, limit: int, decoder: Decoder | None = None, skip_errors: bool = False
+) -> Tensor:
     """At most ``limit`` samples, spread evenly over a data set in the order of its shards, ``[n, C, H, W]`` uint8.
 
     Data are often sorted by class; the beginning alone would be one of them.
+
+    Args:
+        decoder: ``auto`` without one.
+        skip_errors: leave out what cannot be read, as long as two samples are left.
+
+    Raises:
+        UserError: naming what cannot be read.
     """
     images: list[Tensor] = []
-    for shard, member in spread(dataset, limit):
-        data, _, _ = dataset.read(shard, member)
-        images.append(torch.tensor(decode(data, dataset.shape, dataset.where(shard, member))))
+    refusal: UserError | None = None
+    for place, data in _readable(dataset, spread(dataset, limit), skip_errors):
+        try:
+            images.append(torch.tensor(decode(data, dataset.shape, dataset.where(*place), decoder)))
+        except UserError as error:
+            if not skip_errors:
+                raise
+            refusal = error
+    if len(images) < min(2, limit, dataset.count):
+        raise refusal or UserError(f"{dataset.path} cannot be read where images to measure on were looked for: mend it")
     return torch.stack(images)
+
+
+def _readable(
+    dataset: ShardedDataset, places: Sequence[tuple[int, int]], skip_errors: bool
+) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """The files at some (shard, member); without those that cannot be read where that may be."""
+    if not skip_errors or dataset.folder.remote:
+        for place, (data, _, _) in zip(places, dataset.read_sparse(places), strict=True):
+            yield place, data
+        return
+    for place in places:
+        try:
+            data, _, _ = dataset.read(*place)
+        except UserError:
+            continue
+        yield place, data
 
 
 def spread(dataset: ShardedDataset, limit: int) -> list[tuple[int, int]]:

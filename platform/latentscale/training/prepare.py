@@ -1,16 +1,19 @@
 """From a configuration to what a run needs, refusing impossible pairs before anything is allocated."""
 
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 from torch import nn
 
 from latentscale.config import Config
 from latentscale.data.clusters import Clusters
+from latentscale.data.datasets import default_shard_cache, open_dataset, open_held_out
+from latentscale.data.decoding import Decoder
 from latentscale.data.order import Order
 from latentscale.data.resampling import ResampledOrder
 from latentscale.data.shards import ShardedDataset
-from latentscale.data.sources import available_splits, open_dataset
+from latentscale.data.storage import StorageOptions
 from latentscale.distributed.streams import StepPlan
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
@@ -30,6 +33,7 @@ class Preparation:
         spec: sizes of the model; its shape is ``(C, H, W)`` of the data.
         dataset: the training split, None where a dry run has no data at hand.
         held_out: the test split where the data have one, else the training split; for pictures and evaluations.
+        decoder: of image files.
     """
 
     config: Config
@@ -39,6 +43,7 @@ class Preparation:
     spec: ModelSpec
     dataset: ShardedDataset | Clusters | None
     held_out: ShardedDataset | Clusters | None
+    decoder: Decoder
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -48,7 +53,8 @@ class Preparation:
     def identity(self) -> dict[str, str]:
         """What, beside the configuration, makes this the same run when it is continued."""
         assert self.dataset is not None
-        return {"method": self.method.name, "data": self.dataset.fingerprint}
+        files = {} if isinstance(self.dataset, Clusters) else self.decoder.identity(self.dataset.extensions)
+        return {"method": self.method.name, "data": self.dataset.fingerprint, **files}
 
     def order(self) -> Order:
         """Which real sample stands where.
@@ -120,7 +126,8 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
         raise UserError(f"data.shape={list(wanted)} must be [channels, height, width], [2] for points, or empty")
     dataset = held_out = None
     if not (dry and wanted and config.data.name == "shards" and not config.data.path):
-        dataset = open_dataset(config.data.name, config.data.path or None, "train")
+        options = storage_options(config)
+        dataset = open_dataset(config.data.name, config.data.path or None, "train", options)
         if wanted and tuple(dataset.shape) != wanted:
             raise UserError(
                 f"data.shape={list(wanted)} but {dataset.name} holds {list(dataset.shape)}: choose the preset of that"
@@ -130,9 +137,14 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
             raise UserError(
                 f"distributed.streams={plan.streams} but {dataset.name} has {dataset.count} samples: use fewer streams"
             )
-        held_out = dataset
-        if "test" in available_splits(config.data.name, config.data.path or None):
-            held_out = open_dataset(config.data.name, config.data.path or None, "test")
+        if config.data.mode == "streaming" and isinstance(dataset, Clusters):
+            raise UserError("data.mode=streaming reads shards, and data.name=clusters has none: leave it out")
+        if config.data.mode == "streaming" and config.data.label_probabilities:
+            raise UserError(
+                "data.label_probabilities takes samples from anywhere, and data.mode=streaming reads shards from end to"
+                " end: leave one of them out"
+            )
+        held_out = open_held_out(dataset, config.data.name, config.data.path or None, options)
         if held_out.shape != dataset.shape or held_out.count < 2:
             raise UserError(
                 f"{held_out.path} holds {held_out.count} samples of {list(held_out.shape)}: what reconstructions are"
@@ -140,13 +152,25 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
             )
     shape = dataset.shape if dataset is not None else wanted
     spec = ModelSpec(tuple(shape), config.latent.dim, _categories(config, method, dataset))
-    preparation = Preparation(config, method, topology, plan, spec, dataset, held_out)
+    if config.data.horizontal_flip and len(shape) != 3:
+        raise UserError("data.horizontal_flip=true: points cannot be mirrored: leave it at false")
+    decoder = Decoder(config.data.decoder)
+    preparation = Preparation(config, method, topology, plan, spec, dataset, held_out, decoder)
     if method.frozen_generator and not (dry and not config.method.generator_run):  # type: ignore[attr-defined]
         finished_generator(config, spec)
     if dataset is not None:
         preparation.order()
     preparation.sizes()  # network.* that cannot be built is refused here
     return preparation
+
+
+def storage_options(config: Config) -> StorageOptions:
+    """How files behind URLs are fetched and kept."""
+    data = config.data
+    folder = Path(data.cache_folder) if data.cache_folder else default_shard_cache()
+    return StorageOptions(
+        folder.absolute(), data.cache_bytes, data.retry_seconds, data.stall_seconds, data.on_error == "skip"
+    )
 
 
 def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from latentscale.config import load_config
-from latentscale.data.sources import open_dataset
+from latentscale.data.datasets import open_dataset
 from latentscale.inversion.inverter import Inverter
 from latentscale.methods.registry import METHODS
 from latentscale.pictures import Band, Row, draw_grid, save_png

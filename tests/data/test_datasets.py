@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from latentscale.data.datasets import available_splits, open_dataset
 from latentscale.data.decoding import decode
 from latentscale.data.digits import cache_folder, digits_folder
 from latentscale.data.shards import ShardedDataset
-from latentscale.data.sources import available_splits, open_dataset
 from latentscale.errors import UserError
 
 

@@ -1,0 +1,1 @@
+"""What the command ``latentscale`` can do, one file a command."""

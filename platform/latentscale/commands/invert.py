@@ -1,0 +1,149 @@
+"""``latentscale invert``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from latentscale.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from torch import Tensor
+
+TABLE_ROWS = 40
+NOTES_SHOWN = 10
+
+
+def invert(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model folder.")],
+    images: Annotated[
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders to search for them.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("inverted"),
+    force: Annotated[bool, typer.Option("--force", help="Replace results that are there already.")] = False,
+    batch_images: Annotated[
+        int,
+        typer.Option(min=1, help="Images that go through the networks at once; lower it if memory runs out."),
+    ] = 64,
+    picture_images: Annotated[
+        int, typer.Option(min=1, help="Draw at most this many images in reconstructions.png.")
+    ] = 96,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")
+    ] = None,
+) -> None:
+    """Take images to latents, and show how well the latents give them back.
+
+    [bold]Example[/bold]
+
+      latentscale invert runs/pvdgan-afhq photo.jpg more-photos/ --out inverted
+
+    Each image is fitted to the model (turned as its EXIF says, converted to
+    grey or RGB, centre-cropped, resized), encoded, and generated again.
+    Written to the folder of --out:
+
+    [bold]latents.npz[/bold] with one row an image:
+      [cyan]latents[/cyan]         what the encoder answers, z
+      [cyan]scaled_latents[/cyan]  z times [cyan]scale[/cyan], what the generator takes
+      [cyan]names[/cyan]           the image files
+      [cyan]psnr_db[/cyan]         how close original and reconstruction are; higher is closer
+      [cyan]ood_score[/cyan]       how unlike the training data; higher is stranger. Compare
+                      it with the scores of images that you know are ordinary.
+
+    [bold]reconstructions.png[/bold] with every original over its reconstruction.
+    """
+    import numpy as np
+    import torch
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    from latentscale.atomic import new_file
+    from latentscale.evaluation.reconstruction import psnr_db, squared_error_per_image
+    from latentscale.inversion.images import from_uint8, image_files, load_images
+    from latentscale.inversion.inverter import Inverter
+    from latentscale.pictures import draw_grid, paired_bands, save_png
+
+    latents_path, picture_path = out / "latents.npz", out / "reconstructions.png"
+    for path in (latents_path, picture_path):
+        if path.exists() and not force:
+            raise UserError(f"{path} exists: choose another folder with --out, or replace it with --force")
+    inverter = Inverter.load(run, device, batch_images)
+    inverter.model.require_encoder()
+    files = image_files(images)
+    console, messages = Console(), Console(stderr=True)
+
+    names: list[str] = []
+    notes: list[str] = []
+    shown: list[tuple[Tensor, Tensor]] = []
+    latents, errors = [], []
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
+        task = progress.add_task("inverting", total=len(files))
+        for start in range(0, len(files), batch_images):
+            # Loaded, inverted and let go batch by batch: a folder may hold more than memory does.
+            loaded = load_images(files[start : start + batch_images], inverter.model.shape)
+            real = from_uint8(loaded.images)
+            latent = inverter.encode(real)
+            reconstructed = inverter.decode(latent)
+            latents.append(latent)
+            errors.append(squared_error_per_image(real, reconstructed))
+            if start < picture_images:
+                shown.append((real, reconstructed))
+            names += loaded.names
+            notes += loaded.notes
+            progress.advance(task, len(loaded.names))
+
+    latent, psnr = torch.cat(latents), psnr_db(torch.cat(errors))
+    scores = None if inverter.variance is None else inverter.ood_score_of_latents(latent)
+    arrays = {
+        "latents": latent.numpy(),
+        "scaled_latents": inverter.model.scaled(latent).cpu().numpy(),
+        "scale": inverter.scale.numpy(),
+        "names": np.array(names),
+        "psnr_db": psnr.numpy(),
+    }
+    if scores is not None:
+        arrays["ood_score"] = scores.numpy()
+    try:
+        with new_file(latents_path) as temporary, temporary.open("wb") as stream:
+            np.savez(stream, allow_pickle=False, **arrays)
+        real, reconstructed = (torch.cat(part)[:picture_images] for part in zip(*shown, strict=True))
+        bands = paired_bands("original", real, "reconstructed", reconstructed, [Path(name).stem for name in names])
+        picture = draw_grid(bands, "Originals and their reconstructions", inverter.model.method.name)
+        save_png(picture, picture_path)
+    except OSError as error:
+        raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another with --out") from error
+
+    _print_notes(messages, notes)
+    _print_table(console, names, psnr, scores)
+    console.print(f"latents: {latents_path}", soft_wrap=True, highlight=False)
+    drawn = f" (the first {len(real)} of {len(names)} images)" if len(real) < len(names) else ""
+    console.print(f"picture: {picture_path}{drawn}", soft_wrap=True, highlight=False)
+
+
+def _print_notes(console: "Console", notes: list[str]) -> None:
+    for note in notes[:NOTES_SHOWN]:
+        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+    if len(notes) > NOTES_SHOWN:
+        console.print(f"note: and {len(notes) - NOTES_SHOWN} more images were converted", highlight=False)
+
+
+def _print_table(console: "Console", names: list[str], psnr: "Tensor", scores: "Tensor | None") -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("image", overflow="fold")
+    table.add_column("PSNR dB", justify="right", no_wrap=True)
+    if scores is not None:
+        table.add_column("OOD score, nats", justify="right", no_wrap=True)
+    columns = [psnr] if scores is None else [psnr, scores]
+    for index, name in enumerate(names[:TABLE_ROWS]):
+        table.add_row(escape(name), *(f"{column[index]:.2f}" for column in columns))
+    if len(names) > TABLE_ROWS:
+        table.add_row(f"... {len(names) - TABLE_ROWS} more, all in latents.npz")
+    if len(names) > 1:
+        table.add_section()
+        table.add_row("median", *(f"{column.quantile(0.5):.2f}" for column in columns), style="bold")
+    console.print(table)

@@ -1,0 +1,20 @@
+"""``latentscale methods``."""
+
+import sys
+
+
+def methods() -> None:
+    """List the methods: their paper, what each needs and what it gives."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from latentscale.methods.description import describe
+    from latentscale.methods.registry import METHODS
+
+    name_column = Column("method", no_wrap=True)
+    table = Table(name_column, "needs", "gives", "source", title="accelerate launch recipes/METHOD.py", show_lines=True)
+    for method in METHODS.values():
+        name, paper, needs, gives = describe(method)
+        table.add_row(name, "\n".join(needs) or "images alone", "\n".join(gives), paper)
+    # a pipe has no width of its own
+    Console(width=None if sys.stdout.isatty() else 140).print(table)

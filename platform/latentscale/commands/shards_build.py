@@ -1,0 +1,268 @@
+"""``latentscale shards build``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from latentscale.commands.processors import processors
+from latentscale.commands.progress_bar import progress_bar
+from latentscale.data.sources.names import HELP as SOURCE_HELP
+from latentscale.errors import UserError
+
+if TYPE_CHECKING:
+    from latentscale.data.building.build import Built
+
+SKIPPED_SHOWN = 20
+
+_SOURCES = "\n".join(f"  [cyan]{name:<17}[/cyan]{line}" for name, line in SOURCE_HELP.items())
+
+_IMAGES, _LABELS, _PATCHES = "Images", "Splits and labels", "Patches"
+_SHARDS, _TROUBLE = "Shards", "Damage and interruptions"
+
+
+HELP = f"""
+Build a dataset of shards from images as they are published or kept.
+
+[bold]Examples[/bold]
+
+  latentscale shards build folder photos/ --out data/photos --resolution 64
+  latentscale shards build afhq afhq/ --out data/afhq256 --resolution 256
+  latentscale shards build idx mnist/ --out data/mnist --pad 32
+  latentscale shards build celeba celeba/ --out data/celeba --resolution 256 \\
+      --fit stretch --attributes Bangs,Male,Smiling
+  python recipes/pvdgan.py data.name=shards data.path=data/photos
+
+[bold]Sources[/bold]
+
+{_SOURCES}
+
+DIR gets train/ and, where there are such images, test/ (and val/). It appears
+when all is written. Was the build killed? The same command goes on after the
+last finished shard.
+
+Images are turned as EXIF says and, given --resolution, cropped to the centred
+square and resized with Lanczos (antialiased). 16-bit grey is scaled to 8 bits;
+palette and CMYK become RGB. dataset.json tells what was done.
+"""
+
+
+def build(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="The layout; see the list above.")],
+    path: Annotated[
+        Path | None, typer.Argument(metavar="[PATH]", help="The folder or archive; digits and photos take none.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new dataset's folder; required.")] = None,
+    resolution: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Side of the square images; 0 keeps their size. Of patches: of the image they are cut from.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = 0,
+    fit: Annotated[
+        str, typer.Option(help="crop (the centred square) or stretch, before resizing.", rich_help_panel=_IMAGES)
+    ] = "crop",
+    pad: Annotated[
+        int,
+        typer.Option(min=0, help="Frame with black to this side, e.g. 32 for MNIST; 0: none.", rich_help_panel=_IMAGES),
+    ] = 0,
+    channels: Annotated[
+        int,
+        typer.Option(help="1 (grey) or 3 (RGB); 0: grey where all images are.", rich_help_panel=_IMAGES),
+    ] = 0,
+    background: Annotated[
+        str,
+        typer.Option(
+            metavar="COLOR",
+            help="Lay translucent pixels over this, e.g. white or #808080; without it they are refused.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = "",
+    format: Annotated[
+        str,
+        typer.Option(
+            help="auto, png, jpeg or webp. auto writes PNG, but keeps the JPEG, PNG and WebP files whose "
+            "pixels do not change, byte for byte.",
+            rich_help_panel=_IMAGES,
+        ),
+    ] = "auto",
+    quality: Annotated[
+        int, typer.Option(min=1, max=100, help="Of written JPEG and WebP.", rich_help_panel=_IMAGES)
+    ] = 95,
+    png_compression: Annotated[
+        int, typer.Option(min=0, max=9, help="zlib level of written PNG.", rich_help_panel=_IMAGES)
+    ] = 6,
+    split: Annotated[
+        str,
+        typer.Option(
+            help="published, all (every image in train and test alike) or none (all in train).",
+            rich_help_panel=_LABELS,
+        ),
+    ] = "published",
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|folders|none|FILE",
+            help='Labels of a tree or archive. FILE is CSV whose first line is "file,TITLE,...", or JSON such as '
+            '{"cat/1.png": "cat"}. auto takes labels.json, labels.csv or dataset.json (as of StyleGAN) beside the '
+            "images, else their folders.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = "auto",
+    attributes: Annotated[
+        str,
+        typer.Option(
+            metavar="A,B,...",
+            help="CelebA attributes that become binary labels, at most 12.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = "",
+    subset: Annotated[
+        str, typer.Option(help="Of EMNIST: balanced, letters, digits, ...", rich_help_panel=_LABELS)
+    ] = "",
+    originals: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="MNIST's idx files: mnist-c pairs with them, and takes its digits from there.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = None,
+    corruptions: Annotated[
+        str, typer.Option(metavar="A,B,...", help="Of mnist-c; all by default.", rich_help_panel=_LABELS)
+    ] = "",
+    patches: Annotated[
+        str,
+        typer.Option(metavar="random|grid", help="random, or a grid without overlap.", rich_help_panel=_PATCHES),
+    ] = "",
+    patch_size: Annotated[int, typer.Option(min=0, help="Side; 32 by default.", rich_help_panel=_PATCHES)] = 0,
+    patches_per_image: Annotated[
+        int, typer.Option(min=0, help="Random ones, 1 by default.", rich_help_panel=_PATCHES)
+    ] = 0,
+    shard_size: Annotated[
+        float, typer.Option(metavar="MB", min=0.001, help="In units of 2^20 bytes.", rich_help_panel=_SHARDS)
+    ] = 256.0,
+    shuffle: Annotated[
+        bool | None,
+        typer.Option(
+            "--shuffle/--no-shuffle",
+            help="Write in random order. By default only what comes sorted by label is shuffled.",
+            rich_help_panel=_SHARDS,
+            show_default=False,
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the order and of random patches.", rich_help_panel=_SHARDS)] = 0,
+    origins: Annotated[
+        bool,
+        typer.Option(
+            help="Keep a JSON member beside each image: its name, a patch's place, CelebA's attributes.",
+            rich_help_panel=_SHARDS,
+        ),
+    ] = True,
+    name: Annotated[str, typer.Option(help="Of the dataset, instead of the source's.", rich_help_panel=_SHARDS)] = "",
+    licence: Annotated[str, typer.Option(help="Of the data, instead of the source's.", rich_help_panel=_SHARDS)] = "",
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes; by default one a processor, 0: none beside this one. The bytes do not depend on it.",
+            rich_help_panel=_SHARDS,
+            show_default=False,
+        ),
+    ] = None,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            help="fail at the first image that cannot be taken, or skip such images and list them.",
+            rich_help_panel=_TROUBLE,
+        ),
+    ] = "fail",
+    max_errors: Annotated[int, typer.Option(min=0, help="skip stops above this many.", rich_help_panel=_TROUBLE)] = 100,
+    follow_symlinks: Annotated[
+        bool,
+        typer.Option(
+            "--follow-symlinks", help="Take links that lead out of PATH or to folders.", rich_help_panel=_TROUBLE
+        ),
+    ] = False,
+    restart: Annotated[
+        bool,
+        typer.Option(
+            "--restart", help="Drop what an interrupted build towards --out has left.", rich_help_panel=_TROUBLE
+        ),
+    ] = False,
+) -> None:
+    """Build a dataset of shards from images as they are published or kept."""
+    from latentscale.data.building.build import build as build_shards
+    from latentscale.data.building.options import BuildOptions, ImageOptions
+    from latentscale.data.sources.options import SourceOptions
+    from latentscale.data.sources.registry import list_source
+
+    if out is None:
+        raise UserError("--out is missing: name the new dataset's folder, --out DIR")
+    images = ImageOptions(resolution, channels, fit, pad, format, quality, png_compression, _colour(background), seed)
+    options = BuildOptions(
+        shard_bytes=int(shard_size * 2**20),
+        workers=processors() if workers is None else workers,
+        shuffle=shuffle,
+        origins=origins,
+        name=name,
+        licence=licence,
+        on_error=on_error,
+        max_errors=max_errors,
+        restart=restart,
+    )
+    source_options = SourceOptions(
+        labels=labels,
+        attributes=_listed(attributes),
+        split=split,
+        originals=originals,
+        corruptions=_listed(corruptions),
+        subset=subset,
+        patches=patches,
+        patch_size=patch_size,
+        patches_per_image=patches_per_image,
+        follow_symlinks=follow_symlinks,
+    )
+    listing = list_source(source, path, source_options)
+    try:
+        with progress_bar() as report:
+            built = build_shards(source, listing, out, images, options, report)
+    except KeyboardInterrupt:
+        print(f"\nstopped: the same command goes on with {out} from its last finished shard")
+        raise typer.Exit(130) from None
+    _print_built(built, listing.notes)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _colour(name: str) -> tuple[int, int, int] | None:
+    from PIL import ImageColor
+
+    if not name:
+        return None
+    try:
+        red, green, blue = ImageColor.getrgb(name)[:3]
+    except ValueError as error:
+        raise UserError(f"--background {name} is no colour: give a name such as white, or #RRGGBB") from error
+    return red, green, blue
+
+
+def _print_built(built: "Built", notes: list[str]) -> None:
+    from rich.console import Console
+
+    console = Console(soft_wrap=True, highlight=False, markup=False)
+    for note in notes:
+        console.print(f"note: {note}")
+    for what, count in sorted(built.notes.items()):
+        console.print(f"note: {count} images: {what}")
+    for problem in built.skipped[:SKIPPED_SHOWN]:
+        console.print(f"left out: {problem}")
+    if len(built.skipped) > SKIPPED_SHOWN:
+        console.print(f"left out: {len(built.skipped) - SKIPPED_SHOWN} more, all named in dataset.json")
+    counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())
+    resumed = f" ({built.resumed_samples} of them by an earlier run)" if built.resumed_samples else ""
+    console.print(f"{built.out}: {counts} samples{resumed}, {built.bytes / 2**20:.1f} MB")

@@ -1,0 +1,132 @@
+"""``latentscale shards info``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from latentscale.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from latentscale.data.shards import ShardedDataset
+
+LABELS_SHOWN = 40
+BAR_CELLS = 32
+
+
+def info(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset, or the folder of its splits.")],
+    picture: Annotated[
+        str,
+        typer.Option(metavar="FILE|none", help="The contact sheet; by default contact-sheet.png in DIR."),
+    ] = "",
+) -> None:
+    """Show what a dataset holds: counts, classes, bytes, licence, what was done to the images, and a contact sheet.
+
+    [bold]Example[/bold]
+
+      latentscale shards info data/photos --picture photos.png
+    """
+    import sys
+
+    from rich.console import Console
+
+    from latentscale.data.description import read_description
+    from latentscale.data.shards import ShardedDataset
+    from latentscale.data.storage import LocalFolder
+    from latentscale.data.verifying import dataset_folders
+
+    folders = dataset_folders(folder)
+    descriptions = [read_description(LocalFolder(path)) for path in folders]
+    datasets = [(path.name, ShardedDataset.open(path)) for path in folders]
+    # a pipe has no width of its own
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    _print_facts(console, folder, datasets, descriptions)
+    _print_labels(console, datasets)
+    if picture != "none":
+        from latentscale.data.contact_sheet import Split, contact_sheet
+        from latentscale.data.stored_labels import stored_labels
+        from latentscale.pictures import save_png
+
+        splits = [
+            Split(name, dataset, stored_labels(path, description))
+            for (name, dataset), path, description in zip(datasets, folders, descriptions, strict=True)
+        ]
+        target = Path(picture) if picture else folder / "contact-sheet.png"
+        try:
+            save_png(contact_sheet(splits), target)
+        except OSError as error:
+            raise UserError(f"{target} cannot be written ({error.strerror}): name another with --picture") from error
+        console.print(f"picture: {target}", soft_wrap=True, markup=False)
+
+
+def _print_facts(
+    console: "Console",
+    folder: Path,
+    datasets: list[tuple[str, "ShardedDataset"]],
+    descriptions: list[dict[str, Any]],
+) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    first = datasets[0][1]
+    table = Table(title=escape(f"{first.name} in {folder}"), title_justify="left", box=None, pad_edge=False)
+    for title in ("split", "samples", "shards", "MB", "image", "files"):
+        table.add_column(title, justify="left" if title in ("split", "files") else "right")
+    for name, dataset in datasets:
+        channels, height, width = dataset.shape
+        megabytes = dataset.shard_sizes_bytes.sum() / 2**20
+        table.add_row(
+            escape(name),
+            str(dataset.count),
+            str(len(dataset.shard_counts)),
+            f"{megabytes:.1f}",
+            f"{height}x{width} {'grey' if channels == 1 else 'RGB'}",
+            ", ".join(dataset.extensions),
+        )
+    console.print(table)
+    description = descriptions[0]
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_row("licence", escape(first.licence))
+    if "source" in description:
+        facts.add_row("source", escape(str(description["source"])))
+    for number, step in enumerate((description.get("transform") or {}).get("steps", ())):
+        facts.add_row("" if number else "images", escape(str(step)))
+    for (name, _), one in zip(datasets, descriptions, strict=True):
+        for what, count in (one.get("converted") or {}).items():
+            facts.add_row("converted", escape(f"{name}: {count} images: {what}"))
+        if one.get("left_out"):
+            facts.add_row("left out", escape(f"{name}: {len(one['left_out'])} images, the first: {one['left_out'][0]}"))
+        if one.get("split"):
+            how = (f"{key} {value}" for key, value in one["split"].items() if key != "of")
+            facts.add_row("split", escape(f"{name}: {', '.join(how)}"))
+    facts.add_row("fingerprint", first.fingerprint)
+    console.print(facts)
+
+
+def _print_labels(console: "Console", datasets: list[tuple[str, "ShardedDataset"]]) -> None:
+    import numpy as np
+    from rich.bar import Bar
+    from rich.markup import escape
+    from rich.table import Table
+
+    first = datasets[0][1]
+    if not first.labels:
+        console.print("no labels")
+        return
+    counts = {name: dataset.label_counts() for name, dataset in datasets if dataset.labels == first.labels}
+    total = np.sum(list(counts.values()), axis=0)
+    table = Table("label", *counts, "", box=None, pad_edge=False)
+    for column in range(1, len(counts) + 1):
+        table.columns[column].justify = "right"
+    largest = max(int(total.max()), 1)
+    order = range(len(first.labels))
+    shown = list(order) if len(order) <= LABELS_SHOWN else sorted(order, key=lambda k: -int(total[k]))[:LABELS_SHOWN]
+    for label in shown:
+        bar = Bar(largest, 0, int(total[label]), width=BAR_CELLS, color="cyan")
+        table.add_row(escape(first.labels[label]), *(str(found[label]) for found in counts.values()), bar)
+    console.print(table)
+    if len(first.labels) > len(shown):
+        console.print(f"and {len(first.labels) - len(shown)} rarer labels")

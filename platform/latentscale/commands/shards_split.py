@@ -1,0 +1,72 @@
+"""``latentscale shards split``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentscale.commands.progress_bar import progress_bar
+from latentscale.errors import UserError
+
+
+def split(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="A dataset, or the folder of its splits, which are taken together.")
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new dataset's folder; required.")] = None,
+    folds: Annotated[int, typer.Option(min=0, metavar="K", help="Cut into K folds ...")] = 0,
+    fold: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="I", help="... of which number I, from 0 on, is test.", show_default=False),
+    ] = None,
+    fractions: Annotated[
+        str,
+        typer.Option(metavar="A=X,B=Y,...", help="Splits and their shares, e.g. train=0.8,val=0.1,test=0.1."),
+    ] = "",
+    test: Annotated[int, typer.Option(min=0, metavar="N", help="N samples to test, the others to train.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
+    stratified: Annotated[bool, typer.Option("--stratified", help="Give each split its share of every label.")] = False,
+    shard_size: Annotated[float, typer.Option(metavar="MB", min=0.001, help="In units of 2^20 bytes.")] = 256.0,
+) -> None:
+    """Cut a dataset into folds, fractions or train and test, by copying samples byte for byte.
+
+    [bold]Examples[/bold]
+
+      latentscale shards split data/mnist --out data/mnist-fold0 --folds 7 --fold 0
+      latentscale shards split data/photos --out data/photos2 --test 500 --stratified
+
+    What goes where depends on the samples' number, the seed and the options alone.
+    Patches of one image stay together; numbers then count images.
+    """
+    from latentscale.data.splitting import folds as folds_plan
+    from latentscale.data.splitting import fractions as fractions_plan
+    from latentscale.data.splitting import split_dataset
+
+    if out is None:
+        raise UserError("--out is missing: name the new dataset's folder, --out DIR")
+    if sum(map(bool, (folds, fractions, test))) != 1:
+        raise UserError("say how to split: one of --folds K --fold I, --fractions A=X,B=Y, or --test N")
+    if bool(folds) != (fold is not None):
+        raise UserError("--folds K and --fold I go together: give both")
+    plan = test or (
+        folds_plan(folds, fold, seed, stratified)
+        if fold is not None
+        else fractions_plan(_shares(fractions), seed, stratified)
+    )
+    with progress_bar() as report:
+        counts = split_dataset(folder, out, plan, int(shard_size * 2**20), seed, stratified, report)
+    print(f"{out}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples")
+
+
+def _shares(text: str) -> dict[str, float]:
+    shares: dict[str, float] = {}
+    for part in text.split(","):
+        name, equals, share = part.strip().partition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            value = 0.0
+        if not equals or not name.isidentifier() or name in shares or not 0 < value < float("inf"):
+            raise UserError(f"--fractions {text} cannot be read: give names and numbers, train=0.9,test=0.1")
+        shares[name] = value
+    return shares

@@ -1,0 +1,42 @@
+"""``latentscale shards verify``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from latentscale.commands.processors import processors
+from latentscale.commands.progress_bar import progress_bar
+
+LINES_SHOWN = 200
+
+
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset, or the folder of its splits.")],
+    workers: Annotated[
+        int | None,
+        typer.Option(min=0, help="Processes; by default one a processor.", show_default=False),
+    ] = None,
+) -> None:
+    """Check a dataset: files, checksums, tar headers against the index, labels, and that every image decodes.
+
+    [bold]Example[/bold]
+
+      latentscale shards verify data/photos
+
+    Lists all that is broken, a line each with the shard and the member, and ends with
+    exit status 2 if anything is.
+    """
+    from latentscale.data.verifying import verify as verify_dataset
+
+    with progress_bar() as report:
+        verified = verify_dataset(folder, processors() if workers is None else workers, report)
+    for line in verified.broken[:LINES_SHOWN]:
+        print(f"broken: {line}")
+    if len(verified.broken) > LINES_SHOWN:
+        print(f"broken: {len(verified.broken) - LINES_SHOWN} more")
+    looked_at = f"{verified.samples} samples in {verified.shards} shards of {verified.datasets} datasets"
+    if verified.broken:
+        print(f"{folder}: {len(verified.broken)} faults in {looked_at}: copy what is named again, or build it again")
+        raise typer.Exit(2)
+    print(f"{folder}: {looked_at}, all intact")

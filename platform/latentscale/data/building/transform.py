@@ -1,0 +1,34 @@
+"""What was done to the images, in words for dataset.json."""
+
+from typing import Any
+
+import PIL
+
+from latentscale.data.building.options import ImageOptions
+from latentscale.data.sources.listing import Patches
+
+
+def described(images: ImageOptions, patches: Patches | None) -> dict[str, Any]:
+    """The steps in their order, and the library that took them."""
+    steps = ["turned upright as EXIF says", "8 bits a channel", "grey" if images.channels == 1 else "RGB"]
+    if images.background is not None:
+        steps.append(f"translucent pixels laid over {images.background}")
+    if images.resolution:
+        if images.fit == "crop":
+            steps.append("centre crop to a square")
+        steps.append(f"resized to {images.resolution}x{images.resolution}, Lanczos with antialiasing")
+    if images.pad:
+        steps.append(f"padded with black to {images.pad}x{images.pad}, centred")
+    if patches is not None:
+        kind = (
+            "a grid of patches" if patches.layout == "grid" else f"{patches.count} random patches, seed {images.seed},"
+        )
+        steps.append(f"{kind} of {patches.size}x{patches.size}")
+    written = {
+        "auto": f"PNG of compression level {images.png_compression}; JPEG, PNG and WebP files whose pixels none of "
+        "this changes are kept byte for byte",
+        "png": f"PNG of compression level {images.png_compression}",
+        "jpeg": f"JPEG of quality {images.quality}, 4:4:4",
+        "webp": f"WebP of quality {images.quality}",
+    }
+    return {"steps": [*steps, written[images.format]], "pillow": PIL.__version__}

@@ -1,0 +1,118 @@
+"""Datasets by name, as the configuration gives them."""
+
+from pathlib import Path
+
+from latentscale.data.cached_folder import CachedFolder
+from latentscale.data.clusters import Clusters
+from latentscale.data.digits import cache_folder, digits_folder
+from latentscale.data.remote import is_remote, reason
+from latentscale.data.shard_index import DATASET_FILE
+from latentscale.data.shards import ShardedDataset
+from latentscale.data.storage import StorageOptions
+from latentscale.errors import UserError
+
+DATASETS = ("digits", "clusters", "shards")
+SPLITS = ("train", "test")
+
+
+class NoSuchSplit(UserError):
+    """The path holds no such split."""
+
+
+def open_dataset(
+    name: str, path: Path | str | None = None, split: str = "train", options: StorageOptions | None = None
+) -> ShardedDataset | Clusters:
+    """Open a split of a dataset.
+
+    Args:
+        name: ``digits`` (bundled), ``clusters`` (generated points)
+            or ``shards`` (that ``latentscale shards build`` wrote).
+        path: for ``shards`` the folder or its URL: with dataset.json (which then is the ``train`` split), or with
+            train/ and test/ folders.
+        split: ``train`` or ``test``.
+        options: for URLs: how files are fetched and kept; for folders: whether damaged ones are opened.
+
+    Raises:
+        UserError: naming ``data.name``, ``data.path`` or the file at fault.
+    """
+    if split not in SPLITS:
+        raise UserError(f"split {split!r} does not exist: use one of {', '.join(SPLITS)}")
+    if name == "digits":
+        if path:
+            raise UserError(f"data.path={path} is not used by data.name=digits: leave it out or set data.name=shards")
+        return ShardedDataset.open(digits_folder(split))
+    if name == "clusters":
+        if path:
+            raise UserError(f"data.path={path} is not used by data.name=clusters: leave it out or set data.name=shards")
+        return Clusters(split)
+    if name != "shards":
+        raise UserError(f"data.name={name} does not exist: use one of {', '.join(DATASETS)}")
+    if not path:
+        raise UserError("data.path is missing: data.name=shards needs the folder that holds dataset.json")
+    if is_remote(path):
+        return _open_remote(str(path), split, options or StorageOptions(default_shard_cache()))
+    folder = Path(path)
+    if not folder.is_dir():
+        raise UserError(f"data.path={path} is not a folder: name the folder that holds dataset.json")
+    if (folder / DATASET_FILE).is_file():
+        if split != "train":
+            raise UserError(
+                f"data.path={path} has no {split} split: put the splits into its folders train/ and test/, "
+                "each with a dataset.json"
+            )
+        return ShardedDataset.open(folder, options)
+    if (folder / split / DATASET_FILE).is_file():
+        return ShardedDataset.open(folder / split, options)
+    raise UserError(
+        f"data.path={path} holds neither {DATASET_FILE} nor {split}/{DATASET_FILE}: "
+        "write shards there with latentscale shards build"
+    )
+
+
+def open_held_out(
+    training: ShardedDataset | Clusters,
+    name: str,
+    path: Path | str | None = None,
+    options: StorageOptions | None = None,
+) -> ShardedDataset | Clusters:
+    """The test split that goes with an opened ``train`` split, or that one itself where there is none."""
+    if path and is_remote(path):
+        # a remote that has dataset.json itself has no splits, and is not asked again
+        if training.path == str(path).rstrip("/"):
+            return training
+        try:
+            return open_dataset(name, path, "test", options)
+        except NoSuchSplit:
+            return training
+    return open_dataset(name, path, "test", options) if "test" in available_splits(name, path) else training
+
+
+def default_shard_cache() -> Path:
+    """Where shards from URLs are kept unless the user says otherwise."""
+    return cache_folder() / "shards"
+
+
+def _open_remote(path: str, split: str, options: StorageOptions) -> ShardedDataset:
+    tried = []
+    for url in ((path,) if split == "train" else ()) + (f"{path.rstrip('/')}/{split}",):
+        folder = CachedFolder(url, options)
+        try:
+            folder.description()
+        except (FileNotFoundError, PermissionError) as error:
+            tried.append(f"{folder.where(DATASET_FILE)}: {reason(error)}")
+        else:
+            return ShardedDataset.in_folder(folder)
+    raise NoSuchSplit(
+        f"data.path={path} holds no {split} split ({'; '.join(tried)}): upload a folder written by latentscale shards"
+        " build, or mend its permissions"
+    )
+
+
+def available_splits(name: str, path: Path | str | None = None) -> tuple[str, ...]:
+    """The splits of a local dataset that ``open_dataset`` can open; opens nothing."""
+    if name in ("digits", "clusters"):
+        return SPLITS
+    folder = Path(path or "")
+    if (folder / DATASET_FILE).is_file():
+        return ("train",)
+    return tuple(split for split in SPLITS if (folder / split / DATASET_FILE).is_file())

@@ -1,0 +1,200 @@
+"""Fetching shards before they are read: the order of the data says which ones the next windows need."""
+
+import logging
+import os
+import threading
+import time
+import weakref
+from collections.abc import Collection, Sequence
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from latentscale.data.order import Order
+from latentscale.data.reading import Block, StepReader
+from latentscale.data.shards import ShardedDataset
+from latentscale.data.storage import StorageOptions
+
+# of each reading process; as many again fetch only what is needed at once
+THREADS = 4
+
+_PAUSE_SECONDS = 0.5
+_FAILED_SECONDS = 10.0
+_log = logging.getLogger(__name__)
+
+
+class ShardFetcher:
+    """Threads that hold the shards of a dataset which are wanted, in the order of their need."""
+
+    def __init__(self, dataset: ShardedDataset) -> None:
+        self._dataset = dataset
+        self._changed = threading.Condition()
+        self._needed: frozenset[int] = frozenset()
+        self._wanted: dict[int, None] = {}
+        self._busy: set[int] = set()
+        self._failed: dict[int, tuple[Exception, float]] = {}
+        self._closed = False
+
+    def start(self) -> None:
+        """Start the threads."""
+        for number in range(2 * THREADS):
+            threading.Thread(
+                target=self._work, args=(number < THREADS,), name=f"shard fetcher {number}", daemon=True
+            ).start()
+
+    def want(self, needed: Collection[int], later: Sequence[int]) -> None:
+        """Return when all of ``needed`` are held; ``later`` follow in the background, others are released.
+
+        Raises:
+            UserError: a needed shard cannot be had.
+        """
+        with self._changed:
+            self._needed = frozenset(needed)
+            self._wanted = dict.fromkeys([*needed, *later])
+            for shard in self._dataset.held.keys() - self._wanted.keys():
+                self._dataset.held.pop(shard).let_go()
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._needed <= self._dataset.held.keys() or self._failure() is not None)
+            if (error := self._failure()) is not None:
+                raise error
+
+    def holds(self, shards: Collection[int]) -> bool:
+        """Whether all of these are held."""
+        with self._changed:
+            return self._dataset.held.keys() >= set(shards)
+
+    def close(self) -> None:
+        """End the threads after what they are at, and release everything."""
+        with self._changed:
+            self._closed = True
+            self._needed, self._wanted = frozenset(), {}
+            while self._dataset.held:
+                self._dataset.held.popitem()[1].let_go()
+            self._changed.notify_all()
+
+    def _failure(self) -> Exception | None:
+        """Why a needed shard cannot be had, for a while: whoever asks again at once is not kept waiting again."""
+        recent = time.monotonic() - _FAILED_SECONDS
+        return next(
+            (self._failed[shard][0] for shard in self._needed if self._failed.get(shard, (0, 0))[1] > recent), None
+        )
+
+    def _next(self, ahead: bool) -> int | None:
+        wanted = self._wanted if ahead else self._needed
+        return next((shard for shard in wanted if shard not in self._dataset.held and shard not in self._busy), None)
+
+    def _work(self, ahead: bool) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._next(ahead) is not None)
+                if self._closed:
+                    return
+                shard = self._next(ahead)
+                assert shard is not None
+                self._busy.add(shard)
+                needed = shard in self._needed
+            opened, error = None, None
+            try:
+                opened = self._dataset.fetch(shard, needed)
+            except Exception as raised:
+                error = raised
+            with self._changed:
+                self._busy.discard(shard)
+                if opened and shard in self._wanted:
+                    self._dataset.held[shard] = opened
+                elif error and needed:
+                    self._failed[shard] = error, time.monotonic()
+                self._changed.notify_all()
+                if not (opened or needed or self._closed):
+                    # no room, or the remote failed: any change, a needed shard above all, ends the pause
+                    self._changed.wait(_PAUSE_SECONDS)
+
+
+class AheadReader:
+    """Reads what a StepReader of a remote dataset reads, and has its shards fetched before they are needed.
+
+    Each reading process has fetchers of its own; the node's cache sees to it that a shard is fetched once.
+
+    Args:
+        reader: of the steps.
+        dataset, order, owned_streams, stream_batch: as the reader's.
+        window_images: of the order.
+    """
+
+    def __init__(
+        self,
+        reader: StepReader,
+        dataset: ShardedDataset,
+        order: Order,
+        owned_streams: range,
+        stream_batch: int,
+        window_images: int,
+    ) -> None:
+        self._reader, self._dataset, self._order = reader, dataset, order
+        self._owned_streams, self._stream_batch = owned_streams, stream_batch
+        # the next window, and in large shards the next shard
+        self._ahead_images = max(window_images, int(dataset.shard_counts.max()))
+        self._fetcher: ShardFetcher | None = None
+        # the windows for which everything is held that the steps in them read
+        self._ready: Any = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_fetcher": None, "_ready": None}
+
+    def __call__(self, step: int) -> tuple[Tensor, Tensor]:
+        """See StepReader."""
+        self._fetch(range(step, step + 1))
+        return self._reader(step)
+
+    def block(self, steps: range) -> Block:
+        """See StepReader."""
+        self._fetch(steps)
+        return self._reader.block(steps)
+
+    def wanted(self, steps: range) -> tuple[list[int], list[int], list[int]]:
+        """The shards that hold these steps, those of their windows, and those of the next windows, nearest first."""
+        located, _ = self._order.locate_steps(self._owned_streams, steps, self._stream_batch)
+        first, last = steps.start * self._stream_batch, steps.stop * self._stream_batch - 1
+        return np.unique(located).tolist(), self._ahead(first, last - first + 1), self._ahead(last, self._ahead_images)
+
+    def _ahead(self, position: int, images: int) -> list[int]:
+        by_stream = (self._order.shards_ahead(stream, position, images) for stream in self._owned_streams)
+        return list(dict.fromkeys(shard for turn in zip_longest(*by_stream) for shard in turn if shard is not None))
+
+    def warn_if_small(self, step: int, options: StorageOptions) -> None:
+        """Say where the node's cache cannot hold what its processes read at once."""
+        now = self._ahead(step * self._stream_batch, self._stream_batch)
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        everything = int(self._dataset.shard_sizes_bytes.sum())
+        at_once = min(everything, processes * int(self._dataset.shard_sizes_bytes[now].sum()))
+        if at_once > options.cache_bytes:
+            _log.warning(
+                "data.cache_bytes=%d holds less than the %d bytes of shards that are read at once, which will be"
+                " fetched again and again: raise it, lower data.shuffle_window_images, or set data.mode=streaming",
+                options.cache_bytes,
+                at_once,
+            )
+
+    def _fetch(self, steps: range) -> None:
+        if getattr(self._reader, "complete", False):
+            # everything is remembered
+            if self._fetcher is not None:
+                self._fetcher.close()
+                self._fetcher = None
+            return
+        if self._fetcher is None:
+            self._fetcher = ShardFetcher(self._dataset)
+            self._fetcher.start()
+            weakref.finalize(self, self._fetcher.close)
+        windows = [
+            self._order.windows(self._owned_streams, position)
+            for position in (steps.start * self._stream_batch, steps.stop * self._stream_batch - 1)
+        ]
+        if windows == self._ready:
+            return
+        now, near, later = self.wanted(steps)
+        self._fetcher.want(now, [*near, *later])
+        if self._fetcher.holds(near):
+            self._ready = windows

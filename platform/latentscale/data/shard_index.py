@@ -1,0 +1,57 @@
+"""What a dataset folder holds: tar shards, an index beside each, and a dataset.json with their checksums.
+
+    out/dataset.json                      what the dataset is, and the size and SHA-256 of every file
+    out/shard-000000.tar                  000000000.cls 000000000.png 000000001.cls …, for any WebDataset reader
+    out/shard-000000.index.safetensors    offset, size, label and extension of each image, ``[samples]``
+
+The index makes a sample one ``pread``, so that reading may start at any position of any shard.
+"""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = "latentscale-shards"
+VERSION = 1
+DATASET_FILE = "dataset.json"
+NO_LABEL = -1
+TAR_BLOCK_BYTES = 512
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """What dataset.json says of one shard; sizes in bytes, checksums SHA-256 in hexadecimal."""
+
+    file: str
+    index: str
+    count: int
+    bytes: int
+    sha256: str
+    index_sha256: str
+
+
+@dataclass
+class ShardIndex:
+    """Offset and size in bytes, label (−1 without) and extension number of each image, ``[samples]`` each."""
+
+    offset: Any = field(default_factory=list)
+    size: Any = field(default_factory=list)
+    label: Any = field(default_factory=list)
+    extension: Any = field(default_factory=list)
+
+
+INDEX_TYPES = {"offset": np.int64, "size": np.int32, "label": np.int32, "extension": np.uint8}
+
+
+def index_bytes(index: ShardIndex) -> int:
+    """What the arrays of an index take in memory, in bytes."""
+    return sum(getattr(index, name).nbytes for name in INDEX_TYPES)
+
+
+def sha256_of_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,83 @@
+"""What zip and tar archives of images have in common; nothing of them is unpacked to the disk."""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+from latentscale.data.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, Reader
+from latentscale.data.sources.naming import LabelFile, split_and_label
+from latentscale.data.sources.options import SourceOptions
+from latentscale.errors import UserError
+
+TOO_LARGE = f"has more than the {MAX_FILE_BYTES} bytes that are read of one image"
+MAX_LABEL_FILE_BYTES = 2**28
+
+
+@dataclass
+class Members:
+    """What an archive holds: its images, what cannot be taken, and how many other members."""
+
+    items: list[Item] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    others: int = 0
+
+
+def require_file(path: Path | None, kind: str) -> Path:
+    """The archive that a source is read from.
+
+    Raises:
+        UserError: there is none.
+    """
+    if path is None:
+        raise UserError(f"PATH is missing: name the {kind} file, latentscale shards build {kind} PATH")
+    if not path.is_file():
+        raise UserError(f"{path} is not a file: name the {kind} file")
+    return path
+
+
+def listing_of(
+    path: Path, members: Members, beside: Callable[[str], LabelFile | None], reader: Reader, options: SourceOptions
+) -> Listing:
+    """The images of an archive, laid out like a folder.
+
+    Args:
+        path: of the archive.
+        members: of it.
+        beside: the file of labels of a name in it, or None.
+        reader: of its images.
+        options: ``labels`` and ``split`` of them.
+
+    Raises:
+        UserError: no images, or the labels asked for cannot be had.
+    """
+    items, problems = sorted(members.items, key=lambda item: item.name), set(members.problems)
+    if not items and not problems:
+        raise UserError(f"{path} holds no images: name an archive that has some")
+    twice = {second.name for first, second in pairwise(items) if first.name == second.name}
+    problems |= {Problem(name, "is in the archive twice") for name in twice}
+    splits, labels = split_and_label([item for item in items if item.name not in twice], options, beside, str(path))
+    return Listing(
+        name=path.stem,
+        licence="unknown",
+        splits=splits,
+        reader=reader,
+        labels=labels,
+        sorted_by_label=bool(labels.names),
+        same_in_test=options.split == "all",
+        problems=sorted(problems),
+        notes=[f"{members.others} members that are no images were left alone"] if members.others else [],
+    )
+
+
+def unsafe_name(name: str) -> str:
+    """Why a member's name is refused: one that unpacking would take elsewhere; empty if it is not."""
+    parts = re.split(r"[/\\]", name)
+    if ".." in parts:
+        return "has .. in its name"
+    if parts[0] == "" or re.match(r"[A-Za-z]:", name):
+        return "has an absolute path as its name"
+    if "\0" in name:
+        return "has a zero byte in its name"
+    return ""

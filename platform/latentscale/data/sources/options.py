@@ -1,0 +1,40 @@
+"""What a user may ask of sources; each source uses some of it."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+SPLITS = ("published", "all", "none")
+PATCH_LAYOUTS = ("random", "grid")
+
+
+@dataclass(frozen=True)
+class SourceOptions:
+    """Options that belong to some sources only; a default means that nothing was asked.
+
+    Attributes:
+        labels: ``auto``, ``folders``, ``none``, or a JSON or CSV file.
+        attributes: that become labels, in this order.
+        split: ``published``, ``all`` images in train and test alike, or ``none``: all in train.
+        originals: folder of the images that corrupted ones were made from.
+        corruptions: those to take, in this order; empty takes all.
+        subset: of a folder that holds several sets.
+        patches: ``random`` or ``grid``.
+        patch_size: side of a patch, in pixels.
+        patches_per_image: random patches cut out of an image.
+        follow_symlinks: whether links may lead out of the source's folder.
+    """
+
+    labels: str = "auto"
+    attributes: tuple[str, ...] = ()
+    split: str = "published"
+    originals: Path | None = None
+    corruptions: tuple[str, ...] = ()
+    subset: str = ""
+    patches: str = ""
+    patch_size: int = 0
+    patches_per_image: int = 0
+    follow_symlinks: bool = False
+
+    def given(self) -> list[str]:
+        """The names of the options that are not at their defaults."""
+        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]

@@ -1,0 +1,26 @@
+"""Patches of the images of class folders, or of any folder: InvGAN trains on random 32x32 ones of ImageNet (I §4.3)."""
+
+from pathlib import Path
+
+from latentscale.data.sources.folder import list_folder
+from latentscale.data.sources.listing import Listing, Patches
+from latentscale.data.sources.options import SourceOptions
+
+DEFAULT_SIZE = 32
+LICENCE = "ImageNet's terms of access, for non-commercial research, https://image-net.org/download"
+
+
+def list_imagenet_patches(path: Path | None, options: SourceOptions) -> Listing:
+    """The parent images, and how patches are cut out of them.
+
+    Raises:
+        UserError: no images, or the labels asked for cannot be had.
+    """
+    listing = list_folder(path, options)
+    listing.name = "imagenet-patches"
+    listing.licence = LICENCE
+    listing.channels = 3
+    listing.patches = Patches(
+        options.patches or "random", options.patch_size or DEFAULT_SIZE, options.patches_per_image or 1
+    )
+    return listing

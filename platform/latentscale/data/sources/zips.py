@@ -1,0 +1,97 @@
+"""Images in a zip file, read where they stand."""
+
+import stat
+import zipfile
+import zlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from latentscale.data.sources.archives import (
+    MAX_LABEL_FILE_BYTES,
+    TOO_LARGE,
+    Members,
+    listing_of,
+    require_file,
+    unsafe_name,
+)
+from latentscale.data.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, UnreadableItem, is_image
+from latentscale.data.sources.naming import LabelFile
+from latentscale.data.sources.options import SourceOptions
+from latentscale.errors import UserError
+
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class ZipReader:
+    """Reads members of a zip file; a process opens it once."""
+
+    path: Path
+
+    def read(self, item: Item) -> bytes:
+        try:
+            with _open_zip(self.path) as archive, archive.open(archive.infolist()[item.place]) as member:
+                content = member.read(MAX_FILE_BYTES + 1)
+        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            raise UnreadableItem(f"is damaged in the archive ({error})") from error
+        if len(content) > MAX_FILE_BYTES:
+            raise UnreadableItem(TOO_LARGE)
+        return content
+
+
+class _KeptZip(zipfile.ZipFile):
+    """A zip file that leaving a ``with`` block does not close."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@lru_cache(maxsize=2)
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    return _KeptZip(path)
+
+
+def list_zip(path: Path | None, options: SourceOptions) -> Listing:
+    """The images of a zip file by name; folders in it as those of a tree.
+
+    Raises:
+        UserError: the archive cannot be read or holds no images.
+    """
+    archive_path = require_file(path, "zip")
+    try:
+        with zipfile.ZipFile(archive_path) as archive:
+            members = _members(archive)
+            named = {info.filename: info for info in archive.infolist()}
+
+            def beside(name: str) -> LabelFile | None:
+                info = named.get(name)
+                if info is None or info.file_size > MAX_LABEL_FILE_BYTES:
+                    return None
+                return LabelFile(f"{archive_path} member {name}", archive.read(info))
+
+            return listing_of(archive_path, members, beside, ZipReader(archive_path), options)
+    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{archive_path} cannot be read as a zip file ({error}): fetch it again") from error
+
+
+def _members(archive: zipfile.ZipFile) -> Members:
+    members = Members()
+    for number, info in enumerate(archive.infolist()):
+        if reason := unsafe_name(info.orig_filename) or _refusal(info):
+            members.problems.append(Problem(info.orig_filename, reason))
+        elif is_image(info.filename) and not info.is_dir():
+            members.items.append(Item(info.filename, number, (info.file_size, info.CRC)))
+        else:
+            members.others += not info.is_dir()
+    return members
+
+
+def _refusal(info: zipfile.ZipInfo) -> str:
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "is a symbolic link"
+    if not is_image(info.filename) or info.is_dir():
+        return ""
+    if info.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    return TOO_LARGE if info.file_size > MAX_FILE_BYTES else ""

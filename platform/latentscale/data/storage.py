@@ -1,0 +1,169 @@
+"""Where the files of a dataset are: the one interface of folders on this machine and of folders behind a URL."""
+
+import fcntl
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Protocol
+
+from latentscale.data.shard_index import DATASET_FILE
+from latentscale.errors import UserError
+
+
+@dataclass(frozen=True)
+class StorageOptions:
+    """How files behind a URL are fetched and kept (the keys ``data.cache_folder`` and so on).
+
+    Attributes:
+        cache_folder: of this node, shared by its processes and by runs.
+        cache_bytes: what the files in it may take together.
+        retry_seconds: how long a failing remote is tried again.
+        stall_seconds: a transfer without a byte for so long has failed.
+        skip_damaged: open a local folder although files are missing or cut off; their samples are found unreadable.
+    """
+
+    cache_folder: Path
+    cache_bytes: int = 64 * 2**30
+    retry_seconds: float = 300.0
+    stall_seconds: float = 60.0
+    skip_damaged: bool = False
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file as dataset.json knows it.
+
+    Attributes:
+        name: within the folder.
+        sha256: of its bytes, in hexadecimal.
+        bytes: its size, None where dataset.json does not say it.
+        about_bytes: what it takes at most, where ``bytes`` is None.
+    """
+
+    name: str
+    sha256: str
+    bytes: int | None
+    about_bytes: int
+
+
+class OpenFile:
+    """A descriptor that closes with its last reference: a reader keeps it while a cache forgets it.
+
+    What has been opened stays readable when its name is removed.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+
+    @classmethod
+    def of(cls, path: Path) -> "OpenFile":
+        """Open for reading; OSError where there is no such file."""
+        return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+
+    def read(self, size: int, offset: int) -> bytes:
+        """At most ``size`` bytes from ``offset`` on."""
+        return os.pread(self.descriptor, size, offset)
+
+    def read_all(self) -> bytes:
+        """The whole file."""
+        return self.read(os.fstat(self.descriptor).st_size, 0)
+
+    def hold(self) -> None:
+        """Tell all processes of the node that the file is in use: a node's cache keeps it while anyone says so."""
+        # a file system without such locks evicts by age alone, and what is open stays readable
+        with suppress(OSError):
+            fcntl.flock(self.descriptor, fcntl.LOCK_SH)
+
+    def let_go(self) -> None:
+        """The file is no longer in use, and was so until now."""
+        with suppress(OSError):
+            os.utime(self.descriptor)
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+
+    def __del__(self) -> None:
+        os.close(self.descriptor)
+
+
+class Folder(Protocol):
+    """The files of one dataset; picklable to worker processes.
+
+    Attributes:
+        path: of the folder, a URL where it is remote.
+        remote: whether whole files are fetched before they are read.
+    """
+
+    path: Path | str
+    remote: bool
+
+    def where(self, name: str) -> str:
+        """A file as messages name it."""
+
+    def description(self) -> str:
+        """The text of dataset.json; OSError or UserError where there is none."""
+
+    def check(self, files: Iterable[StoredFile]) -> None:
+        """Refuse missing files and wrong sizes, as far as that costs no transfer; UserError names the file."""
+
+    def open(self, file: StoredFile) -> OpenFile:
+        """The file, fetched where it is not at hand; OSError or UserError where it cannot be had."""
+
+    def open_ahead(self, file: StoredFile) -> OpenFile | None:
+        """The same before it is needed: None where another process fetches it, or no room can be made."""
+
+    def read_range(self, file: StoredFile, size: int, offset: int) -> bytes | None:
+        """Some bytes without fetching the file; None where only whole files can be had."""
+
+    def stream(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
+        """The file from its beginning to its end, once, leaving nothing behind; whoever reads checks the sum."""
+
+
+class LocalFolder:
+    """A folder of this machine, or of a file system mounted on it."""
+
+    remote = False
+
+    def __init__(self, path: Path, skip_damaged: bool = False) -> None:
+        self.path: Path | str = path
+        self._folder = path
+        self._skip_damaged = skip_damaged
+
+    def where(self, name: str) -> str:
+        """See Folder."""
+        return str(self._folder / name)
+
+    def description(self) -> str:
+        """See Folder."""
+        return (self._folder / DATASET_FILE).read_text(encoding="utf-8")
+
+    def check(self, files: Iterable[StoredFile]) -> None:
+        """See Folder."""
+        for file in () if self._skip_damaged else files:
+            path = self._folder / file.name
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise UserError(
+                    f"{path} cannot be read ({error.strerror}): copy it again or write the shards again"
+                ) from error
+            if file.bytes is not None and size != file.bytes:
+                raise UserError(
+                    f"{path} has {size} bytes instead of {file.bytes}: copy it again or write the shards again"
+                )
+
+    def open(self, file: StoredFile) -> OpenFile:
+        """See Folder."""
+        return OpenFile.of(self._folder / file.name)
+
+    def open_ahead(self, file: StoredFile) -> OpenFile | None:
+        """See Folder."""
+        return self.open(file)
+
+    def read_range(self, file: StoredFile, size: int, offset: int) -> bytes | None:
+        """See Folder."""
+        return self.open(file).read(size, offset)
+
+    def stream(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
+        """See Folder."""
+        return (self._folder / file.name).open("rb")

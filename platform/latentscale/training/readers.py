@@ -1,0 +1,52 @@
+"""Which reader feeds a run from shards: by index or streaming, at hand or fetched ahead, remembered or not."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscale.data.fetching_ahead import AheadReader
+from latentscale.data.order import Order
+from latentscale.data.reading import BlockReader, StepReader, Treatment
+from latentscale.data.remembering import RememberingReader
+from latentscale.data.shards import ShardedDataset
+from latentscale.data.streaming import StreamingReader
+from latentscale.training.prepare import Preparation, storage_options
+
+
+def shard_reader(
+    preparation: Preparation,
+    dataset: ShardedDataset,
+    order: Order,
+    owned: range,
+    layout: NDArray[np.int64],
+    treatment: Treatment,
+    start: int,
+) -> BlockReader:
+    """The reader of a process's streams.
+
+    Args:
+        owned, layout: see StepReader.
+        start: the first step that will be read.
+    """
+    config, batch = preparation.config, preparation.plan.stream_batch
+    window = config.data.shuffle_window_images
+    if config.data.mode == "streaming":
+        return StreamingReader(
+            dataset,
+            order,
+            owned,
+            batch,
+            dataset.shape,
+            layout,
+            treatment,
+            seed=config.run.seed,
+            window_images=window,
+            threads=config.data.workers,
+        )
+    kind = RememberingReader if RememberingReader.fits(dataset.count, dataset.shape) else StepReader
+    reader = kind(dataset, order, owned, batch, dataset.shape, layout, treatment)
+    if not dataset.folder.remote:
+        return reader
+    ahead = AheadReader(reader, dataset, order, owned, batch, window)
+    if preparation.topology.local_rank == 0:
+        ahead.warn_if_small(start, storage_options(config))
+    return ahead

@@ -1,0 +1,153 @@
+"""Archives are read where they stand; whatever in them is not an honest image is named."""
+
+import io
+import struct
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from layouts import built, contents, image_bytes, origins, samples
+
+from latentscale.errors import UserError
+
+
+def tar(path: Path, members: dict[str, bytes | tarfile.TarInfo], mode: str = "w") -> Path:
+    with tarfile.open(path, mode) as archive:
+        for name, content in members.items():
+            if isinstance(content, tarfile.TarInfo):
+                archive.addfile(content)
+            else:
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+GOOD = {"./cat/1.png": image_bytes(1), "./dog/2.png": image_bytes(2), "./README": b"text"}
+
+
+def test_a_tar_is_laid_out_like_a_folder(tmp_path):
+    result = built("tar", tar(tmp_path / "pets.tar", GOOD), tmp_path / "out", workers=1, shuffle=False)
+    assert result.counts == {"train": 2}
+    assert origins(tmp_path / "out/train") == ["cat/1.png", "dog/2.png"]
+    assert [sample.image for sample in samples(tmp_path / "out/train")] == [image_bytes(1), image_bytes(2)]
+    assert [sample.label for sample in samples(tmp_path / "out/train")] == [0, 1]
+
+
+BAD_MEMBERS = {
+    "has .. in its name": ("../../evil.png", image_bytes(3)),
+    "has an absolute path as its name": ("/tmp/evil.png", image_bytes(3)),
+    "is a link": ("evil.png", special("evil.png", tarfile.SYMTYPE, "/etc/passwd")),
+    "is a link ": ("hard.png", special("hard.png", tarfile.LNKTYPE, "cat/1.png")),
+    "is a device or a pipe": ("evil.png", special("evil.png", tarfile.CHRTYPE)),
+    "is a device or a pipe ": ("pipe.png", special("pipe.png", tarfile.FIFOTYPE)),
+    "is no image": ("evil.png", b"text"),
+}
+
+
+@pytest.mark.parametrize("reason", BAD_MEMBERS)
+def test_a_bad_member_of_a_tar_is_named(tmp_path, reason):
+    name, member = BAD_MEMBERS[reason]
+    archive = tar(tmp_path / "data.tar", {**GOOD, name: member})
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=f"{name} {reason.strip()}".replace(".", r"\.")) as refused:
+        built("tar", archive, tmp_path / "out")
+    assert "\n" not in str(refused.value)
+    result = built("tar", archive, tmp_path / "out", on_error="skip")
+    assert [problem.name for problem in result.skipped] == [name]
+    assert result.counts == {"train": 2}
+    # nothing was written outside --out
+    after = contents(tmp_path)
+    assert {name: content for name, content in after.items() if not name.startswith("out/")} == before
+    with pytest.raises(UserError, match="more than --max-errors 0"):
+        built("tar", archive, tmp_path / "new", on_error="skip", max_errors=0)
+
+
+def test_a_tar_that_is_cut_off_or_damaged_is_named(tmp_path):
+    files = {f"{number}.png": image_bytes(number, (64, 64), compress_level=0) for number in range(4)}
+    whole = tar(tmp_path / "whole.tar", files).read_bytes()
+    member = 512 + -(-len(files["0.png"]) // 512) * 512
+    cut = tmp_path / "cut.tar"
+    cut.write_bytes(whole[: 3 * member + 2000])
+    with pytest.raises(UserError, match=r"3\.png is cut off \d+ bytes before its end"):
+        built("tar", cut, tmp_path / "out")
+    cut.write_bytes(whole[: 2 * member])
+    with pytest.raises(UserError, match=rf"cut\.tar is damaged or cut off at byte {2 * member}"):
+        built("tar", cut, tmp_path / "out")
+    flipped = bytearray(whole)
+    flipped[2 * member] ^= 1
+    cut.write_bytes(flipped)
+    with pytest.raises(UserError, match=rf"cut\.tar is damaged or cut off at byte {2 * member}"):
+        built("tar", cut, tmp_path / "out")
+    cut.write_bytes(b"nonsense" * 100)
+    with pytest.raises(UserError, match=r"cut\.tar cannot be read as a tar file"):
+        built("tar", cut, tmp_path / "out")
+
+
+def test_a_compressed_tar_is_refused_with_its_remedy(tmp_path):
+    archive = tar(tmp_path / "data.tar.gz", GOOD, "w:gz")
+    with pytest.raises(UserError, match=r"is compressed.*decompress it first, as with gunzip"):
+        built("tar", archive, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("../evil.png", "has .. in its name"),
+        ("..\\evil.png", "has .. in its name"),
+        ("/evil.png", "has an absolute path as its name"),
+        ("C:\\evil.png", "has an absolute path as its name"),
+    ],
+)
+def test_a_bad_name_in_a_zip_is_named(tmp_path, name, reason):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w") as archive:
+        archive.writestr("1.png", image_bytes(1))
+        archive.writestr(name, image_bytes(2))
+    with pytest.raises(UserError) as refused:
+        built("zip", tmp_path / "data.zip", tmp_path / "out")
+    assert f"evil.png {reason}" in str(refused.value)
+    assert built("zip", tmp_path / "data.zip", tmp_path / "out", on_error="skip").counts == {"train": 1}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.zip", "out"]
+
+
+def test_links_encryption_and_damage_in_a_zip_are_named(tmp_path):
+    path = tmp_path / "data.zip"
+    link = zipfile.ZipInfo("link.png")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("1.png", image_bytes(1))
+        archive.writestr(link, "/etc/passwd")
+        archive.writestr("broken.png", image_bytes(2, (32, 32), compress_level=0))
+        archive.writestr("secret.png", image_bytes(3))
+    content = bytearray(path.read_bytes())
+    content[content.index(b"broken.png") + 200] ^= 1
+    entry = content.rindex(b"PK\x01\x02")
+    assert struct.unpack_from("<H", content, entry + 8)[0] & 1 == 0
+    content[entry + 8] |= 1
+    path.write_bytes(content)
+    result = built("zip", path, tmp_path / "out", on_error="skip")
+    assert result.counts == {"train": 1}
+    assert {problem.name: problem.reason.split(" (")[0] for problem in result.skipped} == {
+        "link.png": "is a symbolic link",
+        "secret.png": "is encrypted",
+        "broken.png": "is damaged in the archive",
+    }
+    path.write_bytes(path.read_bytes()[:-30])
+    with pytest.raises(UserError, match=r"data\.zip cannot be read as a zip file"):
+        built("zip", path, tmp_path / "new")
+
+
+def test_what_unpacks_to_too_much_is_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.setattr("latentscale.data.sources.zips.MAX_FILE_BYTES", 1000)
+    with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("1.png", image_bytes(1))
+        archive.writestr("bomb.png", b"\0" * 100_000)
+    with pytest.raises(UserError, match=r"bomb\.png has more than the \d+ bytes that are read of one image"):
+        built("zip", tmp_path / "data.zip", tmp_path / "out")

@@ -1,0 +1,134 @@
+"""Real shards give one training run whatever reads them: processes, workers, where it was resumed, flips and damage.
+
+Four shards of unequal size with 64 small images, one of them damaged, mirrored at random, trained on in float64.
+"""
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from states import final_state, worst_difference
+from torch import Tensor
+
+from latentscale.data.shard_writing import Sample, write_shards
+from latentscale.data.shards import ShardedDataset
+from launching import ROOT, Finished, Processes, launch_command, overrides
+
+TOLERANCE = 1e-9
+COUNT, DAMAGED, STEPS = 64, 37, 8
+
+pytestmark = pytest.mark.processes
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of noise and flat ones differ in size, and so shards in the number of their samples."""
+    random = np.random.default_rng(0)
+    samples = []
+    for number in range(COUNT):
+        pixels = random.integers(0, 256, (8, 8), np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "BMP" if number % 5 == number // 20 else "PNG")
+        samples.append(Sample(file.getvalue(), "bmp" if number % 5 == number // 20 else "png", number % 10))
+    samples[DAMAGED] = Sample(samples[DAMAGED].image[:60], "png", 3)
+    out = tmp_path_factory.mktemp("shards") / "data"
+    write_shards(samples, out, "noise", (1, 8, 8), [str(i) for i in range(10)], "CC0", shard_bytes=36_000)
+    counts = ShardedDataset.open(out).shard_counts
+    assert len(counts) >= 3
+    assert len(set(counts.tolist())) >= 3
+    return out
+
+
+def run(folder: Path, shards: Path, count: int, workers: int, **changes: object) -> Finished:
+    """A launched run; whatever it leaves is ended."""
+    settings = {
+        "data__name": "shards",
+        "data__path": shards,
+        "data__horizontal_flip": "true",
+        "data__on_error": "skip",
+        "data__workers": workers,
+        "training__steps": STEPS,
+        "training__report_every_steps": 2,
+        **changes,
+    }
+    processes = Processes()
+    try:
+        return processes.run(
+            [*launch_command(count, ROOT / "recipes" / "pvdgan.py"), f"run.dir={folder}", *overrides(**settings)]
+        )
+    finally:
+        processes.close()
+
+
+def skipped_samples(folder: Path) -> list[int]:
+    """The counts in the run's reports."""
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [record["data/skipped_samples"] for record in records if "data/skipped_samples" in record]
+
+
+@pytest.fixture(scope="module")
+def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[int]]:
+    """What one process becomes that reads by itself, and how many samples it said it had skipped."""
+    folder = tmp_path_factory.mktemp("reference")
+    finished = run(folder, shards, 1, 0)
+    assert finished.code == 0, finished.err
+    assert finished.err.count("skipped: ") == 1
+    assert "is not a readable image" in finished.err
+    return final_state(folder), skipped_samples(folder)
+
+
+def test_two_processes_with_four_workers_each_train_the_same(
+    reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path
+) -> None:
+    finished = run(tmp_path, shards, 2, 4)
+    assert finished.code == 0, finished.err
+    assert worst_difference(final_state(tmp_path), reference[0]) <= TOLERANCE
+    assert skipped_samples(tmp_path) == reference[1]
+    assert finished.err.count("skipped: ") == 1
+    # two epochs and more: the damaged one was met again, by one process or the other
+    assert reference[1][-1] == 1
+
+
+def test_a_run_moves_from_four_processes_with_workers_to_one(
+    reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path
+) -> None:
+    first = run(tmp_path, shards, 4, 2, training__steps=4)
+    assert first.code == 0, first.err
+    second = run(tmp_path, shards, 1, 2)
+    assert second.code == 0, second.err
+    assert worst_difference(final_state(tmp_path), reference[0]) <= TOLERANCE
+    assert skipped_samples(tmp_path) == reference[1]
+    # the checkpoint knows what was skipped: it is counted, and not named again
+    assert first.err.count("skipped: ") + second.err.count("skipped: ") == 1
+
+
+def test_without_flips_the_comparison_fails(
+    reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path
+) -> None:
+    finished = run(tmp_path, shards, 1, 0, data__horizontal_flip="false")
+    assert finished.code == 0, finished.err
+    assert worst_difference(final_state(tmp_path), reference[0]) > 1e-5
+
+
+def test_too_many_errors_end_all_processes_with_the_last_checkpoint_whole(
+    reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path
+) -> None:
+    stopped = run(tmp_path, shards, 2, 0, data__max_errors=0, checkpoint__every_steps=1)
+    assert stopped.code != 0
+    assert stopped.err.count("error: 1 samples cannot be read, more than data.max_errors=0: mend the data") == 1
+    assert "lost contact" not in stopped.err
+    assert "Traceback (most recent call last)" not in stopped.err.split("error: 1 samples")[0]
+    finished = run(tmp_path, shards, 1, 0)
+    assert finished.code == 0, finished.err
+    assert worst_difference(final_state(tmp_path), reference[0]) <= TOLERANCE
+
+
+def test_unless_told_otherwise_a_damaged_sample_ends_the_run_by_name(shards: Path, tmp_path: Path) -> None:
+    stopped = run(tmp_path, shards, 1, 0, data__on_error="fail")
+    assert stopped.code == 2
+    (line,) = [line for line in stopped.err.splitlines() if line.startswith("error: ")]
+    assert ".tar member " in line
+    assert "is not a readable image" in line

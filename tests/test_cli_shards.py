@@ -1,0 +1,107 @@
+"""``latentscale shards``, as a user starts it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+from layouts import afhq, built, fill, image_bytes, mnist
+from PIL import Image
+
+from latentscale.data.sources.names import HELP
+from latentscale.data.sources.registry import SOURCES
+from launching import Processes
+
+COMMAND = str(Path(sys.executable).with_name("latentscale"))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """AFHQ small, and a dataset made of it."""
+    root = tmp_path_factory.mktemp("place")
+    afhq(root / "afhq")
+    built("afhq", root / "afhq", root / "pets", resolution=8)
+    return root
+
+
+def run(processes: Processes, place: Path, *arguments: str) -> tuple[int, str, str]:
+    finished = processes.run([COMMAND, "shards", *arguments], place, COLUMNS="120")
+    return finished.code, finished.out, finished.err
+
+
+def test_build_verify_info_and_split(place: Path, processes: Processes) -> None:
+    code, out, err = run(
+        processes, place, "build", "afhq", "afhq", "--out", "new", "--resolution", "8", "--workers", "1"
+    )
+    assert (code, err) == (0, "")
+    assert "note: 18 images are here, the published afhq has 16130" in out
+    assert "new: 9 train, 9 test samples" in out
+
+    code, out, _ = run(processes, place, "verify", "new", "--workers", "1")
+    assert (code, out) == (0, "new: 18 samples in 2 shards of 2 datasets, all intact\n")
+
+    code, out, err = run(processes, place, "info", "new", "--picture", "sheet.png")
+    assert code == 0, err
+    for text in ("afhq in new", "CC BY-NC 4.0", "Lanczos", "centre crop", "8x8 RGB", "picture: sheet.png"):
+        assert text in out
+    for animal in ("cat", "dog", "wild"):
+        assert re.search(rf"{animal} +3 +3 +█+", out)
+    with Image.open(place / "sheet.png") as picture:
+        # two splits of three classes, each row magnified to 64 pixels
+        assert picture.height > 6 * 64
+        assert picture.width > 3 * 64
+
+    code, out, _ = run(processes, place, "split", "new", "--out", "fold", "--folds", "3", "--fold", "1", "--stratified")
+    assert (code, out) == (0, "fold: 12 train, 6 test samples\n")
+
+
+def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> None:
+    fill(place / "broken", {"a.png": image_bytes(1), "b.png": b"no image"})
+    mnist(place / "mnist", train=2, test=2)
+    for arguments, message in (
+        (("build", "folder", "broken"), "--out is missing"),
+        (("build", "cifar", "x", "--out", "o"), "source cifar does not exist"),
+        (("build", "clusters", "--out", "o"), "data.name=clusters"),
+        (("build", "folder", "broken", "--out", "o", "--workers", "1"), "b.png is no image"),
+        (("build", "afhq", "afhq", "--out", "pets"), "pets already exists"),
+        (("build", "idx", "mnist", "--out", "o", "--background", "mauvish"), "--background mauvish is no colour"),
+        (("build", "idx", "mnist", "--out", "o", "--on-error", "panic"), "--on-error panic does not exist"),
+        (("split", "pets", "--out", "o"), "say how to split"),
+        (("split", "pets", "--out", "o", "--folds", "3"), "go together"),
+        (("split", "pets", "--out", "o", "--fractions", "0.5,0.5"), "--fractions 0.5,0.5 cannot be read"),
+        (("info", "afhq"), "holds no dataset.json"),
+        (("verify", "nowhere"), "holds no dataset.json"),
+    ):
+        code, out, err = run(processes, place, *arguments)
+        assert (code, out) == (2, "")
+        assert err.startswith("error: ")
+        assert message in err
+        assert err.count("\n") == 1
+        assert not (place / "o").exists()
+
+
+def test_damage_that_verify_finds_ends_with_status_2(place: Path, processes: Processes) -> None:
+    built("afhq", place / "afhq", place / "damaged", resolution=8)
+    path = place / "damaged/train/shard-000000.tar"
+    path.write_bytes(path.read_bytes()[:3000])
+    code, out, _ = run(processes, place, "verify", "damaged", "--workers", "0")
+    assert code == 2
+    assert "broken: damaged/train/shard-000000.tar has 3000 bytes instead of" in out
+    assert "damaged: 2 faults in" in out
+
+
+def test_help_teaches(place: Path, processes: Processes) -> None:
+    code, out, _ = run(processes, place, "build", "--help")
+    assert code == 0
+    assert list(HELP) == list(SOURCES)
+    for source, line in HELP.items():
+        assert f"{source:<17}{line}" in out
+    assert "latentscale shards build folder photos/ --out data/photos --resolution 64" in out
+    for command, example in (
+        ("verify", "latentscale shards verify data/photos"),
+        ("info", "latentscale shards info data/photos --picture photos.png"),
+        ("split", "--folds 7 --fold 0"),
+    ):
+        code, out, _ = run(processes, place, command, "--help")
+        assert code == 0
+        assert example in out
