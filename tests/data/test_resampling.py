@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from latentscale.data.clusters import Clusters
 from latentscale.data.order import Order
 from latentscale.data.resampling import ResampledOrder
-from latentscale.data.shards import Sample, ShardedDataset, write_shards
+from latentscale.data.sample import Sample
+from latentscale.data.shard_writing import write_shards
+from latentscale.data.shards import ShardedDataset
 from latentscale.errors import UserError
 
 
