@@ -9,6 +9,8 @@ BIN := $(VENV)/bin
 LAUNCH := $(BIN)/accelerate launch --config_file launchers/accelerate/cpu.yaml
 RUN ?= runs/pvdgan
 TESTS ?= tests
+# test processes at a time
+JOBS ?= 2
 # seconds that a launcher waits for a checkpoint after Ctrl-C
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 120
 
@@ -41,7 +43,7 @@ clusters: $(VENV)/.installed ## train CGPGAN and its rivals on Gaussian clusters
 	$(BIN)/python recipes/reproductions/clusters/run.py $(ARGS)
 
 test: $(VENV)/.installed-tests ## run the tests
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
 
 check: $(VENV)/.installed-tests ## ruff (lint, format) and mypy
 	$(BIN)/ruff check .
