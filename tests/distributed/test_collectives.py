@@ -62,7 +62,7 @@ def test_a_step_reduces_the_gradients_and_one_vector_more(count: Count, tmp_path
         {
             ("gloo:all_reduce", sizes["discriminator"]): 1,
             ("gloo:all_reduce", sizes["generator"]): 1,
-            ("gloo:all_reduce", 1 + 1 + LATENT_DIM): 1,  # stop, count, sums
+            ("gloo:all_reduce", 1 + 1 + 1 + LATENT_DIM): 1,  # stop, samples newly found unreadable, count, sums
         }
     )
     six, nine = count("six", 6), count("nine", 9)
