@@ -43,7 +43,7 @@ clusters: $(VENV)/.installed ## train CGPGAN and its rivals on Gaussian clusters
 	$(BIN)/python recipes/reproductions/clusters/run.py $(ARGS)
 
 test: $(VENV)/.installed-tests ## run the tests
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 check: $(VENV)/.installed-tests ## ruff (lint, format) and mypy
 	$(BIN)/ruff check .

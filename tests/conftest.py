@@ -9,6 +9,20 @@ import pytest
 from launching import ROOT, Finished, Processes, Train, launch_command, overrides
 
 
+# files that take minutes; where several are tested at a time they start first, so that none is left for the end
+LONGEST = (
+    "test_interruptions.py", "test_deepspeed.py", "test_every_method.py", "test_invariance.py",
+    "test_remote_training.py", "test_learning.py", "test_togetherness.py", "test_gangs.py", "test_localcluster.py",
+    "test_shard_invariance.py", "test_clusters_reproduction.py",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest files first, each in its own order."""
+    places = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
 @pytest.fixture
 def processes() -> Iterator[Processes]:
     """A starter of real processes; whatever is left at the end is killed."""

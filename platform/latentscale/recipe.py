@@ -136,6 +136,7 @@ def dry_run(config: Config, method: type[Method]) -> str:
         f"method: {method.name} ({method.paper})",
         f"data: {held}",
         *(f"{name}: {count:,} parameters ({count / 1e6:.1f} M)" for name, count in sizes.items()),
+        *([f"images: decoded by {preparation.decoder.describe()}"] if len(preparation.shape) == 3 else []),
         f"step plan: global batch {plan.batch} images = {plan.streams} streams × {plan.stream_batch};"
         f" {plan.processes} processes × {plan.process_batch} images, accumulation {plan.accumulation}"
         f" × micro-batch {plan.microbatch}",

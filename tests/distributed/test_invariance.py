@@ -1,20 +1,23 @@
 """N processes train what one would: the same parameters, moments, averages and statistics in float64.
 
-Every run is launched as a user launches it, with real processes over gloo. Each check has a positive control: with
-one ingredient broken the same comparison fails by orders of magnitude.
+Every run has real processes over gloo; those that move are launched as a user launches them. Each check has a positive
+control: with one ingredient broken the same comparison fails by orders of magnitude.
 """
 
 from pathlib import Path
 
 import pytest
+from every_pair import TRAINED
 from states import final_state, worst_difference
 from torch import Tensor
 
 from launching import ROOT, Processes, Train, launch_command, overrides
 
 TOLERANCE = 1e-9
-METHODS = ("pvdgan", "dlsgan")
-PAIRS = [(p, a) for p in (1, 2, 4) for a in (1, 2, 4) if (p, a) != (1, 1)]
+METHODS = TRAINED
+COUNTS = ACCUMULATIONS = (1, 2, 4)
+PAIRS = [(p, a) for p in COUNTS for a in ACCUMULATIONS if (p, a) != (1, 1)]
+SCRIPT = ROOT / "tests" / "distributed" / "every_pair.py"
 BROKEN = {
     # each process draws its latents from a seed of its own
     "per-rank seeds": """
@@ -39,32 +42,39 @@ statistics.dist = Alone()
 pytestmark = pytest.mark.processes
 
 
+def launch(script: Path, count: int, folder: Path, accumulations: tuple[int, ...]) -> None:
+    """Both methods with each accumulation, by one start of so many processes."""
+    command = [part for part in launch_command(count, script) if not part.startswith("distributed.")]
+    finished = Processes().run(
+        [*command, str(folder), ",".join(map(str, accumulations))],
+        timeout_seconds=300,
+        PYTHONPATH=f"{ROOT / 'platform'}:{ROOT / 'tests'}",
+    )
+    assert finished.code == 0, finished.err
+
+
 @pytest.fixture(scope="module")
-def references(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Tensor]]:
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of all runs, COUNT/METHOD-ACCUMULATION."""
+    folder = tmp_path_factory.mktemp("runs")
+    for count in COUNTS:
+        launch(SCRIPT, count, folder / str(count), ACCUMULATIONS)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def references(runs: Path) -> dict[str, dict[str, Tensor]]:
     """What one process with the whole batch becomes, by method."""
-    found = {}
-    processes = Processes()
-    for method in METHODS:
-        folder = tmp_path_factory.mktemp(method)
-        command = [*launch_command(1, ROOT / "recipes" / f"{method}.py"), f"run.dir={folder}"]
-        finished = processes.run([*command, *overrides(training__steps=10)])
-        assert finished.code == 0, finished.err
-        found[method] = final_state(folder)
-    return found
+    return {method: final_state(runs / "1" / f"{method}-1") for method in METHODS}
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("processes_count", "accumulation"), PAIRS)
 def test_every_pair_takes_the_same_steps(
-    method: str,
-    processes_count: int,
-    accumulation: int,
-    references: dict[str, dict[str, Tensor]],
-    train: Train,
-    tmp_path: Path,
+    method: str, processes_count: int, accumulation: int, references: dict[str, dict[str, Tensor]], runs: Path
 ) -> None:
-    train(method, tmp_path, processes_count, training__steps=10, training__accumulation=accumulation)
-    assert worst_difference(final_state(tmp_path), references[method]) <= TOLERANCE
+    state = final_state(runs / str(processes_count) / f"{method}-{accumulation}")
+    assert worst_difference(state, references[method]) <= TOLERANCE
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -89,13 +99,15 @@ def run_broken(ingredient: str, method: str, folder: Path, processes: Processes)
     return final_state(folder)
 
 
-@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("ingredient", BROKEN)
 def test_with_one_ingredient_broken_the_comparison_fails(
-    ingredient: str, method: str, references: dict[str, dict[str, Tensor]], processes: Processes, tmp_path: Path
+    ingredient: str, references: dict[str, dict[str, Tensor]], tmp_path: Path
 ) -> None:
-    broken = run_broken(ingredient, method, tmp_path / "run", processes)
-    assert worst_difference(broken, references[method]) > 1e-5
+    script = tmp_path / "broken.py"
+    script.write_text(f"{BROKEN[ingredient]}\nimport runpy\nrunpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n")
+    launch(script, 2, tmp_path, (1,))
+    for method in METHODS:
+        assert worst_difference(final_state(tmp_path / f"{method}-1"), references[method]) > 1e-5
 
 
 def test_with_one_ingredient_broken_a_moved_run_differs(

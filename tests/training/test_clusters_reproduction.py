@@ -40,7 +40,7 @@ def test_the_verdict(script: ModuleType) -> None:
 
 
 def test_some_hundred_steps_of_each_method(processes: Processes, tmp_path: Path) -> None:
-    chosen = ["vanilla", "infogan", "elastic_t0.3_lr0.001", "cgpgan", "cgpgan_large"]
+    chosen = ["vanilla", "infogan", "cgpgan", "cgpgan_large"]
     command = [sys.executable, str(SCRIPT), "--steps", "300", "--seeds", "3", "--jobs", "2", "--experiments", *chosen]
     out = tmp_path / "out"
     finished = processes.run([*command, "--runs", str(tmp_path / "runs"), "--out", str(out)], timeout_seconds=240)
@@ -57,7 +57,7 @@ def test_some_hundred_steps_of_each_method(processes: Processes, tmp_path: Path)
     for run in runs.values():
         assert sum(run["cluster_shares"]) == pytest.approx(1.0)
     sizes = {path.stem: Image.open(path).width for path in out.glob("*.png")}
-    assert set(sizes) == {f"figure-{number}" for number in range(38, 43)}
+    assert set(sizes) == {f"figure-{number}" for number in (38, 39, 41, 42)}
     assert sizes["figure-41"] > 1.5 * sizes["figure-38"]  # two panels, one
     assert "| vanilla | 3 | none |" in (out / "results.md").read_text()
 
