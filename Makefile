@@ -56,6 +56,7 @@ format: $(VENV)/.installed-tests ## mend what ruff can mend
 
 bench: $(VENV)/.installed-tests ## measure the cost of a step, minutes; wants an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench.py $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/methods_cost.py
 
 bench-data: $(VENV)/.installed-tests ## measure decoders and how fast samples are read, minutes; wants an idle machine
 	$(BIN)/pip install --quiet $(PIP_FLAGS) $(CONSTRAINTS) -e '.[bench]'

@@ -22,7 +22,6 @@ from unittest import mock
 
 import torch
 from cases import CASES, Case, bare_loop, platform_loop, scratch
-from methods_cost import methods_cost
 from turns import Contestant, Ratio, ratio, time_rounds
 
 from latentscale.data.remembering import RememberingReader
@@ -220,10 +219,6 @@ def main() -> None:
         show(case, bars, seconds)
         every_bar += bars
         every_second[case.name] = seconds
-    methods = methods_cost(CASES["images32"], max(LEAST_ROUNDS, options.rounds // 4))
-    say("\nA step of every method / vanilla's step, images of 3x32x32, batch 8; published, where it is (256x256)")
-    for method in methods:
-        say(method.line())
     missed = sum(not each.passed for each in every_bar)
     scatter = max(abs(each.against_itself) for each in every_bar)
     if scatter > MOST_SCATTER:
@@ -236,7 +231,6 @@ def main() -> None:
         "machine": about,
         "bars": [{**asdict(each), "passed": each.passed} for each in every_bar],
         "step_seconds": every_second,
-        "methods": [asdict(method) for method in methods],
     }
     (options.out / "cost.json").write_text(json.dumps(record, indent=2) + "\n")
     sys.exit(1 if options.strict and missed else 0)

@@ -1,10 +1,17 @@
-"""What a step of every method costs beside the vanilla GAN's, with the published figures where there are any."""
+"""What a step of every method costs beside the vanilla GAN's, with the published figures where there are any.
 
+Part of ``make bench``; all methods are timed beside each other in one process, turn by turn.
+"""
+
+import argparse
+import json
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from cases import Case, platform_loop, scratch
+import torch
+from bench import HERE, at_least_seven, machine
+from cases import CASES, Case, platform_loop, scratch
 from turns import Contestant, Ratio, ratio, time_rounds
 
 from latentscale.methods.registry import METHODS
@@ -46,6 +53,8 @@ def needs(name: str, finished: Path) -> dict[str, object]:
         found["latent__categories"] = "[4]"
     if hasattr(kind.Settings(), "generator_run"):
         found["method__generator_run"] = finished
+    if name == "invgan":
+        found["distributed__streams"] = 2  # MMD² compares halves of a stream's batch
     if name == "pvdgan":
         found["method__reconstruction_weight"] = 1.0
     return found
@@ -71,3 +80,28 @@ def methods_cost(case: Case, rounds: int) -> list[MethodCost]:
         MethodCost(name, statistics.median(each), ratio(seconds, name, "vanilla"), PUBLISHED.get(name, ""))
         for name, each in sorted(seconds.items(), key=lambda item: statistics.median(item[1]))
     ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=at_least_seven, default=9, help="paired rounds, at least 7")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of methods.txt and methods.json")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    about = machine(options.rounds)
+    case = CASES["images32"]
+    found = methods_cost(case, options.rounds)
+    lines = [
+        f"A step of every method / vanilla's step: {case.meaning}; published, where it is (256x256)",
+        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items()),
+        *(each.line() for each in found),
+    ]
+    print("\n".join(lines))
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "methods.txt").write_text("\n".join(lines) + "\n")
+    record = {"machine": about, "methods": [asdict(each) for each in found]}
+    (options.out / "methods.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
