@@ -8,7 +8,6 @@ import pytest
 
 from launching import ROOT, Finished, Processes, Train, launch_command, overrides
 
-
 # files that take minutes; where several are tested at a time they start first, so that none is left for the end
 LONGEST = (
     "test_interruptions.py", "test_deepspeed.py", "test_every_method.py", "test_invariance.py",
