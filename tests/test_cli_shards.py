@@ -25,7 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(processes: Processes, place: Path, *arguments: str) -> tuple[int, str, str]:
-    finished = processes.run([COMMAND, "shards", *arguments], place, COLUMNS="120")
+    finished = processes.run([COMMAND, "shards", *arguments], place, COLUMNS="80")
     return finished.code, finished.out, finished.err
 
 
@@ -35,6 +35,7 @@ def test_build_verify_info_and_split(place: Path, processes: Processes) -> None:
     )
     assert (code, err) == (0, "")
     assert "note: 18 images are here, the published afhq has 16130" in out
+    assert "\ntrain: 9 images, labels cat, dog, wild\ntest: 9 images, labels cat, dog, wild\n" in out
     assert "new: 9 train, 9 test samples" in out
 
     code, out, _ = run(processes, place, "verify", "new", "--workers", "1")

@@ -68,6 +68,7 @@ def test_labels_come_from_csv_and_json(tmp_path):
         (b"0.png,cat\n1.png,dog\n", r"labels\.csv is no file of labels \(its first line must be titles"),
         (b"file,kind\n0.png\n1.png,dog\n", r"labels\.csv is no file of labels \(the line of '0\.png' has 1 values"),
         (b"\xff\xfe", r"labels\.csv is no file of labels"),
+        (b"file,kind\n0.png,cat\n1.png,dog\n0.png,dog", r"labels\.csv names 0\.png twice"),
     ],
 )
 def test_wrong_labels_are_named(tmp_path, content, message):
@@ -75,6 +76,16 @@ def test_wrong_labels_are_named(tmp_path, content, message):
     with pytest.raises(UserError, match=message) as refused:
         built("folder", tmp_path / "in", tmp_path / "out")
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b'{"0.png": "cat", "1.png": "dog", "0.png": "dog"}', b'{"labels": [["0.png", 1], ["1.png", 0], ["0.png", 0]]}'],
+)
+def test_an_image_of_two_labels_is_named(tmp_path, content):
+    fill(tmp_path / "in", {"0.png": image_bytes(0), "1.png": image_bytes(1), "labels.json": content})
+    with pytest.raises(UserError, match=r"labels\.json .*names '?0\.png'? twice"):
+        built("folder", tmp_path / "in", tmp_path / "out")
 
 
 def test_too_many_labels_at_once_are_refused(tmp_path):
@@ -181,3 +192,27 @@ def test_a_zip_is_laid_out_like_a_folder(tmp_path):
 def test_names_that_cannot_be_printed_are_shown_escaped():
     assert shown("plain ü.png") == "plain ü.png"
     assert shown("a\nb\udcff.png") == r"a\nb\udcff.png"
+
+
+@pytest.mark.parametrize("stray", ["logo.png", "extra/x.png"])
+@pytest.mark.parametrize("split", ["published", "all"])
+def test_images_beside_the_splits_do_not_make_them_vanish(tmp_path, stray, split):
+    names = ("train/cat/0.png", "train/dog/1.png", "val/cat/2.png", "val/dog/3.png", stray)
+    fill(tmp_path / "in", {name: image_bytes(number) for number, name in enumerate(names)})
+    with pytest.raises(
+        UserError, match=rf"in has splits in train/, val/, but {stray} does not.*--split none"
+    ) as refused:
+        built("folder", tmp_path / "in", tmp_path / "out", split=split)
+    assert "\n" not in str(refused.value)
+    assert built("folder", tmp_path / "in", tmp_path / "out", split="none").counts == {"train": 5}
+    (tmp_path / "in" / stray).unlink()
+    assert built("folder", tmp_path / "in", tmp_path / "new").counts == {"train": 2, "test": 2}
+    assert ShardedDataset.open(tmp_path / "new/train").labels == ["cat", "dog"]
+
+
+def test_a_file_of_labels_for_a_part_of_the_images_is_not_left_alone_in_silence(tmp_path):
+    fill(tmp_path / "in", {"a/0.png": image_bytes(0), "b/1.png": image_bytes(1), "a/labels.csv": b"file,x\n0.png,y"})
+    with pytest.raises(UserError, match=r"a file of labels, a/labels\.csv, that does not stand beside all images"):
+        built("folder", tmp_path / "in", tmp_path / "out")
+    built("folder", tmp_path / "in", tmp_path / "out", labels="folders")
+    assert ShardedDataset.open(tmp_path / "out/train").labels == ["a", "b"]

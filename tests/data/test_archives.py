@@ -1,6 +1,7 @@
 """Archives are read where they stand; whatever in them is not an honest image is named."""
 
 import io
+import os
 import struct
 import tarfile
 import zipfile
@@ -9,6 +10,11 @@ from pathlib import Path
 import pytest
 from layouts import built, contents, image_bytes, origins, samples
 
+from latentscale.data.building.build import build
+from latentscale.data.building.options import BuildOptions, ImageOptions
+from latentscale.data.shards import ShardedDataset
+from latentscale.data.sources.options import SourceOptions
+from latentscale.data.sources.registry import list_source
 from latentscale.errors import UserError
 
 
@@ -76,11 +82,14 @@ def test_a_tar_that_is_cut_off_or_damaged_is_named(tmp_path):
     member = 512 + -(-len(files["0.png"]) // 512) * 512
     cut = tmp_path / "cut.tar"
     cut.write_bytes(whole[: 3 * member + 2000])
-    with pytest.raises(UserError, match=r"3\.png is cut off \d+ bytes before its end"):
-        built("tar", cut, tmp_path / "out")
+    # nobody knows what was behind the end, so that nothing may be skipped
+    for on_error in ("fail", "skip"):
+        with pytest.raises(UserError, match=r"cut\.tar member 3\.png is cut off \d+ bytes before its end"):
+            built("tar", cut, tmp_path / "out", on_error=on_error)
     cut.write_bytes(whole[: 2 * member])
-    with pytest.raises(UserError, match=rf"cut\.tar is damaged or cut off at byte {2 * member}"):
-        built("tar", cut, tmp_path / "out")
+    for on_error in ("fail", "skip"):
+        with pytest.raises(UserError, match=rf"cut\.tar is damaged or cut off at byte {2 * member}"):
+            built("tar", cut, tmp_path / "out", on_error=on_error)
     flipped = bytearray(whole)
     flipped[2 * member] ^= 1
     cut.write_bytes(flipped)
@@ -151,3 +160,65 @@ def test_what_unpacks_to_too_much_is_refused_unread(tmp_path, monkeypatch):
         archive.writestr("bomb.png", b"\0" * 100_000)
     with pytest.raises(UserError, match=r"bomb\.png has more than the \d+ bytes that are read of one image"):
         built("zip", tmp_path / "data.zip", tmp_path / "out")
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_resumed_build_knows_another_archive_with_members_of_the_same_names(tmp_path, kind):
+    path = tmp_path / f"data.{kind}"
+
+    def write(first: int) -> None:
+        members = {f"{number:02d}.bmp": image_bytes(first + number, kind="BMP") for number in range(40)}
+        if kind == "tar":
+            tar(path, members)
+        else:
+            zipped(path, members)
+
+    class Interruption(Exception):
+        pass
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what == "train" and done > 20:
+            raise Interruption
+
+    write(0)
+    listing, images, options = (
+        list_source(kind, path, SourceOptions()),
+        ImageOptions(channels=3, resolution=8),
+        {"shard_bytes": 4096},
+    )
+    with pytest.raises(Interruption):
+        build(kind, listing, tmp_path / "out", images, BuildOptions(**options), stop)
+    log = (tmp_path / ".out.partial/progress.jsonl").read_text()
+    assert log.count("\n") > 2
+    # a zip file's directory has a sum of every member, so that only its own time is left to tell
+    write(100 if kind == "tar" else 0)
+    os.utime(path, ns=(10**9, 10**9))
+    with pytest.raises(UserError, match="images of train are no longer those of the unfinished build"):
+        built(kind, path, tmp_path / "out", channels=3, resolution=8, **options)
+
+
+def zipped(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+@pytest.mark.parametrize("prefix", ["", "my/"], ids=["as in the archive", "as beside the file"])
+def test_labels_in_the_single_top_folder_of_an_archive_are_read(tmp_path, kind, prefix):
+    names = [f"{folder}/{number}.png" for folder in "ab" for number in range(2)]
+    table = "\n".join(["file,who", *(f"{prefix}{name},{'xy'[number % 2]}" for number, name in enumerate(names))])
+    members = {f"my/{name}": image_bytes(number) for number, name in enumerate(names)}
+    members["my/labels.csv"] = table.encode()
+    write = tar if kind == "tar" else zipped
+    built(kind, write(tmp_path / "my", members), tmp_path / "out", shuffle=False)
+    assert ShardedDataset.open(tmp_path / "out/train").labels == ["x", "y"]
+    assert [sample.label for sample in samples(tmp_path / "out/train")] == [0, 1, 0, 1]
+    # one that labels a part alone is not left alone in silence
+    members["my/a/labels.json"] = members.pop("my/labels.csv")
+    archive = write(tmp_path / "other", members)
+    with pytest.raises(UserError, match=r"a file of labels, my/a/labels\.json, that does not stand beside all images"):
+        built(kind, archive, tmp_path / "new")
+    built(kind, archive, tmp_path / "new", labels="folders")
+    assert ShardedDataset.open(tmp_path / "new/train").labels == ["a", "b"]

@@ -235,3 +235,48 @@ def test_what_a_source_does_not_use_is_refused(tmp_path):
             built(source, path, tmp_path / "out", **options)
         assert "\n" not in str(refused.value)
         assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(12), r"label 10 is 10, no digit from 0 to 9"),
+        (np.arange(12) - 1, r"label 0 is -1, no digit"),
+        (np.full(12, 256), r"label 0 is 256, no digit"),
+        (np.zeros(12), r"cannot be read \(it holds float64, not whole numbers\)"),
+        (np.zeros(11, np.uint8), r"has labels of shape \[11\] for 12 images"),
+        (b"nonsense", r"cannot be read \("),
+    ],
+)
+def test_labels_of_mnist_c_are_digits(tmp_path, labels, message):
+    mnist_c(tmp_path / "c", ("fog",))
+    path = tmp_path / "c/fog/test_labels.npy"
+    if isinstance(labels, bytes):
+        path.write_bytes(labels)
+    else:
+        np.save(path, labels)
+    with pytest.raises(UserError, match=rf"fog/test_labels\.npy.*{message}") as refused:
+        built("mnist-c", tmp_path / "c", tmp_path / "out")
+    assert "\n" not in str(refused.value)
+
+
+def test_labels_of_mnist_c_agree_with_the_originals(tmp_path):
+    mnist_c(tmp_path / "c")
+    mnist(tmp_path / "mnist")
+    digits = np.arange(12) % 10
+    np.save(tmp_path / "c/fog/test_labels.npy", digits)
+    built("mnist-c", tmp_path / "c", tmp_path / "out", originals=tmp_path / "mnist")
+    digits[7] = 3
+    np.save(tmp_path / "c/fog/test_labels.npy", digits)
+    with pytest.raises(UserError, match=r"fog/test_labels\.npy says that image 7 is a 3, --originals that it is a 7"):
+        built("mnist-c", tmp_path / "c", tmp_path / "new", originals=tmp_path / "mnist")
+
+
+def test_labels_of_one_idx_split_alone_are_not_dropped_in_silence(tmp_path):
+    root = mnist(tmp_path / "in", gz=False)
+    (root / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(UserError, match=r"t10k-images-idx3-ubyte has no file of labels beside it"):
+        built("idx", root, tmp_path / "out")
+    (root / "train-labels-idx1-ubyte").unlink()
+    built("idx", root, tmp_path / "out")
+    assert ShardedDataset.open(tmp_path / "out/train").labels == []

@@ -11,7 +11,9 @@ from layouts import built, fill, noise, pixels, samples
 from PIL import ExifTags, Image
 
 from latentscale.data.building.pixels import MAX_PIXELS, read_header, upright_pixels
+from latentscale.data.decoding import decode
 from latentscale.data.sources.listing import UnreadableItem
+from latentscale.errors import UserError
 
 
 def encoded(image: Image.Image, kind: str = "PNG", **settings: Any) -> bytes:
@@ -170,3 +172,70 @@ def test_formats_that_training_does_not_read_fast_are_written_as_png(tmp_path):
     found = samples(tmp_path / "jpeg/train")
     assert {sample.extension for sample in found} == {"jpg"}
     assert found[0].image == encoded(image, "JPEG", quality=50, subsampling="4:4:4")
+
+
+def damaged_qoi() -> bytes:
+    """No pixels follow the header: IndexError."""
+    return b"qoif" + struct.pack(">IIBB", 8, 8, 3, 0)
+
+
+def damaged_tiff() -> bytes:
+    """Its offsets are text: TypeError."""
+    content = bytearray(encoded(noise(1), "TIFF"))
+    directory = struct.unpack_from("<I", content, 4)[0]
+    for entry in range(directory + 2, directory + 2 + 12 * struct.unpack_from("<H", content, directory)[0], 12):
+        if struct.unpack_from("<H", content, entry)[0] == ExifTags.Base.StripOffsets:
+            struct.pack_into("<H", content, entry + 2, 2)
+    return bytes(content)
+
+
+def damaged_avif() -> bytes:
+    """Zeros in its planes: RuntimeError."""
+    Image.init()
+    if "AVIF" not in Image.SAVE:
+        pytest.skip("this Pillow knows no AVIF")
+    content = bytearray(encoded(noise(1, (32, 24)), "AVIF"))
+    start = content.index(b"mdat") + 8
+    content[start : start + 200] = bytes(200)
+    return bytes(content)
+
+
+def damaged_exif(kind: str) -> bytes:
+    """SyntaxError."""
+    return encoded(noise(1), kind, exif=b"Exif\0\0nonsense")
+
+
+def small_bmp() -> bytes:
+    return encoded(noise(2), "BMP")
+
+
+DAMAGED = {
+    "qoi": damaged_qoi,
+    "tif": damaged_tiff,
+    "avif": damaged_avif,
+    "png": lambda: damaged_exif("PNG"),
+    "webp": lambda: damaged_exif("WEBP"),
+}
+
+
+@pytest.mark.parametrize("suffix", DAMAGED)
+def test_whatever_a_decoder_raises_is_damage_with_a_name(tmp_path, suffix):
+    content = DAMAGED[suffix]()
+    with pytest.raises(UnreadableItem, match="is damaged"):
+        upright_pixels(content, 3)
+    if suffix in ("qoi", "tif", "avif"):  # EXIF alone spoils no decoding
+        with pytest.raises(UserError, match="sample is not a readable image") as refused:
+            decode(content, (3, 24, 32) if suffix == "avif" else (3, 8, 8), "sample")
+        assert "\n" not in str(refused.value)
+    fill(tmp_path / "in", {f"a.{suffix}": content, "b.bmp": small_bmp()})
+    result = built("folder", tmp_path / "in", tmp_path / "out", on_error="skip", resolution=8)
+    assert (result.counts, [problem.name for problem in result.skipped]) == ({"train": 1}, [f"a.{suffix}"])
+
+
+def test_want_of_memory_is_no_damage(monkeypatch):
+    def load(self: Image.Image) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(MemoryError):
+        upright_pixels(small_bmp(), 3)

@@ -1,5 +1,6 @@
 """What reading costs does not grow with the dataset: memory, opening, resuming, the first batch."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numbered_images import LABELS, SHAPE, numbered_png, numbered_samples
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from latentscale.data.shard_index import FORMAT, INDEX_TYPES
 from latentscale.data.shard_writing import write_shards
@@ -29,13 +30,13 @@ def synthetic(folder: Path, shards: int, per_shard: int) -> Path:
         "label": np.arange(per_shard) % len(LABELS),
         "extension": np.zeros(per_shard),
     }
+    index = save({key: arrays[key].astype(dtype) for key, dtype in INDEX_TYPES.items()})
+    index_sha256 = hashlib.sha256(index).hexdigest()
     entries = []
     for shard in range(shards):
         name = f"shard-{shard:06d}"
         (folder / f"{name}.tar").write_bytes(PNG)
-        save_file(
-            {key: arrays[key].astype(dtype) for key, dtype in INDEX_TYPES.items()}, folder / f"{name}.index.safetensors"
-        )
+        (folder / f"{name}.index.safetensors").write_bytes(index)
         entries.append(
             {
                 "file": f"{name}.tar",
@@ -43,7 +44,7 @@ def synthetic(folder: Path, shards: int, per_shard: int) -> Path:
                 "count": per_shard,
                 "bytes": len(PNG),
                 "sha256": f"{shard:064x}",
-                "index_sha256": f"{shard + 2**200:064x}",
+                "index_sha256": index_sha256,
             }
         )
     description = {
@@ -121,32 +122,37 @@ print(time.perf_counter() - began)
 """
 
 
-def first_batch_seconds(folder: Path, position: int) -> float:
-    """From imports to a batch, in a process of its own; the best of three, which others disturb least."""
-    found = []
+def first_batch_seconds(folder: Path, position: int, enough_seconds: float) -> float:
+    """From imports to a batch, in a process of its own; the best of three, which others disturb least.
+
+    One that is quick enough is enough.
+    """
+    best = float("inf")
     for _ in range(3):
         ended = subprocess.run(
             [sys.executable, "-c", RESUME, folder, str(position)], capture_output=True, text=True, timeout=120
         )
         assert ended.returncode == 0, ended.stderr
-        found.append(float(ended.stdout))
-    print(f"first batch at {position}: {min(found):.3f} s")
-    return min(found)
+        best = min(best, float(ended.stdout))
+        if best <= enough_seconds:
+            break
+    print(f"first batch at {position}: {best:.3f} s")
+    return best
 
 
 def test_a_run_resumes_in_the_middle_of_two_million_samples_within_a_second(tmp_path):
     folder = synthetic(tmp_path / "data", 200, 10_000)
-    assert first_batch_seconds(folder, 10**6) <= LONGEST_RESUME_SECONDS
+    assert first_batch_seconds(folder, 10**6, LONGEST_RESUME_SECONDS) <= LONGEST_RESUME_SECONDS
 
 
 def test_the_first_batch_of_a_hundred_shards_comes_within_two_seconds(tmp_path):
     write_shards(numbered_samples(3000), tmp_path / "data", "n", SHAPE, LABELS, "CC0", 30 * 2048)
     assert len(list((tmp_path / "data").glob("*.tar"))) == 100
-    assert first_batch_seconds(tmp_path / "data", 0) <= LONGEST_FIRST_BATCH_SECONDS
+    assert first_batch_seconds(tmp_path / "data", 0, LONGEST_FIRST_BATCH_SECONDS) <= LONGEST_FIRST_BATCH_SECONDS
 
 
 def test_a_description_of_ten_thousand_shards_is_read_in_time(tmp_path):
     folder = synthetic(tmp_path / "data", 10_000, 2)
     began = time.perf_counter()
-    assert first_batch_seconds(folder, 0) <= LONGEST_FIRST_BATCH_SECONDS
+    assert first_batch_seconds(folder, 0, LONGEST_FIRST_BATCH_SECONDS) <= LONGEST_FIRST_BATCH_SECONDS
     assert time.perf_counter() - began < 60

@@ -10,8 +10,9 @@ from latentscale.data.datasets import open_dataset
 from latentscale.data.loading import Loader
 from latentscale.data.order import Order
 from latentscale.data.reading import StepReader
-from latentscale.data.remembering import REMEMBERED_BYTES, RememberingReader
+from latentscale.data.remembering import REMEMBERED_BYTES, REMEMBERED_BYTES_VARIABLE, RememberingReader
 from latentscale.data.shards import ShardedDataset
+from latentscale.errors import UserError
 
 SHAPE, STREAMS, STREAM_BATCH = (1, 8, 8), 3, 50
 STEPS = 25  # 1,500 digits, 150 a step: two epochs and a half
@@ -81,3 +82,12 @@ def test_it_is_sent_to_worker_processes_without_its_memory() -> None:
 def test_only_what_fits_is_remembered() -> None:
     assert RememberingReader.fits(REMEMBERED_BYTES // (3 * 64 * 64), (3, 64, 64))
     assert not RememberingReader.fits(REMEMBERED_BYTES // (3 * 64 * 64) + 1, (3, 64, 64))
+
+
+def test_what_may_be_remembered_can_be_chosen_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    for chosen, fits in (("0", False), ("191", False), ("192", True), ("", True)):
+        monkeypatch.setenv(REMEMBERED_BYTES_VARIABLE, chosen)
+        assert RememberingReader.fits(3, (1, 8, 8)) == fits
+    monkeypatch.setenv(REMEMBERED_BYTES_VARIABLE, "1 GB")
+    with pytest.raises(UserError, match=r"^LATENTSCALE_REMEMBERED_BYTES=1 GB is no number of bytes"):
+        RememberingReader.fits(3, (1, 8, 8))

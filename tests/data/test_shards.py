@@ -1,5 +1,6 @@
 """Shards on disk: readable by others, read by position, complete or absent, and refused by name when damaged."""
 
+import hashlib
 import json
 import pickle
 import shutil
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import webdataset
 from numbered_images import LABELS, SHAPE, numbered_png, numbered_samples
+from safetensors.numpy import load_file, save
 
 from latentscale.data.sample import Sample
 from latentscale.data.shard_writing import ShardsExist, write_shards
@@ -150,10 +152,10 @@ def test_what_is_missing_or_cut_off_is_named_on_opening(copied, damage, message)
 def test_what_is_damaged_within_is_named_on_reading_or_verifying(copied):
     dataset = ShardedDataset.open(copied)
     shutil.copy(copied / "shard-000002.index.safetensors", copied / "shard-000001.index.safetensors")
-    with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors does not belong to"):
+    with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors is damaged \(its SHA-256"):
         dataset.read(1, 0)
     (copied / "shard-000000.index.safetensors").write_bytes(b"nonsense")
-    with pytest.raises(UserError, match=r"shard-000000\.index\.safetensors cannot be read"):
+    with pytest.raises(UserError, match=r"shard-000000\.index\.safetensors is damaged \(its SHA-256"):
         dataset.read(0, 0)
     (copied / "shard-000002.tar").write_bytes(b"")
     with pytest.raises(UserError, match=r"shard-000002\.tar member 1 is cut off after 0 of \d+ bytes"):
@@ -171,3 +173,41 @@ def test_a_flipped_bit_is_found_by_verify(copied):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"shard-000001\.tar is damaged"):
         ShardedDataset.open(copied).verify()
+
+
+def test_a_flipped_bit_of_an_index_is_found_on_reading(copied):
+    path = copied / "shard-000001.index.safetensors"
+    content = path.read_bytes()
+    for place in range(len(content) - 60, len(content), 7):
+        path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors is damaged \(its SHA-256") as refused:
+            ShardedDataset.open(copied).read(1, 0)
+        assert "\n" not in str(refused.value)
+    path.write_bytes(content)
+    ShardedDataset.open(copied).read(1, 0)
+
+
+def described_index(folder: Path, content: bytes) -> ShardedDataset:
+    """The dataset with another index of shard 1, as if it had been built so."""
+    (folder / "shard-000001.index.safetensors").write_bytes(content)
+    shards = json.loads((folder / "dataset.json").read_text())["shards"]
+    shards[1]["index_sha256"] = hashlib.sha256(content).hexdigest()
+    edited(folder, shards=shards)
+    return ShardedDataset.open(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("label", -2), ("label", 3), ("size", -1), ("offset", 10**6), ("extension", 1)]
+)
+def test_an_index_that_says_the_impossible_is_named(copied, name, value):
+    arrays = load_file(copied / "shard-000001.index.safetensors")
+    arrays[name][2] = value
+    with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors does not belong to"):
+        described_index(copied, save(arrays)).read(1, 0)
+
+
+def test_an_index_of_another_shard_or_of_no_kind_is_named(copied):
+    with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors does not belong to"):
+        described_index(copied, (copied / "shard-000002.index.safetensors").read_bytes()).read(1, 0)
+    with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors cannot be read"):
+        described_index(copied, b"nonsense").read(1, 0)

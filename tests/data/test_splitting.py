@@ -1,15 +1,21 @@
 """Splits copy samples byte for byte: disjoint, complete, of the sizes that were asked for, the same every time."""
 
+import json
+import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
 import pytest
-from layouts import afhq, built, contents, mnist, noise, origins, samples
+from layouts import afhq, built, contents, fill, mnist, noise, origins, samples
+from safetensors.numpy import load_file, save
 
+from latentscale.data.shard_index import sha256_of_file
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.splitting import folds, fractions, split_dataset
 from latentscale.data.verifying import verify
 from latentscale.errors import UserError
+from launching import Processes
 
 SHARD_BYTES = 64 * 1024
 
@@ -99,3 +105,90 @@ def test_what_cannot_be_split_is_refused_and_leaves_nothing(digits, tmp_path):
         folds(7, 7, 0, False)
     with pytest.raises(UserError, match="already exists"):
         split_dataset(digits, tmp_path / "other", 3, SHARD_BYTES)
+
+
+def damage_image(train: Path) -> None:
+    tar = train / "shard-000000.tar"
+    content = bytearray(tar.read_bytes())
+    content[5 * 512 + 30] ^= 1  # within the first image, after label and origin
+    tar.write_bytes(content)
+
+
+def damage_index(train: Path) -> None:
+    path = train / "shard-000000.index.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\1")
+
+
+def exchange_labels(train: Path) -> None:
+    """An index that its checksum knows, but that belongs to other samples."""
+    path = train / "shard-000000.index.safetensors"
+    arrays = load_file(path)
+    arrays["label"] = arrays["label"][::-1].copy()
+    path.write_bytes(save(arrays))
+    description = json.loads((train / "dataset.json").read_text())
+    description["shards"][0]["index_sha256"] = sha256_of_file(path)
+    (train / "dataset.json").write_text(json.dumps(description))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (damage_image, r"train/shard-000000\.tar has another SHA-256 than was written: run latentscale shards verify"),
+        (damage_index, r"train/shard-000000\.index\.safetensors has another SHA-256"),
+        (exchange_labels, r"train/shard-000000\.tar member 1 has label 1, but 9 in its index"),
+    ],
+)
+def test_damage_is_not_copied_into_new_checksums(digits, tmp_path, damage, message):
+    copied = shutil.copytree(digits, tmp_path / "copied")
+    damage(copied / "train")
+    with pytest.raises(UserError, match=message) as refused:
+        split_dataset(copied, tmp_path / "out", 10, SHARD_BYTES)
+    assert "\n" not in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["copied"]
+
+
+def test_the_same_images_in_train_and_test_are_taken_once(tmp_path):
+    afhq(tmp_path / "in")
+    assert built("afhq", tmp_path / "in", tmp_path / "all", split="all").counts == {"train": 18, "test": 18}
+    assert split_dataset(tmp_path / "all", tmp_path / "out", 6, SHARD_BYTES) == {"train": 12, "test": 6}
+    assert not set(origins(tmp_path / "out/train")) & set(origins(tmp_path / "out/test"))
+
+
+def test_what_a_killed_split_leaves_is_used_by_the_next(digits, tmp_path, processes: Processes):
+    started = f"""
+import time
+from pathlib import Path
+from latentscale.data.splitting import split_dataset
+
+def report(what, done, total):
+    print("copying", flush=True)
+    time.sleep(60)
+
+split_dataset(Path({str(digits)!r}), Path("out"), 10, {SHARD_BYTES}, report=report)
+"""
+    process = processes.start([sys.executable, "-c", started], tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "copying\n"
+    with pytest.raises(UserError, match="out is being built by another process"):
+        split_dataset(digits, tmp_path / "out", 10, SHARD_BYTES)
+    process.kill()
+    process.wait()
+    assert [path.name for path in tmp_path.iterdir()] == [".out.partial"]
+    split_dataset(digits, tmp_path / "out", 10, SHARD_BYTES)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_split_spares_an_unfinished_build(digits, tmp_path):
+    log = tmp_path / ".out.partial/progress.jsonl"
+    fill(tmp_path, {".out.partial/progress.jsonl": b'{"identity": {}}\n{"split": "train"}\n'})
+    with pytest.raises(UserError, match="holds an unfinished build"):
+        split_dataset(digits, tmp_path / "out", 10, SHARD_BYTES)
+    assert log.is_file()
+
+
+def test_the_current_folder_may_be_split_into(digits, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    split_dataset(digits, Path(), 10, SHARD_BYTES)
+    assert sorted(path.name for path in (tmp_path / "here").iterdir()) == ["test", "train"]
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]

@@ -10,6 +10,7 @@ from layouts import afhq, built
 from safetensors.numpy import load_file, save_file
 
 from latentscale.data.shard_index import sha256_of_file
+from latentscale.data.shards import ShardedDataset
 from latentscale.data.verifying import verify
 from latentscale.errors import UserError
 
@@ -125,10 +126,55 @@ def test_what_is_no_dataset_is_refused(tmp_path, copied):
         with pytest.raises(UserError, match=r"dataset\.json is") as refused:
             verify(copied, 0)
         assert "\n" not in str(refused.value)
-    evil = {"format": "latentscale-shards", "version": 1, "shape": [3, 8, 8], "labels": [], "extensions": []}
-    entry = {"file": "../secret.tar", "index": "i", "count": 1, "bytes": 1, "sha256": "", "index_sha256": ""}
-    (copied / "train/dataset.json").write_text(json.dumps(evil | {"count": 1, "shards": [entry]}))
-    with pytest.raises(UserError, match=r"\.\./secret\.tar is no plain file name"):
+
+
+NO_COUNT, NO_LIST = (None, "x", -1, 0, 1.5, True, [], {}, 10**30), (None, "x", 1, {}, [None], [1.5])
+NO_NAME, NO_SUM = (None, 1, [], "", "..", "../secret.tar", "a\\b"), (None, 1, "", "../secret", "A" * 64, "0" * 63)
+WRONG = {
+    "name": (None, 1, []),
+    "licence": (None, 1, {}),
+    "shape": (*NO_COUNT, [3, 8], [3, 8, 0], [3, 8, "8"]),
+    "count": NO_COUNT,
+    "labels": (*NO_LIST, [1]),
+    "extensions": (*NO_LIST, [1], ["../png"]),
+    "shards": (*NO_LIST, ["shard-000000.tar"]),
+    "label_sizes": ("x", 3, [0], [2, 2], {"a": 1}),
+    "transform": ("x", []),
+    "left_out": ("x", [1]),
+}
+WRONG_OF_SHARD = {
+    "file": NO_NAME,
+    "index": NO_NAME,
+    "count": NO_COUNT,
+    "bytes": NO_COUNT,
+    "sha256": NO_SUM,
+    "index_sha256": NO_SUM,
+    "mode": ("x",),
+}
+
+
+@pytest.mark.parametrize(("key", "of_shard"), [*((k, False) for k in WRONG), *((k, True) for k in WRONG_OF_SHARD)])
+def test_a_value_of_another_kind_in_a_description_is_named(copied, key, of_shard):
+    path = copied / "train/dataset.json"
+    for value in (WRONG_OF_SHARD if of_shard else WRONG)[key]:
+        description = json.loads((copied / "test/dataset.json").read_text())
+        (description["shards"][1] if of_shard else description)[key] = value
+        path.write_text(json.dumps(description))
+        for read in (lambda: verify(copied, 0), lambda: ShardedDataset.open(copied / "train")):
+            with pytest.raises(
+                UserError, match=rf"train/dataset\.json is incomplete or damaged \({key}.* (is|make) "
+            ) as refused:
+                read()
+            assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("key", "of_shard"), [("labels", False), ("shape", False), ("sha256", True), ("file", True)])
+def test_what_a_description_lacks_is_named(copied, key, of_shard):
+    path = copied / "train/dataset.json"
+    description = json.loads(path.read_text())
+    del (description["shards"][2] if of_shard else description)[key]
+    path.write_text(json.dumps(description))
+    with pytest.raises(UserError, match=rf"dataset\.json is incomplete or damaged \({key}.* is missing\)"):
         verify(copied, 0)
 
 

@@ -65,15 +65,15 @@ def kept_bytes(cache: Path) -> int:
     return sum(path.stat().st_size for path in (cache / "files").iterdir())
 
 
-@pytest.mark.parametrize(("processes_count", "workers"), [(1, 0), (2, 0), (2, 1)])
 def test_a_remote_run_that_is_resumed_equals_the_local_one(
-    processes_count: int, workers: int, web: WebServer, reference: dict[str, Tensor], train: Train, tmp_path: Path
+    web: WebServer, reference: dict[str, Tensor], train: Train, tmp_path: Path
 ) -> None:
+    """Two processes with a worker each; one process without is the run below that stops and goes on."""
     cache, run = tmp_path / "cache", tmp_path / "run"
-    remote = {**SETTINGS, "data__path": web.url, "data__cache_folder": cache, "data__workers": workers}
-    train("pvdgan", run, processes_count, **{**remote, "training__steps": 9})
+    remote = {**SETTINGS, "data__path": web.url, "data__cache_folder": cache, "data__workers": 1}
+    train("pvdgan", run, 2, **{**remote, "training__steps": 9})
     assert kept_bytes(cache) <= CACHE_BYTES
-    train("pvdgan", run, processes_count, **remote)
+    train("pvdgan", run, 2, **remote)
     assert worst_difference(final_state(run), reference) <= TOLERANCE
     assert kept_bytes(cache) <= CACHE_BYTES < 50 * SHARD_BYTES
     assert len([name for name in web.gets if name.startswith("train/") and name.endswith(".tar")]) > 20
@@ -122,5 +122,3 @@ def test_streaming_runs_of_one_and_two_processes_are_equal_and_keep_no_shards(
     one, two = (final_state(tmp_path / f"run-{processes}") for processes in (1, 2))
     assert worst_difference(two, one) <= TOLERANCE
     assert web.tars() == {}
-    train("pvdgan", tmp_path / "other", **streaming, run__seed=1)
-    assert worst_difference(final_state(tmp_path / "other"), one) > 1e-5

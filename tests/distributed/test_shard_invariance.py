@@ -13,6 +13,7 @@ from PIL import Image
 from states import final_state, worst_difference
 from torch import Tensor
 
+from latentscale.data.remembering import REMEMBERED_BYTES_VARIABLE
 from latentscale.data.shard_writing import Sample, write_shards
 from latentscale.data.shards import ShardedDataset
 from launching import ROOT, Finished, Processes, launch_command, overrides
@@ -42,8 +43,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run(folder: Path, shards: Path, count: int, workers: int, **changes: object) -> Finished:
-    """A launched run; whatever it leaves is ended."""
+def run(folder: Path, shards: Path, count: int, workers: int, remembers: bool = True, **changes: object) -> Finished:
+    """A launched run; whatever it leaves is ended. It remembers what it has decoded, or decodes all in every epoch."""
     settings = {
         "data__name": "shards",
         "data__path": shards,
@@ -51,13 +52,16 @@ def run(folder: Path, shards: Path, count: int, workers: int, **changes: object)
         "data__on_error": "skip",
         "data__workers": workers,
         "training__steps": STEPS,
+        "training__batch": 24,
+        "distributed__streams": 12,
         "training__report_every_steps": 2,
         **changes,
     }
     processes = Processes()
     try:
         return processes.run(
-            [*launch_command(count, ROOT / "recipes" / "pvdgan.py"), f"run.dir={folder}", *overrides(**settings)]
+            [*launch_command(count, ROOT / "recipes" / "pvdgan.py"), f"run.dir={folder}", *overrides(**settings)],
+            **({} if remembers else {REMEMBERED_BYTES_VARIABLE: "0"}),
         )
     finally:
         processes.close()
@@ -80,10 +84,10 @@ def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[d
     return final_state(folder), skipped_samples(folder)
 
 
-def test_two_processes_with_four_workers_each_train_the_same(
+def test_two_processes_with_four_workers_each_that_decode_every_image_anew_train_the_same(
     reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path
 ) -> None:
-    finished = run(tmp_path, shards, 2, 4)
+    finished = run(tmp_path, shards, 2, 4, remembers=False)
     assert finished.code == 0, finished.err
     assert worst_difference(final_state(tmp_path), reference[0]) <= TOLERANCE
     assert skipped_samples(tmp_path) == reference[1]
@@ -92,12 +96,12 @@ def test_two_processes_with_four_workers_each_train_the_same(
     assert reference[1][-1] == 1
 
 
-def test_a_run_moves_from_four_processes_with_workers_to_one(
+def test_a_run_moves_from_four_processes_with_workers_to_three_without(
     reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path
 ) -> None:
     first = run(tmp_path, shards, 4, 2, training__steps=4)
     assert first.code == 0, first.err
-    second = run(tmp_path, shards, 1, 2)
+    second = run(tmp_path, shards, 3, 0)
     assert second.code == 0, second.err
     assert worst_difference(final_state(tmp_path), reference[0]) <= TOLERANCE
     assert skipped_samples(tmp_path) == reference[1]

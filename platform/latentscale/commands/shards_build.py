@@ -12,8 +12,10 @@ from latentscale.errors import UserError
 
 if TYPE_CHECKING:
     from latentscale.data.building.build import Built
+    from latentscale.data.sources.listing import Listing
 
 SKIPPED_SHOWN = 20
+LABELS_SHOWN = 10
 
 _SOURCES = "\n".join(f"  [cyan]{name:<17}[/cyan]{line}" for name, line in SOURCE_HELP.items())
 
@@ -42,8 +44,8 @@ when all is written. Was the build killed? The same command goes on after the
 last finished shard.
 
 Images are turned as EXIF says and, given --resolution, cropped to the centred
-square and resized with Lanczos (antialiased). 16-bit grey is scaled to 8 bits;
-palette and CMYK become RGB. dataset.json tells what was done.
+square and resized with Lanczos (antialiased). 16-bit grey is scaled to 8
+bits; palette and CMYK become RGB. dataset.json tells what was done.
 """
 
 
@@ -232,7 +234,7 @@ def build(
     except KeyboardInterrupt:
         print(f"\nstopped: the same command goes on with {out} from its last finished shard")
         raise typer.Exit(130) from None
-    _print_built(built, listing.notes)
+    _print_built(built, listing)
 
 
 def _listed(text: str) -> tuple[str, ...]:
@@ -251,11 +253,11 @@ def _colour(name: str) -> tuple[int, int, int] | None:
     return red, green, blue
 
 
-def _print_built(built: "Built", notes: list[str]) -> None:
+def _print_built(built: "Built", listing: "Listing") -> None:
     from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
-    for note in notes:
+    for note in listing.notes:
         console.print(f"note: {note}")
     for what, count in sorted(built.notes.items()):
         console.print(f"note: {count} images: {what}")
@@ -263,6 +265,18 @@ def _print_built(built: "Built", notes: list[str]) -> None:
         console.print(f"left out: {problem}")
     if len(built.skipped) > SKIPPED_SHOWN:
         console.print(f"left out: {len(built.skipped) - SKIPPED_SHOWN} more, all named in dataset.json")
+    what = "images" if listing.patches is None else "patches"
+    for split, count in built.counts.items():
+        console.print(f"{split}: {count} {what}, {_label_names(listing.labels.names)}")
     counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())
     resumed = f" ({built.resumed_samples} of them by an earlier run)" if built.resumed_samples else ""
     console.print(f"{built.out}: {counts} samples{resumed}, {built.bytes / 2**20:.1f} MB")
+
+
+def _label_names(names: tuple[str, ...]) -> str:
+    from latentscale.data.sources.listing import shown
+
+    if not names:
+        return "no labels"
+    more = f", and {len(names) - LABELS_SHOWN} more" if len(names) > LABELS_SHOWN else ""
+    return f"labels {', '.join(map(shown, names[:LABELS_SHOWN]))}{more}"

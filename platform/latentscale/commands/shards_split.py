@@ -32,11 +32,12 @@ def split(
 
     [bold]Examples[/bold]
 
-      latentscale shards split data/mnist --out data/mnist-fold0 --folds 7 --fold 0
+      latentscale shards split data/mnist --out data/fold0 --folds 7 --fold 0
       latentscale shards split data/photos --out data/photos2 --test 500 --stratified
 
     What goes where depends on the samples' number, the seed and the options alone.
-    Patches of one image stay together; numbers then count images.
+    Patches of one image stay together; numbers then count images. Splits that hold
+    the same samples (--split all) are taken once. Every checksum is checked.
     """
     from latentscale.data.splitting import folds as folds_plan
     from latentscale.data.splitting import fractions as fractions_plan

@@ -45,6 +45,9 @@ class BoundedCache(Generic[K, V]):
                 self._total -= self._weight(dropped)
             return value
 
+    def __contains__(self, key: K) -> bool:
+        return key in self._entries
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from latentscale.data.node_cache import NodeCache, WrongChecksum
+from latentscale.data.open_files import out_of_open_files, too_many_open
 from latentscale.data.range_stream import RANGE_BYTES, RangeStream
 from latentscale.data.remote import Remote, reason
 from latentscale.data.shard_index import DATASET_FILE
@@ -48,15 +49,15 @@ class CachedFolder:
     def check(self, files: Iterable[StoredFile]) -> None:
         """Nothing: a file is checked when it arrives."""
 
-    def open(self, file: StoredFile) -> OpenFile:
+    def open(self, file: StoredFile, hold: bool = False) -> OpenFile:
         """See Folder."""
-        opened = self._open(file, needed=True)
+        opened = self._open(file, needed=True, hold=hold)
         assert opened is not None
         return opened
 
     def open_ahead(self, file: StoredFile) -> OpenFile | None:
         """See Folder."""
-        return self._open(file, needed=False)
+        return self._open(file, needed=False, hold=True)
 
     def read_range(self, file: StoredFile, size: int, offset: int) -> bytes | None:
         """See Folder."""
@@ -87,10 +88,12 @@ class CachedFolder:
         except (FileNotFoundError, PermissionError) as error:
             raise self._remote_refusal(file, error) from error
 
-    def _open(self, file: StoredFile, needed: bool) -> OpenFile | None:
+    def _open(self, file: StoredFile, needed: bool, hold: bool) -> OpenFile | None:
         where = self.where(file.name)
         try:
-            return self._cache.open(file, where, lambda path: self._remote.download(file.name, path, needed), needed)
+            return self._cache.open(
+                file, where, lambda path: self._remote.download(file.name, path, needed), needed, hold
+            )
         except WrongChecksum:
             raise UserError(
                 f"{where} is damaged (fetched twice, its SHA-256 is not the one in {DATASET_FILE}): upload it again"
@@ -102,7 +105,7 @@ class CachedFolder:
                 f"{where} cannot be fetched ({reason(error)}): upload it, or mend its permissions"
             ) from error
         except OSError as error:
-            raise self._disk_refusal(error) from error
+            raise (too_many_open(where) if out_of_open_files(error) else self._disk_refusal(error)) from error
 
     def _remote_refusal(self, file: StoredFile, error: OSError) -> UserError:
         where = self.where(file.name)

@@ -32,6 +32,8 @@ JPEG_EXTENSIONS = frozenset(("jpg", "jpeg", "jpe", "jfif"))
 
 _JPEG_SEARCHED_BYTES = 2048
 _JPEG_START = b"\xff\xd8\xff"
+_JFIF_START = b"\xff\xe0\x00\x10"
+_JPEG_TABLES = b"\xff\xdb"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPE = {1: 0, 3: 2}
 # what changes the pixels of a PNG, or which of them are shown, beside its header and data
@@ -94,21 +96,21 @@ class Decoder:
         Raises:
             ImageRefused: an unreadable file, another size, translucent pixels, or pixels of more than 8 bits.
         """
-        if self._imagecodecs is not None and data[:26] == _png_start(out.shape):
-            done = self._png_into(data, out)
-        elif self._simplejpeg is not None and data[:3] == _JPEG_START:
-            done = self._jpeg_into(data, out)
+        shape = out.shape
+        if data[:3] == _JPEG_START:
+            done = self._simplejpeg is not None and self._jpeg_into(data, out, shape)
         else:
-            done = False
+            done = self._imagecodecs is not None and data[:26] == _png_start(shape) and self._png_into(data, out)
         if not done:
             decode_with_pillow(data, out)
 
-    def _jpeg_into(self, data: bytes, out: NDArray[np.uint8]) -> bool:
-        height, width, channels = out.shape
-        if _jpeg_orientation(data) != UPRIGHT:
+    def _jpeg_into(self, data: bytes, out: NDArray[np.uint8], shape: tuple[int, int, int]) -> bool:
+        # most have JFIF's segment of 16 bytes and no other before their tables: nothing that could turn them
+        if (data[2:6] != _JFIF_START or data[20:22] != _JPEG_TABLES) and _jpeg_orientation(data) != UPRIGHT:
             return False
+        height, width, channels = shape
         # most say so near their beginning, and in one way; asking the library takes ten times as long
-        if data.find(_jpeg_frame(out.shape), 0, _JPEG_SEARCHED_BYTES) < 0:
+        if data.find(_jpeg_frame(shape), 0, _JPEG_SEARCHED_BYTES) < 0:
             try:
                 found_height, found_width, space, _ = self._simplejpeg.decode_jpeg_header(data)
             except ValueError:  # unusual sampling, or damage
@@ -121,7 +123,8 @@ class Decoder:
             pixels = self._simplejpeg.decode_jpeg(data, _JPEG_OUTPUT[channels], buffer=target)
         except ValueError as error:
             raise unreadable(error) from error
-        refuse_size(pixels.shape[:2], (height, width))
+        if pixels.shape != shape:
+            refuse_size(pixels.shape[:2], (height, width))
         if target is None:
             out[:] = pixels
         return True

@@ -7,26 +7,51 @@ import time
 import weakref
 from collections.abc import Collection, Sequence
 from itertools import zip_longest
-from typing import Any
+from math import inf
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
+from latentscale.data.open_files import raise_open_files_limit
 from latentscale.data.order import Order
 from latentscale.data.reading import Block, StepReader
+from latentscale.data.retrying import may_pass
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.storage import StorageOptions
 
 # of each reading process; as many again fetch only what is needed at once
 THREADS = 4
 
-_PAUSE_SECONDS = 0.5
+# of a shard that could not be fetched ahead: so long, then twice that, and so on
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 60.0
 _FAILED_SECONDS = 10.0
+# of the files that the process may have open, what is held may take
+_HELD_PART = 0.5
 _log = logging.getLogger(__name__)
 
 
+class _Pause(NamedTuple):
+    """How long a shard is left alone.
+
+    Attributes:
+        until: by the monotonic clock; infinite where only a need of it changes anything.
+        seconds: how long that is.
+        failed: whether the remote, rather than a lack of room, is why.
+    """
+
+    until: float
+    seconds: float
+    failed: bool
+
+
 class ShardFetcher:
-    """Threads that hold the shards of a dataset which are wanted, in the order of their need."""
+    """Threads that hold the shards of a dataset which are wanted, in the order of their need.
+
+    What cannot be fetched ahead is left alone for a while that doubles; without room until room is made here, and where
+    the remote has no such file, or has it damaged, until it is needed.
+    """
 
     def __init__(self, dataset: ShardedDataset) -> None:
         self._dataset = dataset
@@ -35,10 +60,13 @@ class ShardFetcher:
         self._wanted: dict[int, None] = {}
         self._busy: set[int] = set()
         self._failed: dict[int, tuple[Exception, float]] = {}
+        self._paused: dict[int, _Pause] = {}
+        self._most_held = 0
         self._closed = False
 
     def start(self) -> None:
         """Start the threads."""
+        self._most_held = int(_HELD_PART * raise_open_files_limit())
         for number in range(2 * THREADS):
             threading.Thread(
                 target=self._work, args=(number < THREADS,), name=f"shard fetcher {number}", daemon=True
@@ -51,10 +79,19 @@ class ShardFetcher:
             UserError: a needed shard cannot be had.
         """
         with self._changed:
-            self._needed = frozenset(needed)
-            self._wanted = dict.fromkeys([*needed, *later])
-            for shard in self._dataset.held.keys() - self._wanted.keys():
+            wanted = dict.fromkeys([*needed, *later])
+            others = wanted.keys() != self._wanted.keys()
+            self._needed, self._wanted = frozenset(needed), wanted
+            for shard in self._dataset.held.keys() - wanted.keys():
                 self._dataset.held.pop(shard).let_go()
+            self._paused = {
+                shard: pause
+                for shard, pause in self._paused.items()
+                if shard in wanted and (pause.failed or not others)
+            }
+            for shard in needed:
+                if not self._failed_lately(shard):
+                    self._paused.pop(shard, None)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._needed <= self._dataset.held.keys() or self._failure() is not None)
             if (error := self._failure()) is not None:
@@ -76,23 +113,48 @@ class ShardFetcher:
 
     def _failure(self) -> Exception | None:
         """Why a needed shard cannot be had, for a while: whoever asks again at once is not kept waiting again."""
-        recent = time.monotonic() - _FAILED_SECONDS
-        return next(
-            (self._failed[shard][0] for shard in self._needed if self._failed.get(shard, (0, 0))[1] > recent), None
-        )
+        return next((self._failed[shard][0] for shard in self._needed if self._failed_lately(shard)), None)
 
-    def _next(self, ahead: bool) -> int | None:
-        wanted = self._wanted if ahead else self._needed
-        return next((shard for shard in wanted if shard not in self._dataset.held and shard not in self._busy), None)
+    def _failed_lately(self, shard: int) -> bool:
+        return shard in self._failed and time.monotonic() - self._failed[shard][1] < _FAILED_SECONDS
+
+    def _next(self, ahead: bool) -> tuple[int | None, float | None]:
+        """A shard to fetch now; without one, the seconds after which a pause ends."""
+        now, held = time.monotonic(), self._dataset.held
+        full = len(held) + len(self._busy) >= self._most_held
+        pause_ends: float | None = None
+        for shard in self._wanted if ahead else self._needed:
+            if shard in held or shard in self._busy or (full and shard not in self._needed):
+                continue
+            pause = self._paused.get(shard)
+            if pause is None or pause.until <= now:
+                return shard, None
+            if pause.until < inf:
+                pause_ends = min(pause.until, pause_ends or inf)
+        return None, None if pause_ends is None else pause_ends - now
+
+    def _pause(self, shard: int, error: Exception | None, needed: bool) -> None:
+        """Leave a shard alone that could not be had, unless it has become needed meanwhile."""
+        if not needed and shard in self._needed:
+            return
+        if error is not None and (needed or not may_pass(error)):
+            # whoever needs it next asks again
+            self._paused[shard] = _Pause(inf, inf, True)
+            return
+        last = self._paused.get(shard)
+        seconds = _FIRST_PAUSE_SECONDS if last is None else min(2 * last.seconds, _LONGEST_PAUSE_SECONDS)
+        self._paused[shard] = _Pause(time.monotonic() + seconds, seconds, error is not None)
 
     def _work(self, ahead: bool) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._next(ahead) is not None)
-                if self._closed:
-                    return
-                shard = self._next(ahead)
-                assert shard is not None
+                while True:
+                    if self._closed:
+                        return
+                    shard, pause_seconds = self._next(ahead)
+                    if shard is not None:
+                        break
+                    self._changed.wait(pause_seconds)
                 self._busy.add(shard)
                 needed = shard in self._needed
             opened, error = None, None
@@ -102,14 +164,16 @@ class ShardFetcher:
                 error = raised
             with self._changed:
                 self._busy.discard(shard)
-                if opened and shard in self._wanted:
-                    self._dataset.held[shard] = opened
-                elif error and needed:
-                    self._failed[shard] = error, time.monotonic()
+                if opened:
+                    self._paused.pop(shard, None)
+                    if shard in self._wanted:
+                        self._dataset.held[shard] = opened
+                elif shard in self._wanted:
+                    self._pause(shard, error, needed)
+                    if error and needed:
+                        self._failed[shard] = error, time.monotonic()
+                opened = None
                 self._changed.notify_all()
-                if not (opened or needed or self._closed):
-                    # no room, or the remote failed: any change, a needed shard above all, ends the pause
-                    self._changed.wait(_PAUSE_SECONDS)
 
 
 class AheadReader:

@@ -14,6 +14,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -45,7 +46,7 @@ class NodeCache:
         self._files, self._arriving, self._locks = folder / "files", folder / "arriving", folder / "locks"
         self._room_lock = self._locks / "room"
 
-    def find(self, file: StoredFile) -> OpenFile | None:
+    def find(self, file: StoredFile, hold: bool = False) -> OpenFile | None:
         """The file where it is here, marked as used now."""
         try:
             opened = OpenFile.of(self._files / file.sha256)
@@ -53,21 +54,36 @@ class NodeCache:
             return None
         if file.bytes is not None and os.fstat(opened.descriptor).st_size != file.bytes:
             return None
-        os.utime(opened.descriptor)
+        if hold:
+            opened.hold()
+            if opened.vanished:
+                # evicted since it was opened
+                return None
+        # another user's file keeps its time: to mark it is theirs
+        with suppress(PermissionError):
+            os.utime(opened.descriptor)
         return opened
 
-    def open(self, file: StoredFile, where: str, fetch: Callable[[Path], None], needed: bool = True) -> OpenFile | None:
+    def open(
+        self,
+        file: StoredFile,
+        where: str,
+        fetch: Callable[[Path], None],
+        needed: bool = True,
+        hold: bool = False,
+    ) -> OpenFile | None:
         """The file, fetched by ``fetch(path to write)`` where it is not here.
 
         Args:
             where: the file as messages name it.
             needed: wait for other processes and for room; else None where that would take either.
+            hold: as ``OpenFile.hold``, from before anybody else can evict it.
 
         Raises:
             UserError: the file is larger than the cache.
             WrongChecksum: twice.
         """
-        if opened := self.find(file):
+        if opened := self.find(file, hold):
             return opened
         for folder in (self._files, self._arriving, self._locks):
             folder.mkdir(parents=True, exist_ok=True)
@@ -77,14 +93,16 @@ class NodeCache:
         except Timeout:
             return None
         try:
-            return self.find(file) or self._fetch(file, where, fetch, needed)
+            return self.find(file, hold) or self._fetch(file, where, fetch, needed, hold)
         finally:
             lock.release()
 
     def _lock(self, sha256: str) -> FileLock:
         return FileLock(self._locks / sha256[:_LOCK_DIGITS])
 
-    def _fetch(self, file: StoredFile, where: str, fetch: Callable[[Path], None], needed: bool) -> OpenFile | None:
+    def _fetch(
+        self, file: StoredFile, where: str, fetch: Callable[[Path], None], needed: bool, hold: bool
+    ) -> OpenFile | None:
         size = file.about_bytes if file.bytes is None else file.bytes
         if size > self._capacity_bytes:
             raise UserError(
@@ -106,6 +124,8 @@ class NodeCache:
                 if attempt:
                     raise WrongChecksum
             opened = OpenFile.of(arriving)
+            if hold:
+                opened.hold()
             os.fsync(opened.descriptor)
             arriving.rename(self._files / file.sha256)
             return opened

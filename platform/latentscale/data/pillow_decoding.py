@@ -33,7 +33,8 @@ def refuse_size(size: tuple[int, int], wanted: tuple[int, int]) -> None:
 
 def unreadable(error: Exception | str) -> ImageRefused:
     """A decoder's own words about damage."""
-    return ImageRefused(f"is not a readable image ({error}): leave it out and build the shards again")
+    words = " ".join(str(error).split()) or type(error).__name__
+    return ImageRefused(f"is not a readable image ({words}): leave it out and build the shards again")
 
 
 def exif_orientation(exif: bytes | None) -> int:
@@ -75,7 +76,9 @@ def decode_with_pillow(data: bytes, out: NDArray[np.uint8]) -> None:
             pixels = np.asarray(_converted(image, _MODE[channels]))
     except UnidentifiedImageError as error:  # whose own words name an object in memory
         raise unreadable("of no format that Pillow knows") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (ImageRefused, MemoryError):
+        raise
+    except Exception as error:  # of damaged bytes, Pillow's plugins raise errors of any kind
         raise unreadable(error) from error
     out[:] = pixels.reshape(out.shape)
 

@@ -1,6 +1,7 @@
 """Reading a small data set: each sample is decoded once, and remembered."""
 
 import math
+import os
 
 import numpy as np
 import torch
@@ -8,9 +9,20 @@ from numpy.typing import NDArray
 
 from latentscale.data.reading import Block, StepReader
 from latentscale.data.substitution import Skipped, Unreadable
+from latentscale.errors import UserError
 
 # per reading process; a data set whose pixels need more is decoded anew in every epoch
 REMEMBERED_BYTES = 128 * 2**20
+# set to a number of bytes, it takes the place of that: 0 remembers nothing
+REMEMBERED_BYTES_VARIABLE = "LATENTSCALE_REMEMBERED_BYTES"
+
+
+def remembered_bytes() -> int:
+    """What may be remembered here; UserError where the environment says no number."""
+    chosen = os.environ.get(REMEMBERED_BYTES_VARIABLE, "") or str(REMEMBERED_BYTES)
+    if not chosen.isdecimal():
+        raise UserError(f"{REMEMBERED_BYTES_VARIABLE}={chosen} is no number of bytes: 0 or more, or leave it unset")
+    return int(chosen)
 
 
 class RememberingReader(StepReader):
@@ -28,7 +40,7 @@ class RememberingReader(StepReader):
     @staticmethod
     def fits(count: int, shape: tuple[int, int, int]) -> bool:
         """Whether so many samples of ``(C, H, W)`` may be held."""
-        return count * math.prod(shape) <= REMEMBERED_BYTES
+        return count * math.prod(shape) <= remembered_bytes()
 
     @property
     def complete(self) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from latentscale.data.open_files import out_of_open_files, too_many_open
 from latentscale.data.retrying import keep_trying, of_this_disk, passes
 from latentscale.data.shard_index import DATASET_FILE
 from latentscale.data.storage import StorageOptions
@@ -113,6 +114,8 @@ class Remote:
         except OSError as error:
             if of_this_disk(error):
                 raise
+            if out_of_open_files(error):
+                raise too_many_open(self.where(name)) from error
             raise self._refusal(name, error) from error
         except Exception as error:
             if getattr(error, "status", None) in (401, 403):
@@ -152,7 +155,9 @@ class Remote:
                 seen, moved_at = arrived, now
             if now - moved_at > self._options.stall_seconds:
                 future.cancel()
-                raise TimeoutError(f"no byte for data.stall_seconds={self._options.stall_seconds:g}")
+                limit = f"data.stall_seconds={self._options.stall_seconds:g}"
+                # of what is read to memory one sees no single bytes: a slow remote may have sent some
+                raise TimeoutError(f"no byte for {limit}" if arrived_bytes else f"no whole answer within {limit}")
         return future.result()
 
 

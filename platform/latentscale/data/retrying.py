@@ -8,6 +8,7 @@ from typing import TypeVar
 from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.stop import stop_after_delay
 
+from latentscale.data.open_files import out_of_open_files
 from latentscale.errors import UserError
 
 T = TypeVar("T")
@@ -38,14 +39,20 @@ def passes(error: BaseException) -> bool:
     """Whether a failure may be gone at the next attempt: everything but what is wrong by itself.
 
     Wrong by itself are a missing file, a refused permission, unknown credentials, other HTTP answers 4xx than 408, 425
-    and 429, and a full disk on this side.
+    and 429, and a full disk or too many open files on this side.
     """
     if not isinstance(error, Exception) or isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES:
         return False
-    if of_this_disk(error):
+    if of_this_disk(error) or out_of_open_files(error):
         return False
     status = error.status if hasattr(error, "status") else getattr(error, "code", None)
     return not (isinstance(status, int) and 400 <= status < 500 and status not in _PASSING_STATUSES)
+
+
+def may_pass(error: BaseException) -> bool:
+    """The same of what a failed fetch was told as: a full disk or too many open files, too, may be gone later."""
+    cause = error.__cause__ or error
+    return passes(cause) or of_this_disk(cause) or out_of_open_files(cause)
 
 
 def of_this_disk(error: BaseException) -> bool:

@@ -40,7 +40,11 @@ class DataSettings:
         may_change=True,
     )
     stall_seconds: float = setting(
-        60.0, "a transfer without a byte for so long has failed", unit="seconds", above=0, may_change=True
+        60.0,
+        "a transfer without a byte for so long has failed; streaming: without a whole range of 4 MiB",
+        unit="seconds",
+        above=0,
+        may_change=True,
     )
     shape: list[int] = setting(
         help="[channels, height, width] the data must have ([2] for points); empty takes the data's own",

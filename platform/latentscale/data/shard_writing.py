@@ -101,6 +101,11 @@ def write_shards(
         Description(name, shape, labels, licence, label_sizes).write(folder, writer.entries, writer.extensions)
 
 
+def named(out: Path) -> Path:
+    """The folder by a name of its own: beside ``.`` and ``..`` nothing could be called after them."""
+    return out if out.name not in ("", "..") else out.resolve()
+
+
 def refuse_existing(out: Path) -> None:
     """Raise ShardsExist where something stands in the place of a new dataset."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

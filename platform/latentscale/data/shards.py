@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,8 +17,9 @@ from safetensors.numpy import load
 from latentscale.data.cache import BoundedCache
 from latentscale.data.cached_folder import CachedFolder
 from latentscale.data.description import read_description
+from latentscale.data.open_files import cannot_be_read, out_of_open_files, too_many_open
 from latentscale.data.remote import is_remote
-from latentscale.data.shard_index import DATASET_FILE, INDEX_TYPES, ShardEntry, ShardIndex, index_bytes
+from latentscale.data.shard_index import DATASET_FILE, INDEX_TYPES, NO_LABEL, ShardEntry, ShardIndex, index_bytes
 from latentscale.data.storage import Folder, LocalFolder, OpenFile, StorageOptions, StoredFile
 from latentscale.errors import UserError
 
@@ -131,9 +133,7 @@ class ShardedDataset:
         try:
             image = self._opened(shard).read(size, int(index.offset[member]))
         except OSError as error:
-            raise UserError(
-                f"{self.where(shard, member)} cannot be read ({error.strerror}): copy the shard again"
-            ) from error
+            raise cannot_be_read(self.where(shard, member), error) from error
         if len(image) != size:
             raise UserError(
                 f"{self.where(shard, member)} is cut off after {len(image)} of {size} bytes: copy the shard again"
@@ -195,18 +195,21 @@ class ShardedDataset:
         Raises:
             UserError: it cannot be had.
         """
-        open_file = self.folder.open if needed else self.folder.open_ahead
+        tar, index_file = self._files(shard)
+        open_file = partial(self.folder.open, hold=True) if needed else self.folder.open_ahead
         try:
-            opened, index = (open_file(file) for file in self._files(shard))
+            # the index first: it stays in memory, while a tar that must wait for its index would be fetched for nothing
+            if shard not in self._indexes:
+                # not while the cache of indexes is locked: it is fetched beside others
+                index = open_file(index_file)
+                if index is None:
+                    return None
+                self._indexes.get(shard, lambda: self._load_index(shard, index))
+            opened = open_file(tar)
         except OSError as error:
-            raise UserError(
-                f"{self.where(shard, 0)} cannot be read ({error.strerror}): copy the shard again"
-            ) from error
-        if opened is None or index is None:
-            return None
-        opened.hold()
-        self._index(shard)
-        return opened
+            raise cannot_be_read(self.where(shard, 0), error) from error
+        # it may have made room for what others need at once; to keep it would take room that nobody counts
+        return None if opened is None or (opened.vanished and not needed) else opened
 
     def label_table(self) -> NDArray[np.int64]:
         """The categories that a stored label stands for, ``[labels, d_l]``, the last label's running fastest."""
@@ -254,12 +257,22 @@ class ShardedDataset:
     def _index(self, shard: int) -> ShardIndex:
         return self._indexes.get(shard, lambda: self._load_index(shard))
 
-    def _load_index(self, shard: int) -> ShardIndex:
+    def _load_index(self, shard: int, opened: OpenFile | None = None) -> ShardIndex:
         entry, file = self._shards[shard], self._files(shard)[1]
         where = self.folder.where(file.name)
         try:
-            arrays = load(self.folder.open(file).read_all())
+            content = (opened or self.folder.open(file)).read_all()
+            if hashlib.sha256(content).hexdigest() != file.sha256:
+                remedy = (
+                    "remove its copy from data.cache_folder"
+                    if self.folder.remote
+                    else "copy it again or write the shards again"
+                )
+                raise UserError(f"{where} is damaged (its SHA-256 is not the one in {DATASET_FILE}): {remedy}")
+            arrays = load(content)
         except (OSError, SafetensorError) as error:
+            if out_of_open_files(error):
+                raise too_many_open(where) from error
             raise UserError(f"{where} cannot be read ({error}): copy it again or write the shards again") from error
         index = ShardIndex(**{name: arrays.get(name) for name in INDEX_TYPES})
         consistent = set(arrays) == set(INDEX_TYPES) and (
@@ -268,6 +281,7 @@ class ShardedDataset:
             and int(index.offset.min()) >= 0
             and int((index.offset + index.size).max()) <= entry.bytes
             and int(index.extension.max()) < len(self.extensions)
+            and int(index.label.min()) >= NO_LABEL
             and int(index.label.max()) < max(len(self.labels), 0)
         )
         if not consistent:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscale.data.building.progress import folder_at_once
 from latentscale.data.description import read_description
 from latentscale.data.order import permutation
 from latentscale.data.sample import Sample
+from latentscale.data.shard_index import NO_LABEL, sha256_of_file
 from latentscale.data.shard_writer import ShardWriter
-from latentscale.data.shard_writing import Description, new_dataset
+from latentscale.data.shard_writing import Description, named
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.storage import LocalFolder
 from latentscale.data.stored_labels import stored_labels
@@ -23,6 +25,7 @@ from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 
 _COPIED = ("source", "label_names", "transform")
+_REMEDY = "run latentscale shards verify, and copy what it names again"
 
 
 @dataclass(frozen=True)
@@ -79,6 +82,8 @@ def split_dataset(
     """Write ``out/SPLIT`` from the samples of a dataset, or of all splits in a folder taken together.
 
     The bytes depend on the samples and the plan alone; samples keep their order. Patches of one image stay together.
+    Splits that hold the same samples (``--split all``) are taken once, or they would be trained on and tested. Every
+    file's SHA-256 is checked, since the new files get sums of their own.
 
     Args:
         path: the dataset's folder, or one of train/, val/ and test/.
@@ -94,7 +99,9 @@ def split_dataset(
     Raises:
         UserError: the datasets do not go together, a split would be empty, or a file is damaged.
     """
-    sources = [_Source(folder) for folder in dataset_folders(path)]
+    out = named(out)
+    opened = [_Source(folder) for folder in dataset_folders(path)]
+    sources = list({source.dataset.fingerprint: source for source in reversed(opened)}.values())[::-1]
     first = sources[0]
     for other in sources[1:]:
         if any(first.description.get(k) != other.description.get(k) for k in ("shape", "labels", "label_sizes")):
@@ -125,17 +132,56 @@ class _Source:
         self.folder = folder
         self.description = read_description(LocalFolder(folder))
         self.dataset = ShardedDataset.open(folder)
+        self._labels: NDArray[np.int64] | None = None
+        self._checked: set[str] = set()
 
     def labels(self) -> NDArray[np.int64]:
-        return stored_labels(self.folder, self.description)
+        """As the indexes say."""
+        if self._labels is None:
+            for shard in self.description["shards"]:
+                self._check(shard["index"], shard["index_sha256"])
+            self._labels = stored_labels(self.folder, self.description)
+            if len(self._labels) != self.dataset.count:
+                raise UserError(
+                    f"{self.folder} has {len(self._labels)} labels for {self.dataset.count} samples: {_REMEDY}"
+                )
+        return self._labels
 
     def samples(self) -> Iterator[Sample]:
+        """As the shards hold them, which the indexes must agree with."""
+        number, labels = 0, self.labels()
         for shard in self.description["shards"]:
             path = self.folder / shard["file"]
+            self._check(shard["file"], shard["sha256"])
+            end = number + shard["count"]
             try:
-                yield from read_samples(path)
+                for sample in read_samples(path):
+                    if number == end:
+                        raise DamagedShard(f"holds more than {shard['count']} samples")
+                    found = NO_LABEL if sample.label is None else sample.label
+                    if found != labels[number]:
+                        place = number - end + shard["count"]
+                        raise DamagedShard(f"member {place} has label {found}, but {labels[number]} in its index")
+                    yield sample
+                    number += 1
+                if number != end:
+                    raise DamagedShard(f"holds {end - number} samples fewer than {shard['count']}")
             except DamagedShard as error:
-                raise UserError(f"{path} {error}: run latentscale shards verify, and copy it again") from error
+                raise UserError(f"{path} {error}: {_REMEDY}") from error
+            except OSError as error:
+                raise UserError(f"{path} cannot be read ({error.strerror}): {_REMEDY}") from error
+
+    def _check(self, name: str, sha256: str) -> None:
+        path = self.folder / name
+        if name in self._checked:
+            return
+        try:
+            same = sha256_of_file(path) == sha256
+        except OSError as error:
+            raise UserError(f"{path} cannot be read ({error.strerror}): {_REMEDY}") from error
+        if not same:
+            raise UserError(f"{path} has another SHA-256 than was written: {_REMEDY}")
+        self._checked.add(name)
 
     def has_patches(self) -> bool:
         origin = next(self.samples()).origin
@@ -191,7 +237,7 @@ def _write(
     report: Callable[[str, int, int], None],
 ) -> dict[str, int]:
     description = sources[0].description
-    with new_dataset(out) as folder, ExitStack() as stack:
+    with folder_at_once(out) as folder, ExitStack() as stack:
         writers = {}
         for name in names:
             (folder / name).mkdir()

@@ -76,6 +76,11 @@ class OpenFile:
         with suppress(OSError):
             fcntl.flock(self.descriptor, fcntl.LOCK_SH)
 
+    @property
+    def vanished(self) -> bool:
+        """Whether its name was removed: nobody finds it any more, and no cache counts its bytes."""
+        return os.fstat(self.descriptor).st_nlink == 0
+
     def let_go(self) -> None:
         """The file is no longer in use, and was so until now."""
         with suppress(OSError):
@@ -106,11 +111,11 @@ class Folder(Protocol):
     def check(self, files: Iterable[StoredFile]) -> None:
         """Refuse missing files and wrong sizes, as far as that costs no transfer; UserError names the file."""
 
-    def open(self, file: StoredFile) -> OpenFile:
-        """The file, fetched where it is not at hand; OSError or UserError where it cannot be had."""
+    def open(self, file: StoredFile, hold: bool = False) -> OpenFile:
+        """The file, held if so wished, fetched where it is not at hand; OSError or UserError where it cannot be had."""
 
     def open_ahead(self, file: StoredFile) -> OpenFile | None:
-        """The same before it is needed: None where another process fetches it, or no room can be made."""
+        """The same, held, before it is needed: None where another process fetches it, or no room can be made."""
 
     def read_range(self, file: StoredFile, size: int, offset: int) -> bytes | None:
         """Some bytes without fetching the file; None where only whole files can be had."""
@@ -152,8 +157,8 @@ class LocalFolder:
                     f"{path} has {size} bytes instead of {file.bytes}: copy it again or write the shards again"
                 )
 
-    def open(self, file: StoredFile) -> OpenFile:
-        """See Folder."""
+    def open(self, file: StoredFile, hold: bool = False) -> OpenFile:
+        """See Folder; nobody makes room here, so nothing is to be held."""
         return OpenFile.of(self._folder / file.name)
 
     def open_ahead(self, file: StoredFile) -> OpenFile | None:

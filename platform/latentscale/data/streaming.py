@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from latentscale.data.background import in_background
+from latentscale.data.open_files import cannot_be_read
 from latentscale.data.order import Order
 from latentscale.data.pillow_decoding import ImageRefused
 from latentscale.data.reading import Block, StepReader, Treatment
@@ -226,8 +227,7 @@ class _Source:
         try:
             return self._dataset.folder.stream(file)
         except OSError as error:
-            where = self._dataset.folder.where(file.name)
-            raise UserError(f"{where} cannot be read ({error.strerror}): copy the shard again") from error
+            raise cannot_be_read(self._dataset.folder.where(file.name), error) from error
 
     def _samples_of(self, groups: Iterable[dict[str, Any]]) -> Iterator[Streamed]:
         url, member = "", 0

@@ -71,14 +71,10 @@ def verify(path: Path, workers: int, report: Callable[[str, int, int], None] = l
     verified, tasks = Verified(), []
     for folder in dataset_folders(path):
         description = read_description(LocalFolder(folder))
-        try:
-            shards = _shards(folder, description)
-            count = int(description["count"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{folder / DATASET_FILE} is incomplete ({error!r}): build the shards again") from error
+        shards, count = _shards(folder, description), description["count"]
         verified.datasets += 1
         tasks += shards
-        if (total := sum(shard.entry.count for shard in shards)) != count or not count:
+        if (total := sum(shard.entry.count for shard in shards)) != count:
             verified.broken.append(f"{folder / DATASET_FILE} says {count} samples, its shards have {total}")
         known = {name for shard in shards for name in (shard.entry.file, shard.entry.index)}
         for stray in sorted(file for file in folder.glob("shard-*") if file.name not in known):
@@ -93,17 +89,12 @@ def verify(path: Path, workers: int, report: Callable[[str, int, int], None] = l
 
 
 def _shards(folder: Path, description: dict[str, Any]) -> list[_Shard]:
-    channels, height, width = map(int, description["shape"])
+    channels, height, width = description["shape"]
     labels, extensions = len(description["labels"]), tuple(description["extensions"])
-    shards = [
+    return [
         _Shard(folder, ShardEntry(**entry), (channels, height, width), labels, extensions)
         for entry in description["shards"]
     ]
-    for shard in shards:
-        for name in (shard.entry.file, shard.entry.index):
-            if Path(name).name != name:
-                raise ValueError(f"{name} is no plain file name")
-    return shards
 
 
 def _check(shard: _Shard) -> tuple[int, list[str]]:

@@ -11,6 +11,7 @@ from latentscale.data.clusters import Clusters
 from latentscale.data.datasets import default_shard_cache, open_dataset, open_held_out
 from latentscale.data.decoding import Decoder
 from latentscale.data.order import Order
+from latentscale.data.remote import is_remote
 from latentscale.data.resampling import ResampledOrder
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.storage import StorageOptions
@@ -126,6 +127,7 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
         raise UserError(f"data.shape={list(wanted)} must be [channels, height, width], [2] for points, or empty")
     dataset = held_out = None
     if not (dry and wanted and config.data.name == "shards" and not config.data.path):
+        _refuse_retries_that_outlast_the_others(config, topology)
         options = storage_options(config)
         dataset = open_dataset(config.data.name, config.data.path or None, "train", options)
         if wanted and tuple(dataset.shape) != wanted:
@@ -162,6 +164,17 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
         preparation.order()
     preparation.sizes()  # network.* that cannot be built is refused here
     return preparation
+
+
+def _refuse_retries_that_outlast_the_others(config: Config, topology: Topology) -> None:
+    """While one process tries a remote again, the others wait for it in a collective, and give up first."""
+    retry_seconds, timeout_seconds = config.data.retry_seconds, config.distributed.timeout_seconds
+    reads_remote = config.data.name == "shards" and is_remote(config.data.path)
+    if topology.processes > 1 and reads_remote and retry_seconds >= timeout_seconds:
+        raise UserError(
+            f"data.retry_seconds={retry_seconds:g} is not less than distributed.timeout_seconds={timeout_seconds:g},"
+            " after which the other processes give up: lower the one or raise the other"
+        )
 
 
 def storage_options(config: Config) -> StorageOptions:

@@ -20,7 +20,7 @@ from latentscale.data.building.progress import Done, Progress, discard, partial_
 from latentscale.data.building.split_writing import SplitWriting
 from latentscale.data.building.transform import described
 from latentscale.data.order import permutation
-from latentscale.data.shard_writing import Description, not_written, refuse_existing
+from latentscale.data.shard_writing import Description, named, not_written, refuse_existing
 from latentscale.data.sources.listing import Listing, Problem
 from latentscale.latents.draws import Purpose
 
@@ -81,6 +81,7 @@ def build(
     """
     images.check()
     options.check()
+    out = named(out)
     refuse_existing(out)
     check_damage(listing.problems, options)
     listing = _in_order(listing, images, options)

@@ -41,7 +41,7 @@ def ordered(function: Callable[[T], R], chunks: Iterator[T], workers: int) -> It
         workers: processes; 0 computes in this one.
 
     Raises:
-        UserError: a process ends before it has answered.
+        UserError: a process ends before it has answered, or memory does not suffice.
     """
     if workers == 0:
         yield from map(function, chunks)
@@ -57,10 +57,9 @@ def ordered(function: Callable[[T], R], chunks: Iterator[T], workers: int) -> It
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
-    except BrokenProcessPool as error:
+    except (BrokenProcessPool, MemoryError) as error:
         raise UserError(
-            "a worker process ended unexpectedly, probably killed for want of memory: run the command again with "
-            "fewer --workers"
+            "a worker process ended unexpectedly or found too little memory: run the command again with fewer --workers"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -2,6 +2,8 @@
 
 import io
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
@@ -57,7 +59,7 @@ def read_header(content: bytes | NDArray[np.uint8]) -> Header:
     """
     if isinstance(content, np.ndarray):
         return Header(content.shape[0], content.shape[1], content.ndim == 2)
-    with _open(content) as image:
+    with _open(content) as image, _named_damage():
         width, height = image.size
         if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
             width, height = height, width
@@ -77,13 +79,22 @@ def upright_pixels(
     if isinstance(content, np.ndarray):
         image = Image.fromarray(np.ascontiguousarray(content))
         return Pixels(image if image.mode == mode else image.convert(mode), "", [])
-    with _open(content) as image:
-        try:
-            _refuse_hidden_damage(image, content)
-            image.load()
-            return _in_mode(image, content, mode, background)
-        except (OSError, SyntaxError, ValueError, MemoryError, Image.DecompressionBombError) as error:
-            raise UnreadableItem(f"is damaged ({error})") from error
+    with _open(content) as image, _named_damage():
+        _refuse_hidden_damage(image, content)
+        image.load()
+        return _in_mode(image, content, mode, background)
+
+
+@contextmanager
+def _named_damage() -> Iterator[None]:
+    """Of damaged bytes, Pillow's plugins raise errors of any kind; want of memory is no fault of the image."""
+    try:
+        yield
+    except (UnreadableItem, MemoryError):
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableItem(f"is damaged ({words})") from error
 
 
 @cache
@@ -101,7 +112,9 @@ def _open(content: bytes) -> Image.Image:
             image = Image.open(io.BytesIO(content), formats=_formats())
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise UnreadableItem(f"is a decompression bomb, more than {MAX_PIXELS} pixels") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:
         raise UnreadableItem("is no image, or damaged from its start") from error
     if image.width * image.height > MAX_PIXELS:
         raise UnreadableItem(f"is a decompression bomb: {image.width}x{image.height} are more than {MAX_PIXELS} pixels")

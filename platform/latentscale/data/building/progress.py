@@ -17,6 +17,7 @@ from typing import Any
 
 from latentscale.atomic import flush_to_disk
 from latentscale.data.shard_index import ShardEntry
+from latentscale.data.shard_writing import not_written, refuse_existing
 from latentscale.errors import UserError
 
 DATA = "data"
@@ -70,7 +71,8 @@ class Progress:
 
     def _read(self, identity: dict[str, Any], folder: Path) -> None:
         lines = _lines(self._log)
-        if not lines or not self.data.is_dir():
+        # where no shard is finished there is nothing to be lost
+        if len(lines) < 2 or not self.data.is_dir():
             shutil.rmtree(self.data, ignore_errors=True)
             self.data.mkdir()
             self._log.write_text(json.dumps({"identity": identity}) + "\n", encoding="utf-8")
@@ -143,6 +145,33 @@ def partial_folder(out: Path, restart: bool) -> Iterator[Path]:
         yield folder
 
 
+@contextmanager
+def folder_at_once(out: Path) -> Iterator[Path]:
+    """Yield a folder that becomes ``out`` when the body ends; what a killed process has left of it is dropped.
+
+    Raises:
+        ShardsExist: ``out`` already holds something.
+        UserError: another process or an unfinished build is at it, or the folder cannot be written.
+    """
+    refuse_existing(out)
+    try:
+        with partial_folder(out, restart=False) as folder:
+            if len(_lines(folder / _PROGRESS)) > 1:
+                raise UserError(f"{folder} holds an unfinished build: let it end, remove it, or write elsewhere")
+            data = folder / DATA
+            shutil.rmtree(data, ignore_errors=True)
+            data.mkdir()
+            try:
+                yield data
+                flush_to_disk(data)
+                data.rename(out)
+                flush_to_disk(out.parent)
+            finally:
+                discard(out)
+    except OSError as error:
+        raise not_written(out, error) from error
+
+
 def discard(out: Path) -> None:
     """Remove what a build has kept beside ``out``."""
     shutil.rmtree(out.parent / f".{out.name}.partial", ignore_errors=True)
@@ -169,8 +198,19 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _difference(before: Any, now: dict[str, Any]) -> str:
     if not isinstance(before, dict):
         return "its record is damaged"
-    different = [name for name in now if before.get(name) != now[name]]
-    return "; ".join(f"{name} was {_short(before.get(name))}, now {_short(now[name])}" for name in different[:3])
+    old, new = _flat(before), _flat(now)
+    different = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
+    shown = (f"{name} was {_short(old.get(name))}, now {_short(new.get(name))}" for name in different[:3])
+    return "; ".join(shown) + more
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Each option by itself, as ``images.resolution``."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
 
 
 def _short(value: Any) -> str:

@@ -1,13 +1,12 @@
 """What zip and tar archives of images have in common; nothing of them is unpacked to the disk."""
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 from latentscale.data.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, Reader
-from latentscale.data.sources.naming import LabelFile, split_and_label
+from latentscale.data.sources.naming import FilesBeside, split_and_label
 from latentscale.data.sources.options import SourceOptions
 from latentscale.errors import UserError
 
@@ -37,15 +36,19 @@ def require_file(path: Path | None, kind: str) -> Path:
     return path
 
 
-def listing_of(
-    path: Path, members: Members, beside: Callable[[str], LabelFile | None], reader: Reader, options: SourceOptions
-) -> Listing:
+def stamp_of(path: Path) -> tuple[int, int]:
+    """Size and time of an archive, by which a resumed build tells it from another with members of the same names."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
+def listing_of(path: Path, members: Members, beside: FilesBeside, reader: Reader, options: SourceOptions) -> Listing:
     """The images of an archive, laid out like a folder.
 
     Args:
         path: of the archive.
         members: of it.
-        beside: the file of labels of a name in it, or None.
+        beside: the files of labels in it.
         reader: of its images.
         options: ``labels`` and ``split`` of them.
 

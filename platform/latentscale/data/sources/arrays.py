@@ -1,7 +1,6 @@
 """Images that are rows of an array in a file: idx, as MNIST and its kin are published, and numpy's own."""
 
 import gzip
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,12 +54,36 @@ def load_array(path: Path) -> NDArray[np.uint8]:
     return array
 
 
+def load_digits(path: Path, images: int) -> NDArray[np.uint8]:
+    """The labels 0 … 9 of an ``.npy`` or idx file, ``[images]``.
+
+    Raises:
+        UserError: the file is damaged, or holds something else or another number of them.
+    """
+    if path.suffix == ".npy":
+        with _named(path):
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.dtype.kind not in "iu":
+                raise ValueError(f"it holds {array.dtype}, not whole numbers")
+    else:
+        array = load_array(path)
+    if array.shape != (images,):
+        raise UserError(f"{path} has labels of shape {list(array.shape)} for {images} images: fetch both again")
+    wrong = np.flatnonzero((array < 0) | (array > 9))
+    if len(wrong):
+        raise UserError(f"{path}: label {wrong[0]} is {array[wrong[0]]}, no digit from 0 to 9: fetch it again")
+    return np.asarray(array).astype(np.uint8)
+
+
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}): fetch it again") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # of damaged headers, numpy's reader raises errors of any kind
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read ({words}): fetch it again") from error
 
 
 def _idx(path: Path) -> NDArray[np.uint8]:

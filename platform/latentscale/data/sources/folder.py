@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from latentscale.data.sources.listing import Listing
-from latentscale.data.sources.naming import LabelFile, split_and_label
+from latentscale.data.sources.naming import FilesBeside, LabelFile, split_and_label
 from latentscale.data.sources.options import SourceOptions
 from latentscale.data.sources.tree import FileReader, require_folder, walk
 from latentscale.errors import UserError
@@ -22,9 +22,12 @@ def list_folder(path: Path | None, options: SourceOptions) -> Listing:
 
     def beside(name: str) -> LabelFile | None:
         file = root / name
-        return LabelFile(str(file), file.read_bytes()) if file.is_file() else None
+        try:
+            return LabelFile(str(file), file.read_bytes()) if file.is_file() else None
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror}): mend its permissions") from error
 
-    splits, labels = split_and_label(tree.items, options, beside, str(root))
+    splits, labels = split_and_label(tree.items, options, FilesBeside(tree.label_files, beside), str(root))
     return Listing(
         name=root.resolve().name,
         licence="unknown",

@@ -37,6 +37,12 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
             raise UserError(f"{files[split].images} has shape {list(images.shape)}, not [images, height, width]")
     numbers = {split: _numbers(pair, len(found[split])) for split, pair in files.items()}
     labelled = all(values is not None for values in numbers.values())
+    if not labelled and any(values is not None for values in numbers.values()):
+        without = next(pair.images for split, pair in files.items() if numbers[split] is None)
+        raise UserError(
+            f"{without} has no file of labels beside it, while the other split has one: fetch it, or move the other "
+            "away to build without labels"
+        )
     codes = sorted({int(code) for values in numbers.values() if values is not None for code in values})
     label_of = {code: label for label, code in enumerate(codes)}
     # EMNIST stores its images transposed

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscale.data.sources.labels import Labels
+from latentscale.errors import UserError
 
 IMAGE_SUFFIXES = frozenset(
     (
@@ -17,6 +18,9 @@ IMAGE_SUFFIXES = frozenset(
     )
 )
 """Names that are taken for images; other files are left alone."""
+
+LABEL_FILES = ("labels.json", "labels.csv")
+"""Files of labels, the first preferred."""
 
 MAX_FILE_BYTES = 2**29
 """An encoded image larger than this is refused before it is read."""
@@ -141,21 +145,41 @@ def is_image(name: str) -> bool:
     return bool(base) and not hidden and (dot + suffix).lower() in IMAGE_SUFFIXES
 
 
+def is_label_file(name: str) -> bool:
+    """Whether a file is called as files of labels are, in a folder that is not left alone."""
+    *folders, base = name.split("/")
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in folders)
+    return base in LABEL_FILES and not hidden
+
+
 def split_folders(
-    names: Sequence[str], wanted: str, aliases: Mapping[str, str]
+    names: Sequence[str], wanted: str, aliases: Mapping[str, str], where: str
 ) -> tuple[dict[str, list[int]], list[str]]:
-    """Sort names into splits by their first folder, where all of them stand in a folder that names one.
+    """Sort names into splits by their first folder, where they stand in folders that name one.
 
     Args:
         names: with ``/`` between folders.
         wanted: ``published`` as the folders say; ``all`` or ``none`` takes them as one split, ``train``.
         aliases: the split that each folder's name stands for.
+        where: the folder or archive, for messages.
 
     Returns:
         The indices of each split's names, and the names without the folder of the split.
+
+    Raises:
+        UserError: some stand in folders that name splits and others do not, so that nobody can tell what is meant.
     """
     first = [name.split("/", 1) for name in names]
-    if not all(len(parts) == 2 and parts[0] in aliases for parts in first):
+    in_split = [len(parts) == 2 and parts[0] in aliases for parts in first]
+    if any(in_split) and not all(in_split) and wanted != "none":
+        folders = ", ".join(sorted({f"{parts[0]}/" for parts, known in zip(first, in_split, strict=True) if known}))
+        strays = [name for name, known in zip(names, in_split, strict=True) if not known]
+        more = f" and {len(strays) - 1} more images do" if len(strays) > 1 else " does"
+        raise UserError(
+            f"{where} has splits in {shown(folders)}, but {shown(strays[0])}{more} not stand in them: move what is "
+            "elsewhere there or away, or take all folders for labels of one split with --split none"
+        )
+    if not all(in_split):
         return {"train": list(range(len(names)))}, list(names)
     splits: dict[str, list[int]] = {}
     for index, parts in enumerate(first):

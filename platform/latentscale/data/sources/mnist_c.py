@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscale.data.sources.arrays import ArrayReader, Row, load_array
+from latentscale.data.sources.arrays import ArrayReader, Row, load_array, load_digits
 from latentscale.data.sources.idx import find_idx
 from latentscale.data.sources.labels import Labels, labels_of_values
 from latentscale.data.sources.listing import Item, Listing
@@ -47,7 +47,7 @@ def list_mnist_c(path: Path | None, options: SourceOptions) -> Listing:
         if not found:
             continue
         if options.originals is not None:
-            found = _paired(_originals(options.originals, part), found)
+            found = _paired(_originals(options.originals, part), found, part)
         sizes.append((part, found))
         labelled = labelled and all(corruption.digits is not None for corruption in found)
     if not sizes:
@@ -93,11 +93,13 @@ def _load(root: Path, name: str, part: str) -> _Corruption:
     images = load_array(file)
     if images.ndim != 3:
         raise UserError(f"{file} has shape {list(images.shape)}, not [images, height, width, 1]: fetch it again")
-    labels = root / name / f"{part}_labels.npy"
-    digits = np.asarray(np.load(labels, allow_pickle=False)).astype(np.uint8) if labels.is_file() else None
-    if digits is not None and digits.shape != (len(images),):
-        raise UserError(f"{labels} has {digits.size} labels for {len(images)} images: fetch both again")
+    labels = _labels_file(root / name, part)
+    digits = load_digits(labels, len(images)) if labels.is_file() else None
     return _Corruption(name, file, images, digits)
+
+
+def _labels_file(folder: Path, part: str) -> Path:
+    return folder / f"{part}_labels.npy"
 
 
 def _originals(folder: Path, part: str) -> _Corruption:
@@ -105,10 +107,11 @@ def _originals(folder: Path, part: str) -> _Corruption:
     _, files = find_idx(folder, "")
     if part not in files or (labels := files[part].labels) is None:
         raise UserError(f"--originals {folder} lacks the images or labels of MNIST's {part} part: name all four files")
-    return _Corruption(IDENTITY, files[part].images.resolve(), load_array(files[part].images), load_array(labels))
+    images = load_array(files[part].images)
+    return _Corruption(IDENTITY, files[part].images.resolve(), images, load_digits(labels, len(images)))
 
 
-def _paired(originals: _Corruption, found: list[_Corruption]) -> list[_Corruption]:
+def _paired(originals: _Corruption, found: list[_Corruption], part: str) -> list[_Corruption]:
     count = max(len(corruption.images) for corruption in found)
     for corruption in found:
         if len(corruption.images) > len(originals.images) or corruption.images.shape[1:] != originals.images.shape[1:]:
@@ -117,6 +120,16 @@ def _paired(originals: _Corruption, found: list[_Corruption]) -> list[_Corruptio
                 f"{list(originals.images.shape)}: they do not pair"
             )
     assert originals.digits is not None
+    for corruption in found:
+        if corruption.digits is None:
+            continue
+        differ = np.flatnonzero(corruption.digits != originals.digits[: len(corruption.digits)])
+        if len(differ):
+            here, there = (int(digits[differ[0]]) for digits in (corruption.digits, originals.digits))
+            raise UserError(
+                f"{_labels_file(corruption.file.parent, part)} says that image {differ[0]} is a {here}, --originals "
+                f"that it is a {there}: name the originals that these images were made from"
+            )
     first = originals._replace(images=originals.images[:count], digits=originals.digits[:count])
     return [first, *(c._replace(digits=originals.digits[: len(c.images)]) for c in found)]
 

@@ -4,18 +4,20 @@ import csv
 import io
 import json
 import os.path
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate, product
 from typing import Any
 
 from latentscale.data.sources.labels import Labels, labels_of_columns
-from latentscale.data.sources.listing import Item, shown, split_folders
+from latentscale.data.sources.listing import LABEL_FILES, Item, shown, split_folders
 from latentscale.data.sources.options import SourceOptions
 from latentscale.errors import UserError
 
 SPLIT_OF_FOLDER = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
-LABEL_FILES = ("labels.json", "labels.csv", "dataset.json")
-"""Looked for beside the images; dataset.json is where StyleGAN's dataset tool puts labels."""
+_STYLEGAN_FILE = "dataset.json"
+"""Where StyleGAN's dataset tool puts labels; other tools call other things so."""
 
 _FILE_TITLES = ("file", "filename", "file_name", "name", "image", "path")
 
@@ -28,57 +30,72 @@ class LabelFile:
     content: bytes
 
 
+@dataclass(frozen=True)
+class FilesBeside:
+    """The files of labels that a folder or archive holds.
+
+    Attributes:
+        names: of all that are called like one, wherever they stand.
+        read: gives the one of a name, or None.
+    """
+
+    names: Sequence[str]
+    read: Callable[[str], LabelFile | None]
+
+
 def split_and_label(
-    items: list[Item], options: SourceOptions, beside: Callable[[str], LabelFile | None], where: str
+    items: list[Item], options: SourceOptions, beside: FilesBeside, where: str
 ) -> tuple[dict[str, list[Item]], Labels]:
     """Sort items into splits by their first folder, and give them labels as ``options.labels`` asks.
 
     Args:
         items: by name.
         options: ``labels`` and ``split`` of them.
-        beside: the file of a name beside the images, or None.
+        beside: the files of labels.
         where: the folder or archive, for messages.
 
     Raises:
-        UserError: a file of labels is damaged or does not name every image.
+        UserError: a file of labels is damaged, does not name every image or stands where none is looked for, or
+            images stand beside the folders of splits.
     """
     names = [item.name for item in items]
-    splits, below = split_folders(_without_common_folder(names), options.split, SPLIT_OF_FOLDER)
+    folder = _common_folder(names)
+    below_it = [name.removeprefix(folder) for name in names]
+    splits, below = split_folders(below_it, options.split, SPLIT_OF_FOLDER, where)
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-    labels, found = _labels(names, below, options, beside, where)
+    labels, found = _labels(names, below, folder, options, beside, where)
     if labels.names:
         items = [replace(item, label=label) for item, label in zip(items, found, strict=True)]
     order = sorted(splits, key=("train", "val", "test").index)
     return {split: [items[index] for index in splits[split]] for split in order}, labels
 
 
-def _without_common_folder(names: Sequence[str]) -> list[str]:
-    """Names without the folders that all of them stand in, as archives often have one on top."""
+def _common_folder(names: Sequence[str]) -> str:
+    """The folders that all names stand in, as archives often have one on top, with the ``/`` at its end."""
     folders = [name.rpartition("/")[0] for name in names]
     common = os.path.commonpath(folders) if folders and all(folders) else ""
     # the folders of a split and of a single class are kept: they say something
     parts = common.split("/")
     depth = next((depth for depth, part in enumerate(parts) if part in SPLIT_OF_FOLDER), len(parts))
-    prefix = "".join(f"{part}/" for part in parts[:depth] if part)
-    return [name.removeprefix(prefix) for name in names]
+    return "".join(f"{part}/" for part in parts[:depth] if part)
 
 
 def _labels(
     names: Sequence[str],
     below: Sequence[str],
+    common: str,
     options: SourceOptions,
-    beside: Callable[[str], LabelFile | None],
+    beside: FilesBeside,
     where: str,
 ) -> tuple[Labels, Sequence[int | None]]:
     wanted = options.labels
     if wanted == "none":
         return Labels(), [None] * len(names)
     if wanted in ("auto", "folders"):
-        if wanted == "auto":
-            for name in LABEL_FILES:
-                if (file := beside(name)) is not None:
-                    return _from_file(file, names, where)
+        if wanted == "auto" and (found := _found(common, beside, where)) is not None:
+            file, folder = found
+            return _from_file(file, names, where, folder)
         first = [name.split("/", 1)[0] if "/" in name else None for name in below]
         classes = {name for name in first if name is not None}
         if None not in first and (len(classes) > 1 or wanted == "folders"):
@@ -94,10 +111,31 @@ def _labels(
         raise UserError(
             f"--labels {wanted} cannot be read ({error.strerror}): give auto, folders, none, or a JSON or CSV file"
         ) from error
-    return _from_file(LabelFile(wanted, content), names, where)
+    return _from_file(LabelFile(wanted, content), names, where, common)
 
 
-def _from_file(file: LabelFile, names: Sequence[str], where: str) -> tuple[Labels, Sequence[int | None]]:
+def _found(common: str, beside: FilesBeside, where: str) -> tuple[LabelFile, str] | None:
+    """The file of labels on top or in a folder that all images stand in, and that folder.
+
+    Raises:
+        UserError: there is one elsewhere, which would be left alone although somebody wrote it.
+    """
+    folders = list(accumulate((f"{part}/" for part in common.split("/") if part), initial=""))
+    for folder, name in product(folders, (*LABEL_FILES, _STYLEGAN_FILE)):
+        if (file := beside.read(folder + name)) is not None:
+            break
+    else:
+        file, folder = None, ""
+    elsewhere = [name for name in beside.names if file is None or name.rpartition("/")[0] != folder.rstrip("/")]
+    if elsewhere:
+        raise UserError(
+            f"{where} has a file of labels, {shown(elsewhere[0])}, that does not stand beside all images: move it to "
+            "their top folder, name a file with --labels FILE, or leave it alone with --labels folders or none"
+        )
+    return None if file is None else (file, folder)
+
+
+def _from_file(file: LabelFile, names: Sequence[str], where: str, folder: str) -> tuple[Labels, Sequence[int | None]]:
     try:
         parse = _json_rows if file.name.lower().endswith(".json") else _csv_rows
         titles, rows = parse(file.content)
@@ -106,6 +144,11 @@ def _from_file(file: LabelFile, names: Sequence[str], where: str) -> tuple[Label
     if not titles:
         return Labels(), [None] * len(names)
     by_name = dict(rows)
+    if len(by_name) != len(rows):
+        twice = next(name for name, times in Counter(name for name, _ in rows).items() if times > 1)
+        raise UserError(f"{file.name} names {shown(twice)} twice: leave one line of it")
+    # it may name images as they stand below its own folder
+    by_name = {folder + name: values for name, values in by_name.items()} | by_name
     missing = [name for name in names if name not in by_name]
     if missing:
         raise UserError(
@@ -128,7 +171,7 @@ def _csv_rows(content: bytes) -> tuple[list[str], list[tuple[str, list[str]]]]:
 
 def _json_rows(content: bytes) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """``{"cat/1.png": "cat", …}``, several labels as a list or an object, or ``{"labels": [["1.png", 3], …]}``."""
-    data = json.loads(content)
+    data = json.loads(content, object_pairs_hook=_object)
     if isinstance(data, dict) and set(data) == {"labels"}:
         pairs: list[tuple[str, Any]] = [(name, value) for name, value in data["labels"] or []]
     else:
@@ -147,6 +190,13 @@ def _json_rows(content: bytes) -> tuple[list[str], list[tuple[str, list[str]]]]:
     else:
         titles, rows = ["label"], [(name, [_text(value)]) for name, value in pairs]
     return titles, rows
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
+            raise ValueError(f"it names {name!a} twice")
+    return dict(pairs)
 
 
 def _text(value: Any) -> str:

@@ -12,10 +12,20 @@ from latentscale.data.sources.archives import (
     Members,
     listing_of,
     require_file,
+    stamp_of,
     unsafe_name,
 )
-from latentscale.data.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, UnreadableItem, is_image
-from latentscale.data.sources.naming import LabelFile
+from latentscale.data.sources.listing import (
+    MAX_FILE_BYTES,
+    Item,
+    Listing,
+    Problem,
+    UnreadableItem,
+    is_image,
+    is_label_file,
+    shown,
+)
+from latentscale.data.sources.naming import FilesBeside, LabelFile
 from latentscale.data.sources.options import SourceOptions
 from latentscale.errors import UserError
 
@@ -65,27 +75,32 @@ def list_tar(path: Path | None, options: SourceOptions) -> Listing:
         return LabelFile(f"{archive_path} member {name}", reader.read(Item(name, places[name], ())))
 
     try:
-        return listing_of(archive_path, members, beside, reader, options)
+        label_files = FilesBeside([name for name in places if is_label_file(name)], beside)
+        return listing_of(archive_path, members, label_files, reader, options)
     except (OSError, UnreadableItem) as error:
         raise UserError(f"{archive_path} has a file of labels that {error}: fetch it again") from error
 
 
 def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -> Members:
-    members, size = Members(), path.stat().st_size
+    members, stamp = Members(), stamp_of(path)
+    size = stamp[0]
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         try:
             for member in archive:
                 name, place = member.name.removeprefix("./"), (member.offset_data, member.size)
                 missing = member.offset_data + member.size - size
+                if member.isreg() and missing > 0:
+                    # what else it held is unknown, so that no --on-error may go on without it
+                    raise UserError(
+                        f"{path} member {shown(name)} is cut off {missing} bytes before its end: fetch it again"
+                    )
                 if reason := unsafe_name(member.name) or _unsafe_kind(member):
                     members.problems.append(Problem(name, reason))
-                elif member.isreg() and missing > 0:
-                    members.problems.append(Problem(name, f"is cut off {missing} bytes before its end"))
                 elif member.isreg() and is_image(name):
                     if member.size > MAX_FILE_BYTES:
                         members.problems.append(Problem(name, TOO_LARGE))
                     else:
-                        members.items.append(Item(name, place, (member.size, int(member.mtime))))
+                        members.items.append(Item(name, place, (member.size, int(member.mtime), *stamp)))
                 elif member.isreg():
                     members.others += 1
                     others[name] = place
@@ -96,7 +111,7 @@ def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -
         except tarfile.ReadError:
             whole = False
         if not whole:
-            members.problems.append(Problem(path.name, f"is damaged or cut off at byte {archive.offset}"))
+            raise UserError(f"{path} is damaged or cut off at byte {archive.offset}: fetch it again")
     return members
 
 

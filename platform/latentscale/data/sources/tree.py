@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from latentscale.data.sources.listing import MAX_FILE_BYTES, Item, Problem, UnreadableItem, is_image, shown
+from latentscale.data.sources.listing import (
+    MAX_FILE_BYTES,
+    Item,
+    Problem,
+    UnreadableItem,
+    is_image,
+    is_label_file,
+    shown,
+)
 from latentscale.errors import UserError
 
 
@@ -18,11 +26,13 @@ class Tree:
         items: the images, by name; names are paths below the folder with ``/`` between.
         problems: links that lead astray and what is no file.
         others: how many files are no images.
+        label_files: the names of those that are called like files of labels.
     """
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     others: int = 0
+    label_files: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """A line on what was left alone."""
@@ -69,13 +79,19 @@ def walk(root: Path, follow_symlinks: bool = False) -> Tree:
     tree = Tree()
     real_root = os.path.realpath(root)
     for entry, name in _entries(root, "", follow_symlinks, (real_root,), tree.problems):
+        if is_label_file(name):
+            tree.label_files.append(name)
         if not is_image(name):
             tree.others += not os.path.basename(name).startswith(".")  # noqa: PTH119
             continue
         if entry.is_symlink() and (reason := _astray(entry, real_root, follow_symlinks)):
             tree.problems.append(Problem(name, reason))
             continue
-        status = entry.stat()
+        try:
+            status = entry.stat()
+        except OSError as error:
+            tree.problems.append(Problem(name, f"cannot be read ({error.strerror})"))
+            continue
         if not stat.S_ISREG(status.st_mode):
             tree.problems.append(Problem(name, "is no file but a device, a pipe or a socket"))
             continue
@@ -95,7 +111,12 @@ def _entries(
         raise UserError(f"{shown(str(folder))} cannot be listed ({error.strerror}): mend its permissions") from error
     for entry in entries:
         name = prefix + entry.name
-        if not entry.is_dir():
+        try:
+            is_folder = entry.is_dir()
+        except OSError as error:  # as of a link that leads back to itself
+            problems.append(Problem(name, f"cannot be read ({error.strerror})"))
+            continue
+        if not is_folder:
             yield entry, name
         elif entry.name.startswith(".") or entry.name == "__MACOSX":
             continue

@@ -13,10 +13,19 @@ from latentscale.data.sources.archives import (
     Members,
     listing_of,
     require_file,
+    stamp_of,
     unsafe_name,
 )
-from latentscale.data.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, UnreadableItem, is_image
-from latentscale.data.sources.naming import LabelFile
+from latentscale.data.sources.listing import (
+    MAX_FILE_BYTES,
+    Item,
+    Listing,
+    Problem,
+    UnreadableItem,
+    is_image,
+    is_label_file,
+)
+from latentscale.data.sources.naming import FilesBeside, LabelFile
 from latentscale.data.sources.options import SourceOptions
 from latentscale.errors import UserError
 
@@ -33,7 +42,9 @@ class ZipReader:
         try:
             with _open_zip(self.path) as archive, archive.open(archive.infolist()[item.place]) as member:
                 content = member.read(MAX_FILE_BYTES + 1)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        except (OSError, MemoryError):
+            raise
+        except Exception as error:  # of damaged bytes, each way of compressing raises errors of its own
             raise UnreadableItem(f"is damaged in the archive ({error})") from error
         if len(content) > MAX_FILE_BYTES:
             raise UnreadableItem(TOO_LARGE)
@@ -61,7 +72,7 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
     archive_path = require_file(path, "zip")
     try:
         with zipfile.ZipFile(archive_path) as archive:
-            members = _members(archive)
+            members = _members(archive, stamp_of(archive_path))
             named = {info.filename: info for info in archive.infolist()}
 
             def beside(name: str) -> LabelFile | None:
@@ -70,18 +81,19 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
                     return None
                 return LabelFile(f"{archive_path} member {name}", archive.read(info))
 
-            return listing_of(archive_path, members, beside, ZipReader(archive_path), options)
+            label_files = FilesBeside([name for name in named if is_label_file(name)], beside)
+            return listing_of(archive_path, members, label_files, ZipReader(archive_path), options)
     except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive_path} cannot be read as a zip file ({error}): fetch it again") from error
 
 
-def _members(archive: zipfile.ZipFile) -> Members:
+def _members(archive: zipfile.ZipFile, stamp: tuple[int, int]) -> Members:
     members = Members()
     for number, info in enumerate(archive.infolist()):
         if reason := unsafe_name(info.orig_filename) or _refusal(info):
             members.problems.append(Problem(info.orig_filename, reason))
         elif is_image(info.filename) and not info.is_dir():
-            members.items.append(Item(info.filename, number, (info.file_size, info.CRC)))
+            members.items.append(Item(info.filename, number, (info.file_size, info.CRC, *stamp)))
         else:
             members.others += not info.is_dir()
     return members
