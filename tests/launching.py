@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -83,6 +84,8 @@ class Processes:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
+            # a shell starts what runs in its background with Ctrl-C ignored, and children would inherit that
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         self._started.append(process)
         return process

@@ -1,6 +1,8 @@
 """Shards in an S3 bucket, of a real server of the protocol (moto's), through the real client."""
 
 import time
+from collections.abc import Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
@@ -63,6 +65,15 @@ def test_splits_and_samples_are_those_of_the_local_copy(bucket, tmp_path):
     assert [remote.read(*place) for place in places] == [local.read(*place) for place in places]
 
 
+@pytest.fixture
+def fork_server_of_its_own() -> Iterator[None]:
+    """Workers are forked from a server that knows the environment of its start: not yet the bucket's credentials."""
+    forkserver._forkserver._stop()
+    yield
+    forkserver._forkserver._stop()
+
+
+@pytest.mark.usefixtures("fork_server_of_its_own")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_loaders_output_is_that_of_local_files_with_a_cache_smaller_than_the_data(bucket, tmp_path, workers):
     folder, url = bucket
