@@ -11,6 +11,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from latentscale.data.conforming import centre_crop, eight_bit_grey
 from latentscale.errors import UserError
 
 RANGE_TOLERANCE = 1e-3
@@ -119,8 +120,7 @@ def _fit(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tensor,
         changes.append("turned as its EXIF says")
     mode = MODES[channels]
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion to 8 bits clips 16-bit values at 255 instead of scaling them.
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) // 257).astype(np.uint8))
+        image = eight_bit_grey(image)
         changes.append("16 bits a pixel reduced to 8")
     elif image.mode in ("I", "F"):
         raise UserError(
@@ -135,7 +135,7 @@ def _fit(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tensor,
         changes.append(f"{image.mode} converted to {mode}")
         image = image.convert(mode)
     given_width, given_height = image.size
-    image = _centre_crop(image, width / height)
+    image = centre_crop(image, width / height)
     if image.size != (given_width, given_height):
         changes.append(f"{given_width}x{given_height} centre-cropped to {image.width}x{image.height}")
     if image.size != (width, height):
@@ -143,13 +143,6 @@ def _fit(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tensor,
         image = image.resize((width, height), Image.Resampling.LANCZOS)
     pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return pixels.reshape(height, width, channels).permute(2, 0, 1).contiguous(), changes
-
-
-def _centre_crop(image: Image.Image, aspect: float) -> Image.Image:
-    width = min(image.width, max(1, round(image.height * aspect)))
-    height = min(image.height, max(1, round(image.width / aspect)))
-    left, top = (image.width - width) // 2, (image.height - height) // 2
-    return image.crop((left, top, left + width, top + height))
 
 
 def as_model_input(images: ImageLike, shape: tuple[int, ...]) -> Tensor:

@@ -193,8 +193,12 @@ class Method(ABC):
         return latent
 
     def classify(self, sample: Tensor) -> Tensor:
-        """``[n, *shape]`` to ``[n, Σ d_c]`` logits of the labels; of methods that classify."""
-        raise NotImplementedError
+        """``[n, *shape]`` to ``[n, Σ d_c]`` logits of the labels; of methods that classify.
+
+        Raises:
+            UserError: for all others.
+        """
+        raise UserError(f"a model trained by {self.name} does not tell labels: train with classifier")
 
     def decode(self, scaled: Tensor, category: Tensor | None = None) -> Tensor:
         """G: scaled latents ``[n, d_z]``, and categories where it takes them, to ``[n, *shape]``, not clipped."""

@@ -200,6 +200,12 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def as_json(results: Sequence[dict[str, Any]]) -> str:
+    """What is kept of the runs, one a line."""
+    runs = ",\n".join(f"  {json.dumps(result)}" for result in results)
+    return f'{{\n "torch": "{torch.__version__}",\n "settings": {json.dumps(COMMON)},\n "runs": [\n{runs}\n ]\n}}\n'
+
+
 def main() -> None:
     """Train, measure, draw, tabulate."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -226,8 +232,7 @@ def main() -> None:
         with ThreadPoolExecutor(options.jobs) as pool:
             results, pictures = zip(*pool.map(whole, chosen), strict=True)
     draw_figures(dict(zip(chosen, pictures, strict=True)), options.out)
-    kept = {"torch": torch.__version__, "settings": COMMON, "runs": list(results)}
-    (options.out / "results.json").write_text(json.dumps(kept, indent=1) + "\n")
+    (options.out / "results.json").write_text(as_json(results))
     (options.out / "results.md").write_text(table(results))
     print(table(results))
 

@@ -5,6 +5,7 @@ import hashlib
 from PIL import Image
 
 from latentscale.data.building.options import ImageOptions
+from latentscale.data.conforming import centre_crop
 from latentscale.data.sources.listing import Patches, UnreadableItem
 from latentscale.latents.draws import Purpose, uniforms
 
@@ -17,9 +18,7 @@ def fit(image: Image.Image, options: ImageOptions, notes: list[str]) -> Image.Im
     """
     if (side := options.resolution) and image.size != (side, side):
         if options.fit == "crop":
-            short = min(image.size)
-            left, top = (image.width - short) // 2, (image.height - short) // 2
-            image = image.crop((left, top, left + short, top + short))
+            image = centre_crop(image, 1.0)
         if min(image.size) < side:
             notes.append("enlarged")
         image = image.resize((side, side), Image.Resampling.LANCZOS)

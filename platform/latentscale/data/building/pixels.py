@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps
 
+from latentscale.data.conforming import eight_bit_grey
 from latentscale.data.decoding import default_decoder
 from latentscale.data.pillow_decoding import UPRIGHT, ImageRefused, exif_orientation
 from latentscale.data.sources.listing import UnreadableItem
@@ -151,9 +152,7 @@ def _in_mode(image: Image.Image, content: bytes, mode: str, background: tuple[in
         image = ImageOps.exif_transpose(image)
         notes.append("turned as EXIF says")
     if image.mode.startswith("I;16"):
-        # Pillow's own conversion clips at 255 instead of scaling
-        scaled = (np.asarray(image).astype(np.uint32) + 128) // 257
-        image = Image.fromarray(scaled.astype(np.uint8))
+        image = eight_bit_grey(image)
         notes.append("16 bits a pixel scaled to 8")
     elif file_format == "PNG" and content[_PNG_DEPTH_AT] == 16:
         # of 16-bit colour Pillow has kept the higher byte
