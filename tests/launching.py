@@ -90,6 +90,17 @@ class Processes:
         self._started.append(process)
         return process
 
+    def start_ranks(self, count: int, command: Sequence[str], **extra: str) -> list[subprocess.Popen[str]]:
+        """Start N processes that meet on this machine, without a launcher that would end the others with one."""
+        port = str(free_port())
+        return [
+            self.start(
+                command, **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count),
+                "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, **extra},
+            )
+            for rank in range(count)
+        ]  # fmt: skip
+
     def run(self, command: Sequence[str], cwd: Path = ROOT, timeout_seconds: float = 120, **extra: str) -> Finished:
         process = self.start(command, cwd, **extra)
         try:

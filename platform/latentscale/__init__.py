@@ -1,6 +1,10 @@
 """Latentscale: train and use invertible GANs, from a laptop to many nodes."""
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# read when torch loads: its C++ side writes a page of stack frames where a process has gone, which we say in one line
+os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 if TYPE_CHECKING:
     from latentscale.config import Config as Config

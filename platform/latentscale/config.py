@@ -85,7 +85,28 @@ class DistributedSettings:
         0, "refuse to start on another number of processes than this; 0: any", minimum=0, may_change=True
     )
     timeout_seconds: float = setting(
-        600.0, "a collective that waits longer ends the run", unit="seconds", above=0, may_change=True
+        300.0,
+        "a process not heard from for so long, or a collective that waits longer, ends the run",
+        unit="seconds",
+        above=0,
+        may_change=True,
+    )
+    startup_timeout_seconds: float = setting(
+        600.0,
+        "the same until the first step is taken: meeting, reading, compiling",
+        unit="seconds",
+        above=0,
+        may_change=True,
+    )
+    heartbeat_seconds: float = setting(
+        2.0, "each process tells the others its step so often", unit="seconds", above=0, may_change=True
+    )
+    divergence_every_steps: int = setting(
+        500,
+        "compare checksums of all weights and statistics over processes; also before every checkpoint; 0: only then",
+        unit="steps",
+        minimum=0,
+        may_change=True,
     )
 
 

@@ -1,4 +1,4 @@
-"""What a user can cause and mend: one line, exit status 2, no traceback."""
+"""What ends a run in one line, without a traceback."""
 
 
 class UserError(Exception):
@@ -16,3 +16,12 @@ class UserError(Exception):
         """The same error, marked as shared."""
         self.shared = True
         return self
+
+
+class Interruption(UserError):
+    """What the same command may well survive: a process, a remote or a disk that was gone. Exit status 75."""
+
+
+USER_STATUS = 2
+INTERRUPTED_STATUS = 75
+"""EX_TEMPFAIL of sysexits.h, "the user is invited to retry": what started the run may start it again."""

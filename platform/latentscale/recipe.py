@@ -13,7 +13,8 @@ from typing import Any, NoReturn
 from latentscale.config import Config, describe_keys, load_config
 from latentscale.distributed.ending import end_process
 from latentscale.distributed.topology import Topology
-from latentscale.errors import UserError
+from latentscale.errors import INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
+from latentscale.launching.endings import Ending, ProcessEnding, tell_ending
 from latentscale.methods.base import Method
 
 INSIST_SECONDS = 3.0
@@ -67,20 +68,14 @@ def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments
             print(dry_run(config, method))
             return
         _train(config, method)
-        if Topology.processes_launched() > 1:
-            end_process()
+        # pictures that are still being drawn beside a stopped training are not waited for
+        end_process()
     except UserError as error:
         fail(error)
     except OSError as error:
         if error.filename is None:
             raise
         fail(UserError(f"{error.filename}: {error.strerror}: mend that, then run the same command to continue"))
-    except RuntimeError as error:
-        if not lost_contact(error):
-            raise
-        fail(
-            UserError("lost contact with another process, whose own message says why; run the same command to continue")
-        )
 
 
 def _train(config: Config, method: type[Method]) -> None:
@@ -90,7 +85,9 @@ def _train(config: Config, method: type[Method]) -> None:
     from latentscale.training.loop import train
 
     outcome = train(config, method, stop)
-    if Topology.from_environment().rank != 0:
+    rank = Topology.from_environment().rank
+    tell_ending(ProcessEnding(rank, Ending.FINISHED if outcome.finished else Ending.STOPPED, outcome.step))
+    if rank != 0:
         return
     if not outcome.finished:
         print(
@@ -110,14 +107,6 @@ def _train(config: Config, method: type[Method]) -> None:
     print(f"model:    {outcome.folder / 'model'}")
     if method.inverts:
         print(f"next:     latentscale invert {outcome.folder} IMAGE…")
-
-
-def lost_contact(error: RuntimeError) -> bool:
-    """Whether an error of the process group only says that another process has ended."""
-    text = str(error)
-    return any(
-        sign in text for sign in ("gloo/transport", "Connection closed by peer", "NCCL", "Connection reset by peer")
-    )
 
 
 def dry_run(config: Config, method: type[Method]) -> str:
@@ -161,11 +150,18 @@ def help_text(config: Config) -> str:
 
 
 def fail(error: UserError) -> NoReturn:
-    """One line on stderr and exit status 2; what every process of a node raises is said by its first."""
+    """One line on stderr and exit status 2, or 75 where the same command may succeed; then the process ends.
+
+    What every process of a node raises is said by its first.
+    """
     rank, local_rank = os.environ.get("RANK", "0"), os.environ.get("LOCAL_RANK", "0")
+    passing = isinstance(error, Interruption)
     if local_rank == "0" or not error.shared:
-        print(f"error: {'' if rank == '0' else f'rank {rank}: '}{error}", file=sys.stderr, flush=True)
-    raise SystemExit(2)
+        where = "" if rank == "0" or error.shared else f"rank {rank}: "
+        print(f"error: {where}{error}", file=sys.stderr, flush=True)
+    if rank.isdigit():
+        tell_ending(ProcessEnding(int(rank), Ending.LOST if passing else Ending.REFUSED, reason=str(error)))
+    end_process(INTERRUPTED_STATUS if passing else USER_STATUS)
 
 
 def _parse(

@@ -10,6 +10,8 @@ from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentscale.config import load_config
+from latentscale.data.reading import Block
+from latentscale.data.remembering import RememberingReader
 from latentscale.distributed.engines import DistributedPhase
 from latentscale.distributed.statistics import FusedStatistics
 from latentscale.errors import UserError
@@ -96,6 +98,28 @@ def test_every_method_trains_and_every_tensor_moves_but_what_is_fixed(name: str,
     last = final_state(folder)
     still = {key for key in last if torch.equal(first[key], last[key])}
     assert still == {key for key in last if key.startswith(FIXED.get(name, ("nothing/",)))}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_data_that_fail_leave_every_method_where_the_last_good_step_did(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needs = small_run(name, tmp_path)
+    if "method__generator_run" in needs:
+        run_here("vanilla", tmp_path / "vanilla", training__steps=1)
+    needs.pop("run__dir")
+    run_here(name, tmp_path / "whole", **{**needs, "training__steps": 2})
+    block = RememberingReader.block
+
+    def fail(self: RememberingReader, steps: range) -> Block:
+        if 2 in steps:
+            raise UserError("the third step's data are gone")
+        return block(self, steps)
+
+    monkeypatch.setattr(RememberingReader, "block", fail)
+    with pytest.raises(UserError, match=r"^the third step's data are gone \(a checkpoint of step 2 stands\)$"):
+        run_here(name, tmp_path / "failing", **{**needs, "training__steps": 9, "checkpoint__every_steps": 3})
+    assert bitwise_equal(final_state(tmp_path / "failing"), final_state(tmp_path / "whole"))
 
 
 def test_the_losses_of_a_report_are_means_over_its_steps(tmp_path: Path) -> None:

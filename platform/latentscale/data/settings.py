@@ -33,7 +33,7 @@ class DataSettings:
         may_change=True,
     )
     retry_seconds: float = setting(
-        300.0,
+        240.0,
         "a URL that fails is tried again for so long; less than distributed.timeout_seconds",
         unit="seconds",
         minimum=0,

@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 import torch.distributed as dist
 
-from latentscale.errors import UserError
+from latentscale.errors import Interruption, UserError
 
 T = TypeVar("T")
 
@@ -29,11 +29,10 @@ def agree(facts: Mapping[str, Any], refusal: UserError | None) -> None:
         if refusal:
             raise refusal
         return
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, (str(refusal) if refusal else None, dict(facts)))
+    everyone = everyones((str(refusal) if refusal else None, dict(facts)))
     refused = [rank for rank, (message, _) in enumerate(everyone) if message]
     if refused:
-        message = everyone[refused[0]][0]
+        message = str(everyone[refused[0]][0])
         where = "" if len(refused) == len(everyone) else f"rank {', '.join(map(str, refused))}: "
         raise UserError(where + message).on_every_process()
     for what, first in everyone[0][1].items():
@@ -55,6 +54,32 @@ def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
     if message := share(message):
         raise UserError(message).on_every_process()
     return result
+
+
+def joint_failure(failure: UserError | None, spoiled_steps: int) -> tuple[UserError | None, int]:
+    """What ended the run on any process, on all of them; and how many of the last steps that one had no data for.
+
+    Args:
+        failure: this process's, or the same on all.
+        spoiled_steps: that this process went through without data, so that all have skipped them.
+    """
+    everyone = everyones((failure and str(failure), isinstance(failure, Interruption), spoiled_steps))
+    spoiled = max(steps for _, _, steps in everyone)
+    failed = [(rank, message, passing) for rank, (message, passing, _) in enumerate(everyone) if message]
+    if not failed:
+        return None, spoiled
+    rank, message, passing = failed[0]
+    where = "" if len({message for message, _, _ in everyone}) == 1 else f"rank {rank}: "
+    return (Interruption if passing else UserError)(where + message).on_every_process(), spoiled
+
+
+def everyones(value: T) -> list[T]:
+    """All processes' small values by rank, on every process."""
+    if not several():
+        return [value]
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, value)
+    return everyone
 
 
 def share(value: Any) -> Any:

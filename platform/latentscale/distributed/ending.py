@@ -5,6 +5,10 @@ import os
 import sys
 from typing import NoReturn
 
+from latentscale.distributed.topology import Topology
+from latentscale.errors import INTERRUPTED_STATUS
+from latentscale.launching.endings import Ending, ProcessEnding, tell_ending
+
 
 def end_process(status: int = 0) -> NoReturn:
     """End at once, after what is registered to run at exit and with all output written.
@@ -17,3 +21,15 @@ def end_process(status: int = 0) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def end_interrupted(reason: str, step: int, says_it: bool) -> NoReturn:
+    """End at once, while the main thread hangs in a collective: one line a node, and status 75.
+
+    Nothing registered to run at exit is waited for: it might need the main thread.
+    """
+    if says_it:
+        print(f"error: {reason}; run the same command to continue", file=sys.stderr, flush=True)
+    tell_ending(ProcessEnding(Topology.from_environment().rank, Ending.LOST, step, reason))
+    sys.stdout.flush()
+    os._exit(INTERRUPTED_STATUS)

@@ -114,9 +114,13 @@ class LateFlags:
 
     def previous(self) -> list[float] | None:
         """The values before the newest, or None in the first step: the same step on every process."""
-        if self._written < 2:
-            return None
-        slot = self._written % 2
+        return None if self._written < 2 else self._read(self._written % 2)
+
+    def newest(self) -> list[float]:
+        """The newest values, waiting for the device."""
+        return self._read((self._written - 1) % 2)
+
+    def _read(self, slot: int) -> list[float]:
         if self._events is not None:
             self._events[slot].synchronize()
         return self._slots[slot].tolist()

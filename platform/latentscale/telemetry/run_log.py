@@ -1,24 +1,31 @@
 """A run's numbers on disk and on the terminal. Told names and values; knows no method and no network."""
 
+import errno
 import json
 import math
+import os
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TextIO
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from latentscale.atomic import new_file
 
+_MOST_HELD_LINES = 100_000
+
 
 class MetricsFile:
     """``metrics.jsonl``: one JSON object a line, cut back to the step a run continues from.
 
-    Non-finite values are written as null, which JSON has, unlike NaN.
+    Non-finite values are written as null, which JSON has, unlike NaN. Lines may come from several threads. What cannot
+    be written is held and written before the next line; a file that has vanished is made again.
     """
 
     def __init__(self, path: Path, start_step: int) -> None:
@@ -33,15 +40,34 @@ class MetricsFile:
                     kept.append(line)
         with new_file(path) as new:
             new.write_text("".join(line + "\n" for line in kept))
-        self._file: TextIO = path.open("a", buffering=1)
+        self._path = path
+        self._file = path.open("ab", buffering=0)
+        self._held: deque[bytes] = deque(maxlen=_MOST_HELD_LINES)
+        self._lock = threading.Lock()
 
     def write(self, record: Mapping[str, Any]) -> None:
-        """Append one record."""
+        """Append one record.
+
+        Raises:
+            OSError: where it is only held, as the disk takes no more.
+        """
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
         }
-        self._file.write(json.dumps(finite) + "\n")
+        with self._lock:
+            self._held.append(json.dumps(finite).encode() + b"\n")
+            if not self._path.exists():
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file.close()
+                self._file = self._path.open("ab", buffering=0)
+            while self._held:
+                end = os.fstat(self._file.fileno()).st_size
+                written = self._file.write(self._held[0])
+                if written != len(self._held[0]):  # a full disk takes what fits
+                    os.ftruncate(self._file.fileno(), end)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                self._held.popleft()
 
     def close(self) -> None:
         self._file.close()

@@ -33,6 +33,10 @@ class Feed:
         method: says what is drawn.
         rank: whose streams are read.
         start: first step, counted from 0.
+
+    Attributes:
+        failure: why there are no more data.
+        spoiled: steps since then.
     """
 
     def __init__(
@@ -65,6 +69,9 @@ class Feed:
             finish=self._finish,
             block_steps=self._block_steps(preparation.shape),
         )
+        self.failure: UserError | None = None
+        self.spoiled = 0
+        self._newest: Made | None = None
 
     def __enter__(self) -> "Feed":
         self.loader.start()
@@ -76,8 +83,29 @@ class Feed:
         self.loader.close()
 
     def fetch(self, step: int, state: dict[str, Tensor]) -> list[Batch]:
-        """The process's micro-batches of a step, on the device."""
-        images, labels, draws = next(self.loader)
+        """The process's micro-batches of a step, on the device.
+
+        Once the data fail, `failure` says why, and what is given is the last step's, spoiled: a process that stayed
+        away would leave the others waiting, while a step with a NaN is skipped by all and changes nothing.
+
+        Raises:
+            UserError: where the first step's data fail; nothing is lost then.
+        """
+        try:
+            if self.failure is None:
+                self._newest = next(self.loader)
+        except UserError as error:
+            if self._newest is None:
+                raise
+            self.failure = error
+            images, labels, draws = self._newest
+            images = torch.full(images.shape, torch.nan, dtype=self.dtype)
+            priors = [name for name, draw in self.method.draws().items() if draw.quantile is None]
+            draws = {**draws, **{name: torch.full_like(draws[name], torch.nan) for name in priors}}
+            self._newest = images, labels, draws
+        self.spoiled += self.failure is not None
+        assert self._newest is not None
+        images, labels, draws = self._newest
         if self.device.type != "cpu":
             images = self._normalise(images.to(self.device, non_blocking=True))
             draws = {name: draw.to(self.device, non_blocking=True) for name, draw in draws.items()}

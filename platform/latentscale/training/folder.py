@@ -33,6 +33,7 @@ class RunFolder:
         self.model = self.path / "model"
         self.metrics = self.path / "metrics.jsonl"
         self.config = self.path / "config.yaml"
+        self.stopped = self.path / "STOPPED"
         self.moved_to: Path | None = None
         try:
             self._refuse_foreign()
@@ -43,6 +44,7 @@ class RunFolder:
                 self.moved_to = self._move_aside()
                 self._lock = self._acquire()
             self.resumed = self._checkpoint_to_continue(config, identity)
+            self.stopped.unlink(missing_ok=True)
             with new_file(self.config) as new:
                 new.write_text(config.to_yaml())
         except OSError as error:
@@ -53,6 +55,24 @@ class RunFolder:
     def close(self) -> None:
         """Let another run have the folder."""
         self._lock.close()
+
+    def mark_stopped(self, step: int) -> None:
+        """Say that the run was asked to stop and may be continued: ``STOPPED`` is there until it is."""
+        with new_file(self.stopped) as new:
+            new.write_text(f"stopped at step {step} with a checkpoint: run the same command to continue\n")
+
+    def restore(self, config: Config) -> None:
+        """Make a folder that has vanished under the run again, with its lock.
+
+        Raises:
+            OSError: where that cannot be.
+        """
+        if not self.config.exists():
+            lock = self._acquire()
+            self._lock.close()
+            self._lock = lock
+            with new_file(self.config) as new:
+                new.write_text(config.to_yaml())
 
     def _refuse_foreign(self) -> None:
         if self.path.is_dir() and any(self.path.iterdir()) and not self.config.exists():

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -94,10 +94,14 @@ class StageClock:
     """Seconds spent in each named stage of the steps since the last report.
 
     On a GPU the stages are bracketed by events, read at the report, so that timing adds no synchronisation.
+
+    Args:
+        entered: told the name of each stage as it begins.
     """
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: torch.device, entered: Callable[[str], None] = lambda name: None) -> None:
         self._cuda = device.type == "cuda"
+        self._entered = entered
         self._seconds: dict[str, float] = {}
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
         self._started = time.perf_counter()
@@ -105,6 +109,7 @@ class StageClock:
     @contextmanager
     def stage(self, name: str, host: bool = False) -> Iterator[None]:
         """Time a stage; ``host`` for what happens on the CPU alone."""
+        self._entered(name)
         if self._cuda and not host:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begin.record()

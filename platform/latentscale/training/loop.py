@@ -5,49 +5,43 @@ checkpoint. Everything it depends on is a function of (configuration, step) and 
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
-from safetensors import SafetensorError
 from torch import Tensor
 
 from latentscale.config import Config
 from latentscale.data.workers import start_fork_server
-from latentscale.distributed.agreement import agree, on_rank_zero, share
+from latentscale.distributed.agreement import agree, joint_failure, on_rank_zero, share
+from latentscale.distributed.ending import end_interrupted
 from latentscale.distributed.engines import DTYPES, DistributedPhase, make_accelerator
+from latentscale.distributed.fingerprint import refuse_divergence
+from latentscale.distributed.meeting import meet, set_collective_timeout
+from latentscale.distributed.presence import Presence, lost_contact
 from latentscale.distributed.statistics import FusedStatistics, LateFlags, global_means
 from latentscale.distributed.topology import Topology
-from latentscale.errors import UserError
+from latentscale.errors import Interruption, UserError
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
-from latentscale.telemetry.run_log import MetricsFile, ProgressLine, tensorboard_logger
-from latentscale.training.checkpoints import Checkpoint, save_checkpoint
+from latentscale.telemetry.run_log import ProgressLine, tensorboard_logger
+from latentscale.training.checkpoints import Checkpoint
 from latentscale.training.ema import WeightAverage
 from latentscale.training.feed import Feed
 from latentscale.training.folder import RunFolder
 from latentscale.training.health import Health, StageClock, mean_measured
+from latentscale.training.keeper import Keeper
 from latentscale.training.memory import keep_freed_memory
 from latentscale.training.optimizers import make_optimizer, rate_factor
 from latentscale.training.outputs import Outputs
 from latentscale.training.prepare import Preparation, prepare
-from latentscale.training.refusals import refuse_nonfinite, refuse_untrained
+from latentscale.training.refusals import nonfinite_failure, refuse_untrained, with_checkpoint
+from latentscale.training.reports import SHOWN, Reports
 from latentscale.training.skipped import SkippedSamples
 from latentscale.training.state import TrainingState, broadcast_tensors
-
-SHOWN = (
-    "discriminator/adversarial",
-    "generator/adversarial",
-    "generator/encoder",
-    "generator/reconstruction",
-    "generator/latent",
-    "discriminator/classification",
-    "autoencoder/reconstruction",
-    "classifier/classification",
-    "encoder/encoder",
-)
 
 
 @dataclass
@@ -58,7 +52,7 @@ class Outcome:
         step: steps taken.
         finished: whether all of ``training.steps`` are.
         folder: the run's folder.
-        evaluation: what the last evaluation measured, on rank 0.
+        evaluation: what a finished run's last evaluation measured, on rank 0.
     """
 
     step: int
@@ -78,6 +72,7 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
 
     Raises:
         UserError: for what the user can mend; the last checkpoint stays whole.
+        Interruption: for what the same command may survive: another process has gone, or a disk is full.
     """
     preparation, refusal = None, None
     try:
@@ -90,34 +85,52 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
         start_fork_server()
     if not torch.cuda.is_available():
         keep_freed_memory()
-    tracked = config.telemetry.tensorboard
+    tracked, limits = config.telemetry.tensorboard, config.distributed
     # a process group that stood before, whoever made it, outlives the run
     ours = not dist.is_initialized()
+    meet(Topology.from_environment(), limits.startup_timeout_seconds)
     accelerator = make_accelerator(
-        config.distributed.timeout_seconds,
+        limits.startup_timeout_seconds,
         log_with="tensorboard" if tracked else None,
         project_dir=config.run.dir,
     )
-    folder = None
-    try:
-        identity = preparation.identity() if preparation else {}
-        agree({"configuration": config.to_yaml(), **identity}, refusal)
-        assert preparation is not None
-        # rank 0 alone touches the run's folder
-        folder = on_rank_zero(accelerator.process_index, lambda: RunFolder(config, identity))
-        return _train(preparation, accelerator, folder, should_stop)
-    finally:
-        if folder is not None:
-            folder.close()
-        if ours:
-            accelerator.end_training()
-        else:
-            for tracker in accelerator.trackers:
-                tracker.finish()
+    rank = accelerator.process_index
+    with (
+        ExitStack() as afterwards,
+        Presence(rank, limits.heartbeat_seconds, limits.timeout_seconds, end_interrupted) as presence,
+    ):
+        afterwards.callback(_end_training, accelerator, ours)
+        try:
+            identity = preparation.identity() if preparation else {}
+            agree({"configuration": config.to_yaml(), **identity}, refusal)
+            assert preparation is not None
+            # rank 0 alone touches the run's folder
+            if folder := on_rank_zero(rank, lambda: RunFolder(config, identity)):
+                afterwards.callback(folder.close)
+            return _train(preparation, accelerator, folder, presence, afterwards, should_stop)
+        except RuntimeError as error:
+            if not lost_contact(error):
+                raise
+            reason = presence.explain() or "lost contact with another process"
+            interruption = Interruption(f"{reason}; run the same command to continue")
+            raise (interruption if presence.says_it else interruption.on_every_process()) from error
+
+
+def _end_training(accelerator: Any, end_processes: bool) -> None:
+    if end_processes:
+        accelerator.end_training()
+    else:
+        for tracker in accelerator.trackers:
+            tracker.finish()
 
 
 def _train(
-    preparation: Preparation, accelerator: Any, folder: RunFolder | None, should_stop: Callable[[], bool]
+    preparation: Preparation,
+    accelerator: Any,
+    folder: RunFolder | None,
+    presence: Presence,
+    afterwards: ExitStack,
+    should_stop: Callable[[], bool],
 ) -> Outcome:
     config, plan = preparation.config, preparation.plan
     rank, device, training = accelerator.process_index, accelerator.device, preparation.config.training
@@ -147,67 +160,49 @@ def _train(
         if resumed:
             resumed.tensors.clear()
     statistics = FusedStatistics(built.statistics, device, statistics_dtype)
-    health, clock, flags = Health(device), StageClock(device), LateFlags(3, device)
+    health, clock, flags = Health(device), StageClock(device, presence.enter), LateFlags(3, device)
     skipped_in_a_row = torch.zeros(1, device=device)
 
-    outputs = Outputs(config, preparation, built, average, folder.snapshots, folder.model) if folder else None
-    metrics = MetricsFile(folder.metrics, start) if folder else None
-    tensorboard = tensorboard_logger(accelerator, start) if config.telemetry.tensorboard else None
     progress = ProgressLine(training.steps, start, config.telemetry.progress and rank == 0, SHOWN)
+    tell = progress.warn if rank == 0 else None
+    skipping = config.data.on_error == "skip"
+    unreadable = SkippedSamples(config.data.max_errors, share(resumed.skipped if resumed else []), tell)
+    outputs = Outputs(config, preparation, built, average, folder.snapshots, folder.model) if folder else None
+    keeper = Keeper(config, folder, outputs, start, device, progress.warn) if folder and outputs else None
+    if keeper:
+        afterwards.callback(keeper.close)
+    tensorboard = tensorboard_logger(accelerator, start) if config.telemetry.tensorboard else None
+    reports = Reports(preparation, built, health, clock, keeper, tensorboard, progress)
     if folder and folder.moved_to:
         progress.say(f"moved the earlier run to {folder.moved_to}")
     for remark in preparation.method.remarks(config.method, training.steps):
         progress.say(f"note: {remark}")
     if start:
         progress.say(f"continuing {config.run.dir} from step {start:,}")
-    skipping = config.data.on_error == "skip"
-    unreadable = SkippedSamples(
-        config.data.max_errors, share(resumed.skipped if resumed else []), progress.warn if rank == 0 else None
-    )
 
-    def checkpoint(step: int) -> None:
+    def whole(step: int) -> Checkpoint | None:
+        """All that a checkpoint holds, on rank 0; what several processes hold together, all must ask for."""
         if skipping:
             unreadable.join()
-        if folder is None:
-            return
-        whole = Checkpoint(step, state.tensors(), config.to_dict(), preparation.identity(), unreadable.samples())
-        try:
-            save_checkpoint(folder.checkpoints, whole, config.checkpoint.keep)
-        except (OSError, SafetensorError) as error:
-            raise UserError(
-                f"the checkpoint of step {step} cannot be written to {folder.checkpoints} ({error}): make room there,"
-                " then run the same command to continue from the last one"
-            ) from None
+        refuse_divergence(state.replicated(), step)
+        tensors = state.tensors()
+        return (
+            Checkpoint(step, tensors, config.to_dict(), preparation.identity(), unreadable.samples())
+            if keeper
+            else None
+        )
 
-    def report(step: int, steps: int) -> None:
-        values = health.join()
-        if skipping:
-            unreadable.join()
-            values["data/skipped_samples"] = unreadable.count
-        seconds = clock.read()
-        images = steps * plan.batch
-        record: dict[str, Any] = {
-            "step": step,
-            "images": step * plan.batch,
-            "epoch": step * plan.batch / epoch_images,
-            "learning_rate_factor": factor,
-            **values,
-            **{name: float(value) for name, value in built.summary().items()},
-            **{f"seconds/{stage}": value for stage, value in seconds.items()},
-            "images_per_second": images / seconds["total"],
-            **{f"images_per_second/{stage}": images / max(value, 1e-9) for stage, value in seconds.items()},
-        }
-        if metrics:
-            metrics.write(record)
-        if tensorboard:
-            tensorboard(record, step)
-        progress.report(step, record)
-
-    step, stopping, evaluation, reported = start, False, None, start
+    step, reported, evaluation = start, start, None
+    stopping, failure = False, None
     factor, epoch_images = 1.0, preparation.dataset.count  # type: ignore[union-attr]
-    finished = start >= training.steps
     with Feed(preparation, built, rank, device, dtype, start) as feed, progress:
+
+        def failing() -> UserError | None:
+            """What keeps this process from going on."""
+            return feed.failure or (keeper.failure if keeper else None)
+
         while step < training.steps and not stopping:
+            presence.step = step
             statistics_before = built.state()
             if (due_factor := rate_factor(config.optimizer, step * plan.batch, epoch_images)) != factor:
                 factor = due_factor
@@ -228,7 +223,7 @@ def _train(
                     for result in results:
                         statistics.observe(result.observed)
                     if phase is phases[-1]:
-                        statistics.launch(should_stop(), unreadable.untold())
+                        statistics.launch(should_stop() or failing() is not None, unreadable.untold())
                     if step == start:
                         refuse_untrained(phase)
                     phase.let_sleep(batches[0].schedule)
@@ -248,37 +243,54 @@ def _train(
                 skipped_in_a_row = (skipped_in_a_row + skip) * skip
                 health.add({**measured, "skipped_steps": skip})
                 flags.put(torch.cat([asked.to(skip.dtype), skipped_in_a_row]))
+            if step == start:
+                set_collective_timeout(config.distributed.timeout_seconds + 4 * config.distributed.heartbeat_seconds)
             step += 1
 
-            late = flags.previous()
-            stopping = late is not None and late[0] > 0
-            if late is not None and late[1] > 0:
+            # a step late, so that nothing waits; before a checkpoint at once: it must not count what was spoiled
+            keeping = due(step, config.checkpoint.every_steps)
+            seen = flags.newest() if keeping else flags.previous()
+            if seen is not None and seen[1] > 0:
                 unreadable.join()
-            refuse_nonfinite(late, training.max_nonfinite_steps, health)
+            failure = unreadable.failure() or nonfinite_failure(seen, training.max_nonfinite_steps, health)
+            stopping = failure is not None or (seen is not None and seen[0] > 0)
             progress.advance(step)
             if step % training.report_every_steps == 0 or step == training.steps or stopping:
-                report(step, step - reported)
+                if skipping:
+                    unreadable.join()
+                reports.write(step, step - reported, factor, unreadable.count if skipping else None)
                 reported = step
-            if outputs and due(step, config.snapshot.every_steps) and step < training.steps:
+            if step == training.steps or stopping:
+                break
+            pictured, measured_now = due(step, config.snapshot.every_steps), due(step, config.evaluation.every_steps)
+            if keeper and (pictured or measured_now):
                 with clock.stage("snapshots", host=True):
-                    outputs.snapshot(step)
-            if outputs and metrics and due(step, config.evaluation.every_steps) and step < training.steps:
-                with clock.stage("evaluation", host=True):
-                    evaluation = outputs.evaluate(step)
-                    metrics.write({"step": step, **{f"evaluation/{k}": v for k, v in evaluation.items()}})
-            if due(step, config.checkpoint.every_steps) or stopping or step == training.steps:
+                    keeper.look(step, pictured, measured_now)
+            if keeping:
                 with clock.stage("checkpoint", host=True):
-                    checkpoint(step)
+                    checkpoint = whole(step)
+                    if keeper and checkpoint:
+                        keeper.checkpoint(checkpoint)
+            elif due(step, config.distributed.divergence_every_steps):
+                refuse_divergence(state.replicated(), step)
 
-    if outputs and metrics:
-        outputs.export(step)
-        if step >= training.steps:
-            evaluation = outputs.evaluate(step)
-            outputs.snapshot(step)
-            if not finished:
-                metrics.write({"step": step, **{f"evaluation/{k}": v for k, v in evaluation.items()}})
-        metrics.close()
-    return Outcome(step, step >= training.steps, Path(config.run.dir), evaluation)
+        # the end, on all processes after the same step: what one of them could not do ends all, with what was reached
+        if step > start:
+            failure, spoiled = joint_failure(failure or failing(), feed.spoiled)
+            step -= spoiled
+            with clock.stage("checkpoint", host=True):
+                checkpoint = whole(step)
+                if keeper and checkpoint:
+                    keeper.last_checkpoint(checkpoint)
+            if failure := failure or unreadable.failure():
+                raise with_checkpoint(failure, step)
+    presence.leave()
+    finished = step >= training.steps
+    if keeper and folder:
+        evaluation = keeper.finish(step, finished, taken=step - start)
+        if not finished:
+            folder.mark_stopped(step)
+    return Outcome(step, finished, Path(config.run.dir), evaluation)
 
 
 @torch.no_grad()

@@ -45,12 +45,17 @@ class Outputs:
         self.snapshots, self.model = snapshots, model
         self._reals: Tensor | None = None
 
-    def trained_model(self, step: int) -> TrainedModel:
-        """The method around the averaged networks, which are the live ones, with a copy of the statistics."""
+    def trained_model(self, step: int, copies: bool = False) -> TrainedModel:
+        """The method around the averaged networks, with a copy of the statistics.
+
+        Args:
+            copies: of the networks too, to be used while the training goes on.
+        """
         preparation = self.preparation
         assert preparation.dataset is not None
         method = self.method
-        averaged = type(method)(method.settings, self.average.networks, method.prior, method.spec)
+        networks = copy.deepcopy(self.average.networks) if copies else self.average.networks
+        averaged = type(method)(method.settings, networks, method.prior, method.spec)
         for name, statistic in method.statistics.items():
             assert isinstance(statistic, nn.Module)
             copied = averaged.statistics[name] = copy.deepcopy(statistic)
@@ -66,22 +71,20 @@ class Outputs:
             preparation.dataset.name,
         )
 
-    def snapshot(self, step: int) -> list[Path]:
-        """Write the pictures of this step."""
-        plan = self.preparation.plan
+    def snapshot(self, model: TrainedModel) -> list[Path]:
+        """Write the pictures of a model's step."""
         return write_snapshots(
-            self.trained_model(step),
+            model,
             self._floats(self.config.snapshot.images if len(self.preparation.shape) == 3 else SHOWN_POINTS),
-            step,
-            step * plan.batch,
+            model.step,
+            model.images_seen,
             self.snapshots,
             self.config.run.seed,
         )
 
-    def evaluate(self, step: int) -> dict[str, Any]:
+    def evaluate(self, model: TrainedModel) -> dict[str, Any]:
         """Latent error on fresh draws, reconstruction of held-out images, accuracy on them, as far as each applies."""
         limit = self.config.evaluation.images
-        model = self.trained_model(step)
         report = reconstruction_report(model, self._held_out(limit), self.config.run.seed, limit)
         if self.method.classifies:
             assert self.preparation.held_out is not None
@@ -97,9 +100,9 @@ class Outputs:
         held_out = self._held_out(limit)
         return held_out if held_out.is_floating_point() else from_uint8(held_out)
 
-    def export(self, step: int) -> None:
+    def export(self, model: TrainedModel) -> None:
         """Write ``model/``."""
-        self.trained_model(step).save(self.model)
+        model.save(self.model)
 
     def _held_out(self, limit: int) -> Tensor:
         """``[n, …]`` on the CPU, spread evenly over the held-out data: images uint8, points float32."""

@@ -1,5 +1,6 @@
 """Reasons to end a run at a step, on every process at the same one."""
 
+from latentscale.distributed.agreement import everyones
 from latentscale.distributed.engines import DistributedPhase
 from latentscale.errors import UserError
 from latentscale.training.health import Health
@@ -18,15 +19,24 @@ def refuse_untrained(phase: DistributedPhase) -> None:
         ).on_every_process()
 
 
-def refuse_nonfinite(late: list[float] | None, limit_steps: int, health: Health) -> None:
-    """Stop after too many skipped steps in a row, on every process at the same step.
+def nonfinite_failure(seen: list[float] | None, limit_steps: int, health: Health) -> UserError | None:
+    """Why to stop after too many skipped steps in a row, naming the terms of all processes that are not finite.
 
-    Raises:
-        UserError: naming the terms that are not finite.
+    Args:
+        seen: the flags of a step, the same on every process.
     """
-    if late is not None and late[2] >= limit_steps:
-        names = ", ".join(health.nonfinite()) or "a gradient"
-        raise UserError(
-            f"{limit_steps} steps in a row were not finite and were skipped ({names}): rerun with"
-            " a lower optimizer.learning_rate to continue from the last checkpoint"
-        ).on_every_process()
+    if seen is None or seen[2] < limit_steps:
+        return None
+    found = sorted({name for names in everyones(health.nonfinite()) for name in names})
+    # a gradient is not finite because a term is; by itself it is named where none is
+    terms = [name for name in found if not name.endswith("/gradient_norm")] or found
+    return UserError(
+        f"{limit_steps} steps in a row were not finite and were skipped ({', '.join(terms) or 'a gradient'}): rerun"
+        " with a lower optimizer.learning_rate to continue from the last checkpoint"
+    ).on_every_process()
+
+
+def with_checkpoint(failure: UserError, step: int) -> UserError:
+    """The failure, saying that nothing of what was trained before it is lost."""
+    told = type(failure)(f"{failure} (a checkpoint of step {step:,} stands)")
+    return told.on_every_process() if failure.shared else told

@@ -2,10 +2,8 @@
 
 from collections.abc import Callable, Iterable
 
-import torch.distributed as dist
-
 from latentscale.data.substitution import Skipped
-from latentscale.distributed.agreement import several
+from latentscale.distributed.agreement import everyones
 from latentscale.errors import UserError
 
 
@@ -49,15 +47,8 @@ class SkippedSamples:
         return untold
 
     def join(self) -> None:
-        """Make the processes' sets one; all must call it after the same step.
-
-        Raises:
-            UserError: on every process, where there are more than ``data.max_errors``.
-        """
-        everyone = [list(self._new.values())]
-        if several():
-            everyone = [[] for _ in range(dist.get_world_size())]
-            dist.all_gather_object(everyone, list(self._new.values()))
+        """Make the processes' sets one; all must call it after the same step."""
+        everyone = everyones(list(self._new.values()))
         self._new.clear()
         self._told = 0
         for sample in sorted(sample for each in everyone for sample in each):
@@ -66,9 +57,13 @@ class SkippedSamples:
                 self._known[place] = sample
                 if self._say is not None:
                     self._say(f"skipped: {sample.reason}")
-        if self.count > self._most:
-            raise UserError(
-                f"{self.count} samples cannot be read, more than data.max_errors={self._most}: mend the data"
-                " (latentscale shards verify lists what is broken) or raise data.max_errors, then run the same command"
-                " to continue from the last checkpoint"
-            ).on_every_process()
+
+    def failure(self) -> UserError | None:
+        """Why the run must end, where there were more than ``data.max_errors`` up to the last ``join``."""
+        if self.count <= self._most:
+            return None
+        return UserError(
+            f"{self.count} samples cannot be read, more than data.max_errors={self._most}: mend the data"
+            " (latentscale shards verify lists what is broken) or raise data.max_errors, then run the same command"
+            " to continue from the last checkpoint"
+        ).on_every_process()

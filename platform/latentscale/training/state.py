@@ -40,6 +40,10 @@ class TrainingState:
                     found[f"optimizer/{phase.phase.name}/{key}/{name}"] = value
         return found
 
+    def replicated(self) -> list[Tensor]:
+        """What must be the same on every process, bit for bit: all but the optimizers' moments."""
+        return [tensor for _, _, tensor in self._module_tensors()]
+
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take a checkpoint's tensors.

@@ -1,0 +1,262 @@
+"""Who is there: each process tells the others its step every few seconds, and whoever falls silent is named.
+
+A collective that waits for a process that has gone only hangs, or says that a connection was closed. So a thread of
+each process leaves its word in the process group's key-value store, outside the collectives and the steps. Rank 0 reads
+all words and, when one is missing, publishes a verdict; the others read the verdict and rank 0's word. A beat so costs
+the store one request a process.
+"""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Any
+
+import torch.distributed as dist
+
+from latentscale.distributed.agreement import several, share
+from latentscale.distributed.topology import Topology
+
+FINISHED, LOST = "finished", "lost contact"
+HURRIED_BEATS = 2.5
+"""After a connection was closed, who misses so many beats has gone."""
+
+
+@dataclass(frozen=True)
+class Word:
+    """What one process last said.
+
+    Attributes:
+        beat: how often it has said something.
+        step: steps taken.
+        stage: of the step, which it is in.
+        end: empty while it trains; FINISHED, LOST, or why it ended, in one line.
+    """
+
+    beat: int
+    step: int
+    stage: str
+    host: str
+    end: str = ""
+
+
+class Roll:
+    """What rank 0 knows of all: their last words, and since when it has heard nothing new from each.
+
+    Args:
+        processes: how many there are; all count as heard now.
+        now: seconds of any clock that does not jump.
+    """
+
+    def __init__(self, processes: int, now: float) -> None:
+        self._words: list[Word | None] = [None] * processes
+        self._changed = [now] * processes
+        self._lost_at: float | None = None
+
+    def hear(self, rank: int, word: Word, now: float) -> None:
+        """Take what stands in the store; the same as before is silence."""
+        if self._words[rank] != word:
+            self._words[rank], self._changed[rank] = word, now
+        if word.end == LOST and self._lost_at is None:
+            self._lost_at = now
+
+    def verdict(self, now: float, silence_seconds: float, hurried_seconds: float) -> str:
+        """Who is missing, in one line; empty while nobody is known to be.
+
+        Args:
+            silence_seconds: who says nothing for so long is missing.
+            hurried_seconds: the same once any process has lost a connection or waited too long in a collective.
+        """
+        hurry = self._lost_at is not None and now - self._lost_at >= hurried_seconds
+        limit = hurried_seconds if hurry else silence_seconds
+        training = [rank for rank, word in enumerate(self._words) if word is None or not word.end]
+        silent = [rank for rank in training if now - self._changed[rank] >= limit]
+        if silent:
+            longest = max(now - self._changed[rank] for rank in silent)
+            return f"nothing heard from {self._named(silent)} for {longest:.0f} s: killed, stopped or cut off"
+        # why a process ended explains more than that others have lost it
+        for rank, word in enumerate(self._words):
+            if word is not None and word.end not in ("", FINISHED, LOST):
+                return f"rank {rank} ended: {word.end}"
+        if not hurry:
+            return ""
+        if not training:
+            return "all processes have lost contact with one another"
+        return f"{self._named(training)} did not come to a collective that the others waited in"
+
+    def verdict_on_rank_zero(self, now: float, silence_seconds: float) -> str:
+        """The same of rank 0 alone, for the others, to which only it speaks."""
+        word = self._words[0]
+        if now - self._changed[0] < silence_seconds or word is None or word.end not in ("", LOST):
+            return ""
+        return f"nothing heard from {self._named([0])} for {now - self._changed[0]:.0f} s: killed, stopped or cut off"
+
+    def _named(self, ranks: Sequence[int]) -> str:
+        """Ranks by host, with the last step that each host's first told."""
+        by_host: dict[str, list[int]] = {}
+        for rank in ranks:
+            word = self._words[rank]
+            by_host.setdefault(word.host if word else "", []).append(rank)
+        parts = []
+        for host, there in by_host.items():
+            word = self._words[there[0]]
+            numbers = ", ".join(map(str, there))
+            place = f" on {host}" if host else ""
+            last = f" (last at step {word.step:,}{', ' + word.stage if word.stage else ''})" if word else ""
+            parts.append(f"rank{'s' if len(there) > 1 else ''} {numbers}{place}{last}")
+        return " and ".join(parts)
+
+
+class Presence:
+    """Two threads, from ``with`` to its end: one talks with the store, the other judges; nothing for one process.
+
+    What talks may hang for as long as a link is cut, so that another one must count the seconds.
+
+    Args:
+        heartbeat_seconds: between two words.
+        silence_seconds: who says nothing for so long has gone.
+        give_up: ends this process when others have gone while the main thread hangs: told why, the step, and whether
+            this is the process of its node that says it; called in a thread.
+
+    Attributes:
+        step, stage: what the next word tells.
+    """
+
+    def __init__(
+        self, rank: int, heartbeat_seconds: float, silence_seconds: float, give_up: Callable[[str, int, bool], Any]
+    ) -> None:
+        self.step, self.stage = 0, "start-up"
+        self._rank = rank
+        self._heartbeat, self._silence = heartbeat_seconds, silence_seconds
+        self._hurried = HURRIED_BEATS * heartbeat_seconds
+        self._give_up = give_up
+        self._host = socket.gethostname()
+        self._processes = dist.get_world_size() if several() else 1
+        self._store: Any = None
+        self._beat, self._end = 0, ""
+        self._answer: tuple[float, Sequence[bytes]] = (0.0, ())
+        self._refused = False
+        self._verdict = ""
+        self._poked, self._known, self._lost, self._closed = (threading.Event() for _ in range(4))
+        self._threads: list[threading.Thread] = []
+
+    def __enter__(self) -> "Presence":
+        if self._processes == 1:
+            return self
+        # one process group may serve several runs, one after the other
+        run = share(time.time_ns())
+        # a connection of its own: a request that hangs holds up nobody else
+        own = dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
+        self._store = dist.PrefixStore(f"latentscale-presence-{run}", own)
+        self._speak()
+        if self._rank == 0:
+            self._store.set("verdict", "")
+        share(None)  # the others ask only for what rank 0 has said by now; what is missing would be waited for
+        self._answer = (time.monotonic(), ())
+        for act in (self._talk, self._judge):
+            thread = threading.Thread(target=act, name=f"presence: {act.__name__}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.leave(FINISHED if error is None else f"{type(error).__name__}: {error}".splitlines()[0])
+
+    @property
+    def says_it(self) -> bool:
+        """Whether this is the process of its node to say a verdict: the first, or the next where rank 0 has gone."""
+        local_rank = Topology.from_environment().local_rank
+        return local_rank == 0 or (self._rank == local_rank == 1 and "rank 0" in self._verdict)
+
+    def enter(self, stage: str) -> None:
+        """Tell the stage of a step from now on."""
+        self.stage = stage
+
+    def leave(self, end: str = FINISHED) -> None:
+        """Say how this process ends, so that nobody misses it; nobody is missed from here on either."""
+        if not self._threads or self._closed.is_set():
+            return
+        self._end = end
+        self._closed.set()
+        self._poked.set()
+        self._threads[0].join(self._heartbeat)
+
+    def explain(self) -> str:
+        """Why the process group failed under the main thread: who has gone, once that is known; else nothing."""
+        if not self._threads:
+            return ""
+        self._end = LOST
+        self._lost.set()
+        self._poked.set()
+        known = self._known.wait(self._hurried + 3 * self._heartbeat + 1)
+        if known and self._rank == 0:
+            time.sleep(1.5 * self._heartbeat)  # the store may end with this process: the others are to read it first
+        self._closed.set()
+        return self._verdict
+
+    def _talk(self) -> None:
+        names = [f"word-{rank}" for rank in range(self._processes)] if self._rank == 0 else ["verdict", "word-0"]
+        published = False
+        try:
+            while True:
+                closing = self._closed.is_set()
+                self._speak()
+                if closing:
+                    return
+                if self._rank == 0 and self._verdict and not published:
+                    published = True
+                    self._store.set("verdict", self._verdict)
+                self._answer = (time.monotonic(), self._store.multi_get(names))
+                self._poked.wait(self._heartbeat)
+                self._poked.clear()
+        except (dist.DistError, RuntimeError):  # rank 0 has gone, and the store with it
+            self._refused = True
+
+    def _judge(self) -> None:
+        roll = Roll(self._processes, time.monotonic())
+        while not self._closed.wait(self._heartbeat / 2):
+            now = time.monotonic()
+            answered, found = self._answer
+            if self._refused or now - answered >= (self._hurried if self._lost.is_set() else self._silence):
+                self._verdict = "rank 0 unreachable"
+            elif self._rank == 0:
+                for rank, text in enumerate(found):
+                    roll.hear(rank, Word(**json.loads(text)), now)
+                self._verdict = roll.verdict(now, self._silence, self._hurried)
+            elif found:
+                roll.hear(0, Word(**json.loads(found[1])), now)
+                self._verdict = found[0].decode() or roll.verdict_on_rank_zero(
+                    now, self._hurried + self._heartbeat if self._lost.is_set() else self._silence
+                )
+            if self._verdict:
+                break
+        else:
+            return
+        self._known.set()
+        self._poked.set()
+        # the main thread, if it noticed by itself, is the one to end the process
+        if self._closed.wait(2 * self._heartbeat) or self._lost.is_set():
+            return
+        self._give_up(self._verdict, self.step, self.says_it)
+
+    def _speak(self) -> None:
+        self._beat += 1
+        word = Word(self._beat, self.step, self.stage, self._host, self._end)
+        self._store.set(f"word-{self._rank}", json.dumps(asdict(word)))
+
+
+def lost_contact(error: BaseException) -> bool:
+    """Whether an error of the process group only says that another process has gone or did not come."""
+    text = str(error)
+    return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
+
+
+_SIGNS: Iterable[str] = (
+    "gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL", "Timed out waiting",
+    "Broken pipe",
+)  # fmt: skip

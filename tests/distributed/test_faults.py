@@ -1,0 +1,371 @@
+"""What happens to processes, disks and data while a run trains: each with real processes, and each continues after.
+
+Where no step was skipped, what the run becomes in the end equals an uninterrupted run's. The same with whole nodes and
+their links is in tests/multinode.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from states import bitwise_equal, final_state, worst_difference
+from torch import Tensor
+
+from launching import ROOT, Processes, Train, launch_command, overrides
+
+TOLERANCE = 1e-9
+STEPS = 60
+RECIPE = ROOT / "recipes" / "pvdgan.py"
+SETTINGS: dict[str, object] = {
+    "training__steps": STEPS,
+    "checkpoint__every_steps": 5,
+    "training__report_every_steps": 1,
+    "distributed__heartbeat_seconds": 0.4,
+    "distributed__timeout_seconds": 5,
+    "distributed__divergence_every_steps": 3,
+    # else a run without a launcher would end before a test can reach it
+    "telemetry__progress": "true",
+}
+# makes every step last a while, as a larger model's would
+SLOW = """
+import time
+from latentscale.distributed.engines import DistributedPhase
+whole = DistributedPhase.backward
+def backward(self, batches):
+    time.sleep(SECONDS)
+    return whole(self, batches)
+DistributedPhase.backward = backward
+"""
+
+pytestmark = pytest.mark.processes
+
+
+def script_of(folder: Path, lines: str, seconds: float = 0.03) -> Path:
+    """PVDGAN's recipe after some lines, with every phase a little slower."""
+    script = folder.with_suffix(".py")
+    script.write_text(
+        f"import os, runpy, sys\nRANK = os.environ.get('RANK', '0')\n{SLOW.replace('SECONDS', str(seconds))}\n{lines}\n"
+        f"if __name__ == '__main__':\n    sys.argv[0] = {str(RECIPE)!r}\n"
+        f"    runpy.run_path({str(RECIPE)!r}, run_name='__main__')\n"
+    )
+    return script
+
+
+def start(
+    processes: Processes, folder: Path, count: int, lines: str = "", **changes: object
+) -> list[subprocess.Popen[str]]:
+    command = [
+        sys.executable, str(script_of(folder, lines)), f"run.dir={folder}", *overrides(**{**SETTINGS, **changes})
+    ]  # fmt: skip
+    return processes.start_ranks(count, command) if count > 1 else [processes.start(command)]
+
+
+def wait_for_step(folder: Path, step: int, started: list[subprocess.Popen[str]]) -> None:
+    """Until the run has reported a step; a run that ends before fails the test."""
+    metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 90
+    while time.monotonic() < deadline:
+        if metrics.exists() and metrics.read_text().count('{"step"') >= step:
+            return
+        for process in started:
+            assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.01)
+    raise AssertionError(f"step {step} was not reached")
+
+
+def ends(started: list[subprocess.Popen[str]]) -> list[tuple[int, str]]:
+    """Exit status and standard error of each."""
+    found = []
+    for process in started:
+        _, err = process.communicate(timeout=60)
+        found.append((process.returncode, err))
+    return found
+
+
+def errors(err: str) -> list[str]:
+    return [line for line in err.splitlines() if line.startswith("error: ")]
+
+
+def newest_checkpoint(folder: Path) -> int:
+    return max(int(path.name[5:]) for path in (folder / "checkpoints").glob("step-*"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    folder = tmp_path_factory.mktemp("uninterrupted") / "run"
+    command = [*launch_command(1, RECIPE), f"run.dir={folder}", *overrides(**SETTINGS)]
+    finished = Processes().run(command)
+    assert finished.code == 0, finished.err
+    return final_state(folder)
+
+
+@pytest.mark.parametrize(("count", "victim"), [(4, 3), (2, 0)])
+def test_kill_9_of_one_process_ends_the_others_naming_it_and_half_as_many_go_on(
+    count: int, victim: int, uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    started = start(processes, folder, count)
+    wait_for_step(folder, 7, started)
+    started[victim].kill()
+    named = "rank 0 unreachable" if victim == 0 else f"nothing heard from rank {victim} on"
+    speaker = 1 if victim == 0 else 0  # what all processes of a node say is said by one
+    for rank, (code, err) in enumerate(ends(started)):
+        if rank != victim:
+            assert code == 75, err
+            assert [named in line for line in errors(err)] == ([True] if rank == speaker else []), err
+            assert "frame #" not in err
+    assert newest_checkpoint(folder) >= 5
+    train("pvdgan", folder, count // 2, **SETTINGS)
+    assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
+
+
+def test_a_stopped_process_is_named_and_the_run_goes_on(
+    uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    started = start(processes, folder, 2)
+    wait_for_step(folder, 7, started)
+    started[1].send_signal(signal.SIGSTOP)
+    _, err = started[0].communicate(timeout=60)
+    assert started[0].returncode == 75, err
+    assert len(errors(err)) == 1
+    assert "nothing heard from rank 1 on" in errors(err)[0]
+    started[1].kill()
+    train("pvdgan", folder, 2, **SETTINGS)
+    assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
+
+
+def test_a_process_that_hangs_is_named_by_those_that_wait_for_it(processes: Processes, tmp_path: Path) -> None:
+    lines = """
+from latentscale.training.feed import Feed
+fetch = Feed.fetch
+def hang(self, step, state):
+    if RANK == "1" and step == 8:
+        time.sleep(60)
+    return fetch(self, step, state)
+Feed.fetch = hang
+"""
+    started = start(processes, tmp_path / "run", 2, lines, distributed__timeout_seconds=2)
+    _, err = started[0].communicate(timeout=60)
+    assert started[0].returncode == 75, err
+    assert "(last at step 8, data) did not come to a collective that the others waited in" in errors(err)[0]
+
+
+def test_a_nan_on_one_process_for_too_long_ends_all_with_the_name_of_the_term(
+    processes: Processes, tmp_path: Path
+) -> None:
+    lines = """
+from latentscale.losses import inversion
+from latentscale.methods import dlsgan
+dlsgan.scaled_latent_mse = lambda *args: inversion.scaled_latent_mse(*args) * (float("nan") if RANK == "1" else 1)
+"""
+    started = start(processes, tmp_path / "run", 2, lines, training__max_nonfinite_steps=3)
+    (code, err), (other, _) = ends(started)
+    assert (code, other) == (2, 2), err
+    assert "3 steps in a row were not finite and were skipped (discriminator/encoder)" in errors(err)[0]
+    assert "lower optimizer.learning_rate" in errors(err)[0]
+
+
+def test_weights_that_differ_end_the_run_naming_the_process(processes: Processes, tmp_path: Path) -> None:
+    lines = """
+import torch
+from latentscale.training.ema import WeightAverage
+update, calls = WeightAverage.update, []
+def flip(self, apply):
+    update(self, apply)
+    calls.append(1)
+    if RANK == "2" and len(calls) == 7:
+        next(self.networks["generator"].parameters()).view(torch.int64).view(-1)[0] ^= 1
+WeightAverage.update = flip
+"""
+    started = start(
+        processes, tmp_path / "run", 3, lines, distributed__streams=12, training__batch=48, checkpoint__every_steps=0
+    )
+    found = ends(started)
+    assert [code for code, _ in found] == [2, 2, 2], found[0][1]
+    assert "after step 9 rank 2 holds other weights or statistics" in errors(found[0][1])[0]
+    assert not list((tmp_path / "run").glob("checkpoints/step-*"))
+
+
+DATA_FAIL = """
+from latentscale.data.remembering import RememberingReader
+from latentscale.errors import UserError
+block = RememberingReader.block
+def read(self, steps):
+    if RANK == "1" and WHEN in steps:
+        raise UserError("shard-000003.tar member 7 is not a readable image")
+    return block(self, steps)
+RememberingReader.block = read
+"""
+
+
+@pytest.mark.parametrize("when", [9, STEPS - 1])  # the step before a checkpoint, and the last one
+def test_data_that_fail_on_one_process_cost_no_step(
+    when: int, uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    started = start(processes, folder, 2, DATA_FAIL.replace("WHEN", str(when)))
+    (code, err), (other, _) = ends(started)
+    assert (code, other) == (2, 2), err
+    assert errors(err) == [
+        f"error: rank 1: shard-000003.tar member 7 is not a readable image (a checkpoint of step {when} stands)"
+    ]
+    assert newest_checkpoint(folder) == when
+    train("pvdgan", folder, 1, **SETTINGS)
+    assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
+
+
+def test_pictures_and_evaluations_that_last_longer_than_the_timeout_hold_up_nobody(
+    processes: Processes, tmp_path: Path
+) -> None:
+    lines = """
+from latentscale.training import outputs
+report, drawn = outputs.reconstruction_report, outputs.write_snapshots
+def slowly(*args):
+    time.sleep(4)
+    return report(*args)
+outputs.reconstruction_report = slowly
+"""
+    folder = tmp_path / "run"
+    changes = {"evaluation__every_steps": 10, "distributed__timeout_seconds": 2, "snapshot__every_steps": 10}
+    started = start(processes, folder, 2, lines, **changes)
+    assert [code for code, _ in ends(started)] == [0, 0]
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    evaluated = [record["step"] for record in records if any(name.startswith("evaluation/") for name in record)]
+    assert evaluated[0] == 10
+    assert evaluated[-1] == STEPS
+    assert (folder / "snapshots" / "samples-000000010.png").exists() or len(evaluated) < STEPS // 10
+
+
+def test_sigterm_twice_makes_one_checkpoint_and_says_stopped(
+    uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    started = start(processes, folder, 2, checkpoint__every_steps=0)
+    wait_for_step(folder, 6, started)
+    for _ in range(2):
+        started[1].send_signal(signal.SIGTERM)  # to one of them only
+        time.sleep(0.02)
+    assert [code for code, _ in ends(started)] == [0, 0]
+    step = newest_checkpoint(folder)
+    assert (folder / "STOPPED").read_text().startswith(f"stopped at step {step} ")
+    train("pvdgan", folder, 2, **SETTINGS)
+    assert not (folder / "STOPPED").exists()
+    assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of a megabyte."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
+    if mounted.returncode != 0:
+        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+def fill(path: Path) -> None:
+    """Write until nothing more fits."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
+    with pytest.raises(OSError, match="No space left"):
+        write_on(descriptor)
+    os.close(descriptor)
+
+
+def write_on(descriptor: int) -> None:
+    while os.write(descriptor, b"0" * 4096):
+        pass
+
+
+def test_a_disk_that_is_full_costs_checkpoints_but_not_the_run(
+    small_disk: Path, uninterrupted: dict[str, Tensor], processes: Processes, tmp_path: Path
+) -> None:
+    folder, filling = small_disk / "run", small_disk / "filling"
+    started = start(processes, folder, 1, snapshot__every_steps=15)
+    wait_for_step(folder, 8, started)
+    fill(filling)
+    kept = newest_checkpoint(folder)
+    time.sleep(1.2)
+    assert newest_checkpoint(folder) == kept
+    filling.unlink()
+    ((code, err),) = ends(started)
+    assert code == 0, err
+    warnings = [line for line in err.splitlines() if line.startswith("warning: ")]
+    assert any(
+        "No space left on device" in line and f"the last good one is step-{kept:09d}" in line for line in warnings
+    )
+    assert newest_checkpoint(folder) == STEPS
+    assert bitwise_equal(final_state(folder), uninterrupted)
+    # what could not be written then was written later
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if "images" in record] == list(range(1, STEPS + 1))
+
+
+def test_a_disk_that_is_full_at_the_end_keeps_the_last_good_checkpoint(
+    small_disk: Path, uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    folder, filling = small_disk / "run", small_disk / "filling"
+    started = start(processes, folder, 1)
+    wait_for_step(folder, 8, started)
+    fill(filling)
+    kept = newest_checkpoint(folder)
+    ((code, err),) = ends(started)
+    assert code == 75, err
+    assert f"the checkpoint of step {STEPS} cannot be written to" in errors(err)[0]
+    assert f"the last good one is step-{kept:09d}" in errors(err)[0]
+    assert "Traceback" not in err
+    filling.unlink()
+    train("pvdgan", folder, **SETTINGS)
+    assert bitwise_equal(final_state(folder), uninterrupted)
+
+
+def test_a_disk_that_turns_read_only_costs_checkpoints_but_not_the_run(
+    small_disk: Path, uninterrupted: dict[str, Tensor], processes: Processes, tmp_path: Path
+) -> None:
+    folder = small_disk / "run"
+    # the loop holds files open for writing, so that the mount cannot turn read-only by itself: a read-only one over it
+    started = start(processes, folder, 1)
+    wait_for_step(folder, 8, started)
+    subprocess.run(["mount", "--bind", str(folder / "checkpoints"), str(folder / "checkpoints")], check=True)
+    subprocess.run(["mount", "-o", "remount,ro,bind", str(folder / "checkpoints")], check=True)
+    kept = newest_checkpoint(folder)
+    time.sleep(1.2)
+    subprocess.run(["umount", str(folder / "checkpoints")], check=True)
+    ((code, err),) = ends(started)
+    assert code == 0, err
+    assert any("Read-only file system" in line for line in err.splitlines() if line.startswith("warning: "))
+    assert newest_checkpoint(folder) == STEPS > kept
+    assert bitwise_equal(final_state(folder), uninterrupted)
+
+
+def test_a_folder_that_vanishes_is_made_again(
+    uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    started = start(processes, folder, 1)
+    wait_for_step(folder, 8, started)
+    folder.rename(tmp_path / "elsewhere")
+    ((code, err),) = ends(started)
+    assert code == 0, err
+    assert bitwise_equal(final_state(folder), uninterrupted)
+    train("pvdgan", folder, **SETTINGS)  # a run as any other
+    assert (folder / "config.yaml").exists()
+
+
+def test_a_second_run_on_the_folder_is_refused_by_its_lock(processes: Processes, train: Train, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    started = start(processes, folder, 1)
+    wait_for_step(folder, 3, started)
+    second = train("pvdgan", folder, check=False, **SETTINGS)
+    assert second.code == 2
+    assert "is in use by another run" in second.err
+    assert [code for code, _ in ends(started)] == [0]
