@@ -14,8 +14,8 @@ from PIL import Image
 
 from latentscale.data.building.build import Built, build
 from latentscale.data.building.options import BuildOptions, ImageOptions
-from latentscale.data.decoding import decode
 from latentscale.data.sample import Sample
+from latentscale.data.sample_arrays import decode
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.sources.options import SourceOptions
 from latentscale.data.sources.registry import list_source

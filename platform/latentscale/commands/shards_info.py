@@ -73,17 +73,16 @@ def _print_facts(
 
     first = datasets[0][1]
     table = Table(title=escape(f"{first.name} in {folder}"), title_justify="left", box=None, pad_edge=False)
-    for title in ("split", "samples", "shards", "MB", "image", "files"):
+    for title in ("split", "samples", "shards", "MB", "each", "files"):
         table.add_column(title, justify="left" if title in ("split", "files") else "right")
     for name, dataset in datasets:
-        channels, height, width = dataset.shape
         megabytes = dataset.shard_sizes_bytes.sum() / 2**20
         table.add_row(
             escape(name),
             str(dataset.count),
             str(len(dataset.shard_counts)),
             f"{megabytes:.1f}",
-            f"{height}x{width} {'grey' if channels == 1 else 'RGB'}",
+            _shape(dataset.shape),
             ", ".join(dataset.extensions),
         )
     console.print(table)
@@ -93,7 +92,7 @@ def _print_facts(
     if "source" in description:
         facts.add_row("source", escape(str(description["source"])))
     for number, step in enumerate((description.get("transform") or {}).get("steps", ())):
-        facts.add_row("" if number else "images", escape(str(step)))
+        facts.add_row("" if number else "made" if len(first.shape) == 1 else "images", escape(str(step)))
     for (name, _), one in zip(datasets, descriptions, strict=True):
         for what, count in (one.get("converted") or {}).items():
             facts.add_row("converted", escape(f"{name}: {count} images: {what}"))
@@ -104,6 +103,13 @@ def _print_facts(
             facts.add_row("split", escape(f"{name}: {', '.join(how)}"))
     facts.add_row("fingerprint", first.fingerprint)
     console.print(facts)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    if len(shape) == 1:
+        return f"{shape[0]} numbers"
+    channels, height, width = shape
+    return f"{height}x{width} {'grey' if channels == 1 else 'RGB'}"
 
 
 def _print_labels(console: "Console", datasets: list[tuple[str, "ShardedDataset"]]) -> None:

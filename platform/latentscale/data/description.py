@@ -96,7 +96,10 @@ def _is_sha256(value: Any) -> bool:
 
 _NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (_is_text, "text"),
-    "shape": (lambda value: _is_list(_is_count)(value) and len(value) == 3, "[channels, height, width]"),
+    "shape": (
+        lambda value: _is_list(_is_count)(value) and len(value) in (1, 3),
+        "[channels, height, width] or [numbers]",
+    ),
     "count": (_is_count, "positive number"),
     "labels": (_is_list(_is_text), "list of names"),
     "licence": (_is_text, "text"),

@@ -28,7 +28,7 @@ class Description:
 
     Attributes:
         name: of the dataset.
-        shape: (C, H, W) of every image.
+        shape: (C, H, W) of every image, (D,) of points.
         labels: their names, empty for unlabelled data; of several labels a sample the names of all combinations,
             the last label's running fastest.
         licence: of the data, in words.
@@ -37,7 +37,7 @@ class Description:
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     labels: Sequence[str]
     licence: str
     label_sizes: Sequence[int] = ()
@@ -67,7 +67,7 @@ def write_shards(
     samples: Iterable[Sample],
     out: Path,
     name: str,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     labels: list[str],
     licence: str,
     shard_bytes: int = DEFAULT_SHARD_BYTES,

@@ -40,7 +40,7 @@ class ShardedDataset:
         folder: where its files are.
         path: of the folder; a URL where it is remote.
         name: of the dataset.
-        shape: (C, H, W) of every image.
+        shape: (C, H, W) of every image, (D,) of points.
         count: N, samples of all shards.
         shard_counts: samples of each shard, int64 ``[shards]``.
         shard_sizes_bytes: of the tar files, int64 ``[shards]``.
@@ -56,8 +56,7 @@ class ShardedDataset:
         self.folder: Folder = LocalFolder(folder) if isinstance(folder, Path) else folder
         self.path = self.folder.path
         self.name: str = description["name"]
-        channels, height, width = description["shape"]
-        self.shape: tuple[int, int, int] = (channels, height, width)
+        self.shape: tuple[int, ...] = tuple(description["shape"])
         self.count: int = description["count"]
         self.labels: list[str] = description["labels"]
         sizes = description.get("label_sizes") or ([len(self.labels)] if self.labels else [])

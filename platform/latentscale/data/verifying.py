@@ -9,8 +9,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from latentscale.data.building.parallel import ordered
-from latentscale.data.decoding import decode
 from latentscale.data.description import read_description
+from latentscale.data.sample_arrays import decode
 from latentscale.data.shard_index import DATASET_FILE, INDEX_TYPES, NO_LABEL, ShardEntry, sha256_of_file
 from latentscale.data.shard_writer import LABEL_MEMBER
 from latentscale.data.storage import LocalFolder
@@ -37,7 +37,7 @@ class Verified:
 class _Shard:
     folder: Path
     entry: ShardEntry
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     labels: int
     extensions: tuple[str, ...]
 
@@ -89,12 +89,9 @@ def verify(path: Path, workers: int, report: Callable[[str, int, int], None] = l
 
 
 def _shards(folder: Path, description: dict[str, Any]) -> list[_Shard]:
-    channels, height, width = description["shape"]
-    labels, extensions = len(description["labels"]), tuple(description["extensions"])
-    return [
-        _Shard(folder, ShardEntry(**entry), (channels, height, width), labels, extensions)
-        for entry in description["shards"]
-    ]
+    shape, labels = tuple(description["shape"]), len(description["labels"])
+    extensions = tuple(description["extensions"])
+    return [_Shard(folder, ShardEntry(**entry), shape, labels, extensions) for entry in description["shards"]]
 
 
 def _check(shard: _Shard) -> tuple[int, list[str]]:
