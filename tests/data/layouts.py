@@ -14,6 +14,7 @@ from PIL import Image
 
 from latentscale.data.building.build import Built, build
 from latentscale.data.building.options import BuildOptions, ImageOptions
+from latentscale.data.forward_file import ForwardFile
 from latentscale.data.sample import Sample
 from latentscale.data.sample_arrays import decode
 from latentscale.data.shards import ShardedDataset
@@ -136,7 +137,11 @@ def built(source: str, path: Path | None, out: Path, **options: Any) -> Built:
 def samples(folder: Path) -> list[Sample]:
     """All samples of a split's folder, in order."""
     shards = json.loads((folder / "dataset.json").read_text())["shards"]
-    return [sample for shard in shards for sample in read_samples(folder / shard["file"])]
+    found: list[Sample] = []
+    for shard in shards:
+        with (folder / shard["file"]).open("rb") as stream:
+            found += read_samples(ForwardFile(stream))
+    return found
 
 
 def pixels(folder: Path) -> np.ndarray:

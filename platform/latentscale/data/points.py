@@ -5,7 +5,6 @@ bounded length, and nothing is allocated by what it says.
 """
 
 import io
-import math
 import warnings
 from functools import lru_cache
 
@@ -43,7 +42,7 @@ def decode_point(data: bytes, out: NDArray[np.float32]) -> None:
     if len(data) != start + out.nbytes:
         raise _unreadable(f"{len(data) - start} bytes of values instead of {out.nbytes}")
     out[:] = np.frombuffer(data, _DTYPE, len(out), start)
-    if not math.isfinite(out.sum(dtype=np.float64)):
+    if not np.isfinite(out).all():
         raise _unreadable("a value that is not finite")
 
 

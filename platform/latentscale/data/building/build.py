@@ -119,7 +119,8 @@ def build(
             flush_to_disk(out.parent)
             discard(out)
     except OSError as error:
-        raise not_written(out, error) from error
+        then = "run the same command again: it goes on after the last finished shard"
+        raise not_written(out, error, then) from error
     return built
 
 
