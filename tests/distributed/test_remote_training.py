@@ -133,7 +133,7 @@ def test_a_run_over_s3_that_is_resumed_equals_the_local_one(
 def test_a_disk_that_is_full_before_the_cache_is_used_as_far_as_it_goes(
     web: WebServer, reference: dict[str, Tensor], train: Train, small_disk: SmallDisk, tmp_path: Path
 ) -> None:
-    """It holds 30 of 50 shards, then next to nothing, and in the end 30 again."""
+    """Other runs' shards take it, then files of others, and in the end nobody."""
     small_disk.resize(CACHE_BYTES + 6 * (SHARD_BYTES + 12_000))
     remote = {
         **SETTINGS,
@@ -142,8 +142,13 @@ def test_a_disk_that_is_full_before_the_cache_is_used_as_far_as_it_goes(
         "data__cache_bytes": 2**30,
         "checkpoint__every_steps": 2,
     }
+    others = small_disk.path / "cache" / "files"
+    others.mkdir(parents=True)
+    for number in range(27):
+        (others / f"{number:064x}").write_bytes(bytes(SHARD_BYTES))
     first = train("pvdgan", tmp_path / "run", 2, **{**remote, "training__steps": 12})
     assert "its disk is full before the cache is" in first.err
+    assert len(list(others.glob("0" * 60 + "*"))) < 20
     shutil.rmtree(small_disk.path / "cache")
     ballast = small_disk.fill(leave_bytes=SHARD_BYTES)
     stopped = train("pvdgan", tmp_path / "run", check=False, **remote)

@@ -41,12 +41,15 @@ Build a dataset of shards from images as they are published or kept.
 {_SOURCES}
 
 DIR gets train/ and, where there are such images, test/ (and val/). It appears
-when all is written. Was the build killed? The same command goes on after the
-last finished shard.
+when all is written. Was the build killed, or the disk full? The same command
+goes on after the last finished shard.
 
 Images are turned as EXIF says and, given --resolution, cropped to the centred
 square and resized with Lanczos (antialiased). 16-bit grey is scaled to 8
 bits; palette and CMYK become RGB. dataset.json tells what was done.
+
+Clusters are no images but vectors of float32, a .npy file each. Of 8 MB a shard
+they stand in the very order in which data.name=clusters trains on them.
 """
 
 
@@ -141,15 +144,23 @@ def build(
         str,
         typer.Option(metavar="random|grid", help="random, or a grid without overlap.", rich_help_panel=_PATCHES),
     ] = "",
-    patch_size: Annotated[int, typer.Option(min=0, help="Side; 32 by default.", rich_help_panel=_PATCHES)] = 0,
+    patch_size: Annotated[
+        int, typer.Option(min=0, help="Side; 32 by default.", rich_help_panel=_PATCHES, show_default=False)
+    ] = 0,
     patches_per_image: Annotated[
-        int, typer.Option(min=0, help="Random ones, 1 by default.", rich_help_panel=_PATCHES)
+        int, typer.Option(min=0, help="Random ones, 1 by default.", rich_help_panel=_PATCHES, show_default=False)
     ] = 0,
     count: Annotated[
-        int, typer.Option(min=0, help="Points to train on; 131072 by default.", rich_help_panel=_CLUSTERS)
+        int,
+        typer.Option(
+            min=0, help="Points to train on; 131072 by default.", rich_help_panel=_CLUSTERS, show_default=False
+        ),
     ] = 0,
     test_count: Annotated[
-        int, typer.Option(min=0, help="Points of the test split; 4096 by default.", rich_help_panel=_CLUSTERS)
+        int,
+        typer.Option(
+            min=0, help="Points of the test split; 4096 by default.", rich_help_panel=_CLUSTERS, show_default=False
+        ),
     ] = 0,
     means: Annotated[
         str,

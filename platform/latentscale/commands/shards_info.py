@@ -30,7 +30,7 @@ def info(
 ) -> None:
     """Show what a dataset holds: counts, classes, bytes, licence, what was done to the images, and a contact sheet.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       latentscale shards info data/photos --picture photos.png
       latentscale shards info s3://bucket/photos

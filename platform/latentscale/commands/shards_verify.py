@@ -22,14 +22,14 @@ def verify(
 ) -> None:
     """Check a dataset: files, checksums, tar headers against the index, labels, and that every image decodes.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       latentscale shards verify data/photos
       latentscale shards verify s3://bucket/photos
 
-    Lists all that is broken, a line each with the shard and the member, and ends with
-    exit status 2 if anything is. Of a URL every shard is read once as it is there,
-    whatever this machine's cache holds, and nothing is kept.
+    Lists all that is broken, a line each with the shard and the member, and ends
+    with exit status 2 if anything is. Of a URL every shard is read once, as it is
+    there whatever this machine's cache holds, and nothing is kept.
     """
     from latentscale.data.verifying import verify as verify_dataset
 
