@@ -129,7 +129,7 @@ def built(source: str, path: Path | None, out: Path, **options: Any) -> Built:
     """Build with the options of whichever kind they are, in this process."""
     kinds: list[Any] = [SourceOptions, ImageOptions, BuildOptions]
     given = [{k: v for k, v in options.items() if k in kind.__dataclass_fields__} for kind in kinds]
-    assert sum(map(len, given)) == len(options), options
+    assert {name for some in given for name in some} == options.keys(), options
     source_options, images, build_options = (kind(**some) for kind, some in zip(kinds, given, strict=True))
     return build(source, list_source(source, path, source_options), out, images, build_options)
 
