@@ -6,11 +6,11 @@ from typing import Any, BinaryIO
 
 _PIECE_BYTES = 2**20
 # tarfile goes back by a byte before each header, and by a block where it has found the end
-_KEPT_BYTES = 2**16
+_KEPT_BYTES = 2**12
 
 
 class ForwardFile(io.RawIOBase):
-    """Reads a stream as tarfile does: on and on, with steps back of a few blocks at most.
+    """Reads a stream as tarfile does: on and on, with steps back of some blocks at most.
 
     A size that a damaged header claims costs no memory: no more is held than really comes.
 
