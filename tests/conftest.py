@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import SmallDisk
 
 from launching import ROOT, Finished, Processes, Train, launch_command, overrides
 
@@ -28,6 +29,17 @@ def processes() -> Iterator[Processes]:
     starter = Processes()
     yield starter
     starter.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    """A disk that can be filled; mounting one takes root."""
+    try:
+        disk = SmallDisk(tmp_path / "small-disk")
+    except (PermissionError, FileNotFoundError) as error:
+        pytest.skip(f"no small disk can be mounted here: {error}")
+    yield disk
+    disk.unmount()
 
 
 @pytest.fixture(scope="session", autouse=True)

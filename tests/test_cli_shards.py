@@ -62,7 +62,7 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
     for arguments, message in (
         (("build", "folder", "broken"), "--out is missing"),
         (("build", "cifar", "x", "--out", "o"), "source cifar does not exist"),
-        (("build", "clusters", "--out", "o"), "data.name=clusters"),
+        (("build", "clusters", "--out", "o", "--resolution", "8"), "--resolution is not used by clusters"),
         (("build", "folder", "broken", "--out", "o", "--workers", "1"), "b.png is no image"),
         (("build", "afhq", "afhq", "--out", "pets"), "pets already exists"),
         (("build", "idx", "mnist", "--out", "o", "--background", "mauvish"), "--background mauvish is no colour"),

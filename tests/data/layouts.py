@@ -14,8 +14,9 @@ from PIL import Image
 
 from latentscale.data.building.build import Built, build
 from latentscale.data.building.options import BuildOptions, ImageOptions
-from latentscale.data.decoding import decode
+from latentscale.data.forward_file import ForwardFile
 from latentscale.data.sample import Sample
+from latentscale.data.sample_arrays import decode
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.sources.options import SourceOptions
 from latentscale.data.sources.registry import list_source
@@ -128,7 +129,7 @@ def built(source: str, path: Path | None, out: Path, **options: Any) -> Built:
     """Build with the options of whichever kind they are, in this process."""
     kinds: list[Any] = [SourceOptions, ImageOptions, BuildOptions]
     given = [{k: v for k, v in options.items() if k in kind.__dataclass_fields__} for kind in kinds]
-    assert sum(map(len, given)) == len(options), options
+    assert {name for some in given for name in some} == options.keys(), options
     source_options, images, build_options = (kind(**some) for kind, some in zip(kinds, given, strict=True))
     return build(source, list_source(source, path, source_options), out, images, build_options)
 
@@ -136,7 +137,11 @@ def built(source: str, path: Path | None, out: Path, **options: Any) -> Built:
 def samples(folder: Path) -> list[Sample]:
     """All samples of a split's folder, in order."""
     shards = json.loads((folder / "dataset.json").read_text())["shards"]
-    return [sample for shard in shards for sample in read_samples(folder / shard["file"])]
+    found: list[Sample] = []
+    for shard in shards:
+        with (folder / shard["file"]).open("rb") as stream:
+            found += read_samples(ForwardFile(stream))
+    return found
 
 
 def pixels(folder: Path) -> np.ndarray:

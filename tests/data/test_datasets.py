@@ -8,8 +8,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 from latentscale.data.datasets import available_splits, open_dataset
-from latentscale.data.decoding import decode
 from latentscale.data.digits import cache_folder, digits_folder
+from latentscale.data.sample_arrays import decode
 from latentscale.data.shards import ShardedDataset
 from latentscale.errors import UserError
 

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from latentscale.data import decoding
+from latentscale.data import decoding, sample_arrays
 from latentscale.data.decoding import Decoder
 from latentscale.errors import UserError
 
 
 @pytest.fixture(params=["fast", "pillow"])
 def decode(request):
-    return partial(decoding.decode, decoder=Decoder(request.param))
+    return partial(sample_arrays.decode, decoder=Decoder(request.param))
 
 
 GREY = np.arange(6, dtype=np.uint8).reshape(2, 3) * 40
@@ -101,7 +101,7 @@ def test_the_fast_libraries_give_a_jpegs_pixels_as_pillow_does(mode, channels, s
     file = io.BytesIO()
     photograph(mode).save(file, "JPEG", quality=85, subsampling=sampling)
     fast, pillow = (
-        decoding.decode(file.getvalue(), (channels, 23, 37), "x", Decoder(name)) for name in ("fast", "pillow")
+        sample_arrays.decode(file.getvalue(), (channels, 23, 37), "x", Decoder(name)) for name in ("fast", "pillow")
     )
     assert np.array_equal(fast, pillow)
 
@@ -110,7 +110,7 @@ def test_the_fast_libraries_give_a_jpegs_pixels_as_pillow_does(mode, channels, s
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_fast_libraries_give_a_pngs_pixels_as_pillow_does(mode, channels):
     data = encoded(photograph(mode))
-    fast, pillow = (decoding.decode(data, (channels, 23, 37), "x", Decoder(name)) for name in ("fast", "pillow"))
+    fast, pillow = (sample_arrays.decode(data, (channels, 23, 37), "x", Decoder(name)) for name in ("fast", "pillow"))
     assert np.array_equal(fast, pillow)
 
 
@@ -119,7 +119,9 @@ def test_an_image_is_decoded_into_its_row_of_a_batch_and_nowhere_else():
         for data in (encoded(photograph()), encoded(photograph(), "JPEG")):
             batch = np.full((3, 23, 37, 3), 7, dtype=np.uint8)
             Decoder(name).into(data, batch[1])
-            assert np.array_equal(batch[1].transpose(2, 0, 1), decoding.decode(data, (3, 23, 37), "x", Decoder(name)))
+            assert np.array_equal(
+                batch[1].transpose(2, 0, 1), sample_arrays.decode(data, (3, 23, 37), "x", Decoder(name))
+            )
             assert (batch[[0, 2]] == 7).all()
             planes = np.empty((3, 23, 37), dtype=np.uint8)
             Decoder(name).into(data, planes.transpose(1, 2, 0))

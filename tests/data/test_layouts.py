@@ -219,7 +219,6 @@ def test_digits_and_photographs_come_with_libraries(tmp_path):
 
 def test_what_a_source_does_not_use_is_refused(tmp_path):
     for source, path, options, message in (
-        ("clusters", None, {}, r"points, not images.*data\.name=clusters"),
         ("cifar", None, {}, "source cifar does not exist: use one of folder, zip"),
         ("ffhq", tmp_path, {"attributes": ("Male",)}, "--attributes is not used by ffhq"),
         ("ffhq", None, {}, "PATH is missing"),

@@ -11,7 +11,7 @@ from layouts import built, fill, noise, pixels, samples
 from PIL import ExifTags, Image
 
 from latentscale.data.building.pixels import MAX_PIXELS, read_header, upright_pixels
-from latentscale.data.decoding import decode
+from latentscale.data.sample_arrays import decode
 from latentscale.data.sources.listing import UnreadableItem
 from latentscale.errors import UserError
 

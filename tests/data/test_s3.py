@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from buckets import s3_bucket
 from numbered_images import LABELS, SHAPE, numbered_samples
 from test_fetching_ahead import step_reader
 from test_streaming import read
@@ -19,9 +20,6 @@ from latentscale.data.shards import ShardedDataset
 from latentscale.data.storage import StorageOptions
 from latentscale.errors import UserError
 
-server = pytest.importorskip("moto.server", reason="moto[s3] is not installed: pip install -e '.[test]'")
-s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed: pip install -e '.[s3]'")
-
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):
@@ -29,23 +27,13 @@ def bucket(tmp_path_factory):
     folder: Path = tmp_path_factory.mktemp("s3")
     write_shards(numbered_samples(200), folder / "train", "n", SHAPE, LABELS, "CC0", 8 * 2048)
     write_shards(numbered_samples(16), folder / "test", "n", SHAPE, LABELS, "CC0", 8 * 2048)
-    started = server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    started.start()
-    host, port = started.get_host_and_port()
     patch = pytest.MonkeyPatch()
-    # as a user does, by the environment
-    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    patch.setenv("AWS_ACCESS_KEY_ID", "key")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    try:
-        files = s3fs.S3FileSystem(skip_instance_cache=True)
-        files.mkdir("shards")
-        files.put(str(folder), "shards/numbered", recursive=True)
-        yield folder, "s3://shards/numbered"
-    finally:
+    with s3_bucket(folder) as (url, environment):
+        # as a user does, by the environment
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield folder, url
         patch.undo()
-        started.stop()
 
 
 def options(tmp_path: Path, shards: int = 1000, retry_seconds: float = 10.0) -> StorageOptions:
@@ -105,8 +93,9 @@ def test_streaming_reads_the_bucket_and_keeps_nothing(bucket, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
-@pytest.mark.parametrize("url", ["s3://shards/nothing", "s3://no-such-bucket/numbered"])
-def test_what_is_not_there_is_named_at_once(bucket, tmp_path, url):
+@pytest.mark.parametrize("place", ["of data", "of bucket"])
+def test_what_is_not_there_is_named_at_once(bucket, tmp_path, place):
+    url = bucket[1].replace("/data", "/nothing") if place == "of data" else "s3://no-such-bucket/data"
     began = time.monotonic()
     with pytest.raises(UserError, match=rf"data\.path={url} holds no train split") as refused:
         open_dataset("shards", url, "train", options(tmp_path))

@@ -134,7 +134,7 @@ def exchange_labels(train: Path) -> None:
     ("damage", "message"),
     [
         (damage_image, r"train/shard-000000\.tar has another SHA-256 than was written: run latentscale shards verify"),
-        (damage_index, r"train/shard-000000\.index\.safetensors has another SHA-256"),
+        (damage_index, r"train/shard-000000\.index\.safetensors is damaged \(its SHA-256"),
         (exchange_labels, r"train/shard-000000\.tar member 1 has label 1, but 9 in its index"),
     ],
 )

@@ -1,9 +1,12 @@
 """A run over a web server trains what one over the local copy does: cache smaller than the data, resume included."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from buckets import s3_bucket
+from small_disk import SmallDisk
 from states import final_state, worst_difference
 from torch import Tensor
 from web_server import WebServer, serving
@@ -109,6 +112,52 @@ def test_a_remote_that_dies_stops_the_run_in_one_line_and_the_run_goes_on_when_i
     assert "Traceback" not in stopped.err
     assert list((tmp_path / "run" / "checkpoints").glob("step-*"))
     web.most_tars = None
+    train("pvdgan", tmp_path / "run", **remote)
+    assert worst_difference(final_state(tmp_path / "run"), reference) <= TOLERANCE
+
+
+def test_a_run_over_s3_that_is_resumed_equals_the_local_one(
+    shards: Path, reference: dict[str, Tensor], processes: Processes, tmp_path: Path
+) -> None:
+    """Two processes with a worker each, then one without; the cache never holds the data."""
+    with s3_bucket(shards) as (url, environment):
+        changes = {**SETTINGS, "data__path": url, "data__cache_folder": tmp_path / "cache"}
+        for count, more in ((2, {"training__steps": 9, "data__workers": 1}), (1, {})):
+            command = [*launch_command(count, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path / 'run'}"]
+            finished = processes.run([*command, *overrides(**{**changes, **more})], **environment)
+            assert finished.code == 0, finished.err
+            assert 0 < kept_bytes(tmp_path / "cache") <= CACHE_BYTES < 50 * SHARD_BYTES
+    assert worst_difference(final_state(tmp_path / "run"), reference) <= TOLERANCE
+
+
+def test_a_disk_that_is_full_before_the_cache_is_used_as_far_as_it_goes(
+    web: WebServer, reference: dict[str, Tensor], train: Train, small_disk: SmallDisk, tmp_path: Path
+) -> None:
+    """Other runs' shards take it, then files of others, and in the end nobody."""
+    small_disk.resize(CACHE_BYTES + 6 * (SHARD_BYTES + 12_000))
+    remote = {
+        **SETTINGS,
+        "data__path": web.url,
+        "data__cache_folder": small_disk.path / "cache",
+        "data__cache_bytes": 2**30,
+        "checkpoint__every_steps": 2,
+    }
+    others = small_disk.path / "cache" / "files"
+    others.mkdir(parents=True)
+    for number in range(27):
+        (others / f"{number:064x}").write_bytes(bytes(SHARD_BYTES))
+    first = train("pvdgan", tmp_path / "run", 2, **{**remote, "training__steps": 12})
+    assert "its disk is full before the cache is" in first.err
+    assert len(list(others.glob("0" * 60 + "*"))) < 20
+    shutil.rmtree(small_disk.path / "cache")
+    ballast = small_disk.fill(leave_bytes=SHARD_BYTES)
+    stopped = train("pvdgan", tmp_path / "run", check=False, **remote)
+    assert stopped.code == 2, stopped.err
+    (line,) = [line for line in stopped.err.splitlines() if line.startswith("error:")]
+    assert f"error: data.cache_folder={small_disk.path / 'cache'} cannot be written (No space left on device)" in line
+    assert "make room there" in line
+    assert "Traceback" not in stopped.err
+    ballast.unlink()
     train("pvdgan", tmp_path / "run", **remote)
     assert worst_difference(final_state(tmp_path / "run"), reference) <= TOLERANCE
 

@@ -6,16 +6,23 @@ Four shards of unequal size with 64 small images, one of them damaged, mirrored 
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from several_runs import run_several
 from states import final_state, worst_difference
 from torch import Tensor
 
+from latentscale.data.building.build import build
+from latentscale.data.building.options import BuildOptions, ImageOptions
+from latentscale.data.clusters import SHARD_POINTS
 from latentscale.data.remembering import REMEMBERED_BYTES_VARIABLE
 from latentscale.data.shard_writing import Sample, write_shards
 from latentscale.data.shards import ShardedDataset
+from latentscale.data.sources.options import SourceOptions
+from latentscale.data.sources.registry import list_source
 from launching import ROOT, Finished, Processes, launch_command, overrides
 
 TOLERANCE = 1e-9
@@ -43,9 +50,9 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def run(folder: Path, shards: Path, count: int, workers: int, remembers: bool = True, **changes: object) -> Finished:
-    """A launched run; whatever it leaves is ended. It remembers what it has decoded, or decodes all in every epoch."""
-    settings = {
+def settings_of(shards: Path, workers: int, **changes: object) -> dict[str, object]:
+    """Of a run over the shards."""
+    return {
         "data__name": "shards",
         "data__path": shards,
         "data__horizontal_flip": "true",
@@ -57,6 +64,11 @@ def run(folder: Path, shards: Path, count: int, workers: int, remembers: bool = 
         "training__report_every_steps": 2,
         **changes,
     }
+
+
+def run(folder: Path, shards: Path, count: int, workers: int, remembers: bool = True, **changes: object) -> Finished:
+    """A launched run; whatever it leaves is ended. It remembers what it has decoded, or decodes all in every epoch."""
+    settings = settings_of(shards, workers, **changes)
     processes = Processes()
     try:
         return processes.run(
@@ -107,6 +119,82 @@ def test_a_run_moves_from_four_processes_with_workers_to_three_without(
     assert skipped_samples(tmp_path) == reference[1]
     # the checkpoint knows what was skipped: it is counted, and not named again
     assert first.err.count("skipped: ") + second.err.count("skipped: ") == 1
+
+
+@pytest.mark.parametrize(("count", "workers"), [(1, (4,)), (4, (0, 4))])
+def test_one_and_four_processes_train_the_same_with_any_workers(
+    reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path, count: int, workers: tuple[int, ...]
+) -> None:
+    """The corners of 1 … 4 processes by 0 … 4 workers that no other test has; nothing decoded is remembered."""
+    runs = [
+        {"method": "pvdgan", "settings": settings_of(shards, number, run__dir=tmp_path / str(number))}
+        for number in workers
+    ]
+    finished = run_several(runs, tmp_path, count, **{REMEMBERED_BYTES_VARIABLE: "0"})
+    assert finished.code == 0, finished.err
+    for number in workers:
+        assert worst_difference(final_state(tmp_path / str(number)), reference[0]) <= TOLERANCE
+        assert skipped_samples(tmp_path / str(number)) == reference[1]
+
+
+def cluster_run(folder: Path, **settings: object) -> dict[str, Any]:
+    """CGPGAN in small, on as many points as the shards have."""
+    changes = {
+        "latent__categories": "[4]",
+        "method__prior_start_step": 2,
+        "network__widths": "[8,8]",
+        "training__batch": 16,
+        "distributed__streams": 8,
+        "training__steps": 12,
+        "checkpoint__every_steps": 100,
+        "data__shuffle_window_images": 512,
+        **settings,
+    }
+    return {
+        "method": "cgpgan",
+        "preset": "clusters",
+        "cluster_points": 2 * SHARD_POINTS,
+        "settings": {"run__dir": folder, **changes},
+    }
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two shards with the very points, in the very order, of data.name=clusters."""
+    out = tmp_path_factory.mktemp("points") / "clusters"
+    listing = list_source("clusters", None, SourceOptions(count=2 * SHARD_POINTS, test_count=20))
+    build("clusters", listing, out, ImageOptions(), BuildOptions(shard_bytes=SHARD_POINTS * 2048))
+    assert ShardedDataset.open(out / "train").shard_counts.tolist() == [SHARD_POINTS] * 2
+    return out
+
+
+def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path, tmp_path: Path) -> None:
+    """One and two processes, without and with workers, decoded anew or remembered, and resumed; and streaming."""
+    sharded = {"data__name": "shards", "data__path": points}
+    anew, remembered = {REMEMBERED_BYTES_VARIABLE: "0"}, {REMEMBERED_BYTES_VARIABLE: str(2**20)}
+    alone = [
+        cluster_run(tmp_path / "memory"),
+        {**cluster_run(tmp_path / "1x0", **sharded), "environment": anew},
+        {**cluster_run(tmp_path / "1x0r", **sharded), "environment": remembered},
+        cluster_run(tmp_path / "moved", **sharded, training__steps=5),
+        cluster_run(tmp_path / "seed", **sharded, run__seed=7),
+        cluster_run(tmp_path / "streamed-1", **sharded, data__mode="streaming"),
+    ]
+    together = [
+        {**cluster_run(tmp_path / "2x2", **sharded, data__workers=2), "environment": anew},
+        cluster_run(tmp_path / "moved", **sharded, data__workers=1),
+        cluster_run(tmp_path / "streamed-2", **sharded, data__mode="streaming", data__workers=2),
+    ]
+    for count, runs in ((1, alone), (2, together)):
+        finished = run_several(runs, tmp_path, count)
+        assert finished.code == 0, finished.err
+    memory = final_state(tmp_path / "memory")
+    for name in ("1x0", "1x0r", "2x2", "moved"):
+        assert worst_difference(final_state(tmp_path / name), memory) <= TOLERANCE, name
+    assert worst_difference(final_state(tmp_path / "seed"), memory) > 1e-3
+    streamed = [final_state(tmp_path / f"streamed-{count}") for count in (1, 2)]
+    assert worst_difference(*streamed) <= TOLERANCE
+    assert worst_difference(streamed[0], memory) > 1e-5
 
 
 def test_without_flips_the_comparison_fails(

@@ -20,7 +20,7 @@ LABELS_SHOWN = 10
 _SOURCES = "\n".join(f"  [cyan]{name:<17}[/cyan]{line}" for name, line in SOURCE_HELP.items())
 
 _IMAGES, _LABELS, _PATCHES = "Images", "Splits and labels", "Patches"
-_SHARDS, _TROUBLE = "Shards", "Damage and interruptions"
+_CLUSTERS, _SHARDS, _TROUBLE = "Clusters", "Shards", "Damage and interruptions"
 
 
 HELP = f"""
@@ -33,6 +33,7 @@ Build a dataset of shards from images as they are published or kept.
   latentscale shards build idx mnist/ --out data/mnist --pad 32
   latentscale shards build celeba celeba/ --out data/celeba --resolution 256 \\
       --fit stretch --attributes Bangs,Male,Smiling
+  latentscale shards build clusters --out data/clusters --shard-size 8
   python recipes/pvdgan.py data.name=shards data.path=data/photos
 
 [bold]Sources[/bold]
@@ -40,19 +41,23 @@ Build a dataset of shards from images as they are published or kept.
 {_SOURCES}
 
 DIR gets train/ and, where there are such images, test/ (and val/). It appears
-when all is written. Was the build killed? The same command goes on after the
-last finished shard.
+when all is written. Was the build killed, or the disk full? The same command
+goes on after the last finished shard.
 
 Images are turned as EXIF says and, given --resolution, cropped to the centred
 square and resized with Lanczos (antialiased). 16-bit grey is scaled to 8
 bits; palette and CMYK become RGB. dataset.json tells what was done.
+
+Clusters are no images but vectors of float32, a .npy file each. Of 8 MB a shard
+they stand in the very order in which data.name=clusters trains on them.
 """
 
 
 def build(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="The layout; see the list above.")],
     path: Annotated[
-        Path | None, typer.Argument(metavar="[PATH]", help="The folder or archive; digits and photos take none.")
+        Path | None,
+        typer.Argument(metavar="[PATH]", help="The folder or archive; digits, photos and clusters take none."),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new dataset's folder; required.")] = None,
     resolution: Annotated[
@@ -139,10 +144,44 @@ def build(
         str,
         typer.Option(metavar="random|grid", help="random, or a grid without overlap.", rich_help_panel=_PATCHES),
     ] = "",
-    patch_size: Annotated[int, typer.Option(min=0, help="Side; 32 by default.", rich_help_panel=_PATCHES)] = 0,
-    patches_per_image: Annotated[
-        int, typer.Option(min=0, help="Random ones, 1 by default.", rich_help_panel=_PATCHES)
+    patch_size: Annotated[
+        int, typer.Option(min=0, help="Side; 32 by default.", rich_help_panel=_PATCHES, show_default=False)
     ] = 0,
+    patches_per_image: Annotated[
+        int, typer.Option(min=0, help="Random ones, 1 by default.", rich_help_panel=_PATCHES, show_default=False)
+    ] = 0,
+    count: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Points to train on; 131072 by default.", rich_help_panel=_CLUSTERS, show_default=False
+        ),
+    ] = 0,
+    test_count: Annotated[
+        int,
+        typer.Option(
+            min=0, help="Points of the test split; 4096 by default.", rich_help_panel=_CLUSTERS, show_default=False
+        ),
+    ] = 0,
+    means: Annotated[
+        str,
+        typer.Option(
+            metavar="X,Y;X,Y;...",
+            help="Of the clusters, in any dimension; -1,1;0,-2;1,-1;2,1 by default.",
+            rich_help_panel=_CLUSTERS,
+        ),
+    ] = "",
+    deviation: Annotated[
+        float | None,
+        typer.Option(help="Of every coordinate; 0.3 by default.", rich_help_panel=_CLUSTERS, show_default=False),
+    ] = None,
+    probabilities: Annotated[
+        str,
+        typer.Option(
+            metavar="P,P,...",
+            help="One a cluster; 0.1,0.2,0.3,0.4 by default, of other means all the same.",
+            rich_help_panel=_CLUSTERS,
+        ),
+    ] = "",
     shard_size: Annotated[
         float, typer.Option(metavar="MB", min=0.001, help="In units of 2^20 bytes.", rich_help_panel=_SHARDS)
     ] = 256.0,
@@ -155,11 +194,14 @@ def build(
             show_default=False,
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the order and of random patches.", rich_help_panel=_SHARDS)] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the order, of random patches and of clusters.", rich_help_panel=_SHARDS)
+    ] = 0,
     origins: Annotated[
         bool,
         typer.Option(
-            help="Keep a JSON member beside each image: its name, a patch's place, CelebA's attributes.",
+            help="Keep a JSON member beside each image: its name, a patch's place, CelebA's attributes. "
+            "Points have none.",
             rich_help_panel=_SHARDS,
         ),
     ] = True,
@@ -226,6 +268,12 @@ def build(
         patch_size=patch_size,
         patches_per_image=patches_per_image,
         follow_symlinks=follow_symlinks,
+        count=count,
+        test_count=test_count,
+        means=means,
+        deviation=deviation,
+        probabilities=probabilities,
+        seed=seed,
     )
     listing = list_source(source, path, source_options)
     try:
@@ -265,7 +313,7 @@ def _print_built(built: "Built", listing: "Listing") -> None:
         console.print(f"left out: {problem}")
     if len(built.skipped) > SKIPPED_SHOWN:
         console.print(f"left out: {len(built.skipped) - SKIPPED_SHOWN} more, all named in dataset.json")
-    what = "images" if listing.patches is None else "patches"
+    what = "points" if listing.generated else "images" if listing.patches is None else "patches"
     for split, count in built.counts.items():
         console.print(f"{split}: {count} {what}, {_label_names(listing.labels.names)}")
     counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())

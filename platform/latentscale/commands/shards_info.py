@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from latentscale.commands.storage import options_for
 from latentscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -17,44 +18,46 @@ BAR_CELLS = 32
 
 
 def info(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset, or the folder of its splits.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR|URL", help="A dataset, or the folder of its splits; s3://, gs://, http(s)://.")
+    ],
     picture: Annotated[
         str,
-        typer.Option(metavar="FILE|none", help="The contact sheet; by default contact-sheet.png in DIR."),
+        typer.Option(
+            metavar="FILE|none", help="The contact sheet; by default contact-sheet.png in DIR (of a URL: here)."
+        ),
     ] = "",
 ) -> None:
     """Show what a dataset holds: counts, classes, bytes, licence, what was done to the images, and a contact sheet.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       latentscale shards info data/photos --picture photos.png
+      latentscale shards info s3://bucket/photos
+
+    Of a URL the indexes are fetched, and the images of the contact sheet alone.
     """
     import sys
 
     from rich.console import Console
 
+    from latentscale.data.dataset_folders import dataset_folders, folder_name
     from latentscale.data.description import read_description
     from latentscale.data.shards import ShardedDataset
-    from latentscale.data.storage import LocalFolder
-    from latentscale.data.verifying import dataset_folders
 
-    folders = dataset_folders(folder)
-    descriptions = [read_description(LocalFolder(path)) for path in folders]
-    datasets = [(path.name, ShardedDataset.open(path)) for path in folders]
+    options = options_for(folder)
+    datasets = [(folder_name(path), ShardedDataset.open(path, options)) for path in dataset_folders(folder, options)]
+    descriptions = [read_description(dataset.folder) for _, dataset in datasets]
     # a pipe has no width of its own
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     _print_facts(console, folder, datasets, descriptions)
     _print_labels(console, datasets)
     if picture != "none":
         from latentscale.data.contact_sheet import Split, contact_sheet
-        from latentscale.data.stored_labels import stored_labels
         from latentscale.pictures import save_png
 
-        splits = [
-            Split(name, dataset, stored_labels(path, description))
-            for (name, dataset), path, description in zip(datasets, folders, descriptions, strict=True)
-        ]
-        target = Path(picture) if picture else folder / "contact-sheet.png"
+        splits = [Split(name, dataset, dataset.stored_labels()) for name, dataset in datasets]
+        target = Path(picture) if picture else Path("" if options else folder) / "contact-sheet.png"
         try:
             save_png(contact_sheet(splits), target)
         except OSError as error:
@@ -64,7 +67,7 @@ def info(
 
 def _print_facts(
     console: "Console",
-    folder: Path,
+    folder: str,
     datasets: list[tuple[str, "ShardedDataset"]],
     descriptions: list[dict[str, Any]],
 ) -> None:
@@ -73,17 +76,16 @@ def _print_facts(
 
     first = datasets[0][1]
     table = Table(title=escape(f"{first.name} in {folder}"), title_justify="left", box=None, pad_edge=False)
-    for title in ("split", "samples", "shards", "MB", "image", "files"):
+    for title in ("split", "samples", "shards", "MB", "each", "files"):
         table.add_column(title, justify="left" if title in ("split", "files") else "right")
     for name, dataset in datasets:
-        channels, height, width = dataset.shape
         megabytes = dataset.shard_sizes_bytes.sum() / 2**20
         table.add_row(
             escape(name),
             str(dataset.count),
             str(len(dataset.shard_counts)),
             f"{megabytes:.1f}",
-            f"{height}x{width} {'grey' if channels == 1 else 'RGB'}",
+            _shape(dataset.shape),
             ", ".join(dataset.extensions),
         )
     console.print(table)
@@ -93,7 +95,7 @@ def _print_facts(
     if "source" in description:
         facts.add_row("source", escape(str(description["source"])))
     for number, step in enumerate((description.get("transform") or {}).get("steps", ())):
-        facts.add_row("" if number else "images", escape(str(step)))
+        facts.add_row("" if number else "made" if len(first.shape) == 1 else "images", escape(str(step)))
     for (name, _), one in zip(datasets, descriptions, strict=True):
         for what, count in (one.get("converted") or {}).items():
             facts.add_row("converted", escape(f"{name}: {count} images: {what}"))
@@ -104,6 +106,13 @@ def _print_facts(
             facts.add_row("split", escape(f"{name}: {', '.join(how)}"))
     facts.add_row("fingerprint", first.fingerprint)
     console.print(facts)
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    if len(shape) == 1:
+        return f"{shape[0]} numbers"
+    channels, height, width = shape
+    return f"{height}x{width} {'grey' if channels == 1 else 'RGB'}"
 
 
 def _print_labels(console: "Console", datasets: list[tuple[str, "ShardedDataset"]]) -> None:

@@ -6,12 +6,17 @@ from typing import Annotated
 import typer
 
 from latentscale.commands.progress_bar import progress_bar
+from latentscale.commands.storage import options_for
 from latentscale.errors import UserError
 
 
 def split(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="A dataset, or the folder of its splits, which are taken together.")
+        str,
+        typer.Argument(
+            metavar="DIR|URL",
+            help="A dataset, or the folder of its splits, which are taken together; s3://, gs://, http(s)://.",
+        ),
     ],
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new dataset's folder; required.")] = None,
     folds: Annotated[int, typer.Option(min=0, metavar="K", help="Cut into K folds ...")] = 0,
@@ -55,7 +60,9 @@ def split(
         else fractions_plan(_shares(fractions), seed, stratified)
     )
     with progress_bar() as report:
-        counts = split_dataset(folder, out, plan, int(shard_size * 2**20), seed, stratified, report)
+        counts = split_dataset(
+            folder, out, plan, int(shard_size * 2**20), seed, stratified, report, options_for(folder)
+        )
     print(f"{out}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples")
 
 

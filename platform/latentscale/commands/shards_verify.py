@@ -1,18 +1,20 @@
 """``latentscale shards verify``."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from latentscale.commands.processors import processors
 from latentscale.commands.progress_bar import progress_bar
+from latentscale.commands.storage import options_for
 
 LINES_SHOWN = 200
 
 
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A dataset, or the folder of its splits.")],
+    folder: Annotated[
+        str, typer.Argument(metavar="DIR|URL", help="A dataset, or the folder of its splits; s3://, gs://, http(s)://.")
+    ],
     workers: Annotated[
         int | None,
         typer.Option(min=0, help="Processes; by default one a processor.", show_default=False),
@@ -20,17 +22,19 @@ def verify(
 ) -> None:
     """Check a dataset: files, checksums, tar headers against the index, labels, and that every image decodes.
 
-    [bold]Example[/bold]
+    [bold]Examples[/bold]
 
       latentscale shards verify data/photos
+      latentscale shards verify s3://bucket/photos
 
-    Lists all that is broken, a line each with the shard and the member, and ends with
-    exit status 2 if anything is.
+    Lists all that is broken, a line each with the shard and the member, and ends
+    with exit status 2 if anything is. Of a URL every shard is read once, as it is
+    there whatever this machine's cache holds, and nothing is kept.
     """
     from latentscale.data.verifying import verify as verify_dataset
 
     with progress_bar() as report:
-        verified = verify_dataset(folder, processors() if workers is None else workers, report)
+        verified = verify_dataset(folder, processors() if workers is None else workers, report, options_for(folder))
     for line in verified.broken[:LINES_SHOWN]:
         print(f"broken: {line}")
     if len(verified.broken) > LINES_SHOWN:

@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from latentscale.data.cluster_law import COUNTS, ClusterLaw
 from latentscale.data.order import Order
 from latentscale.data.reading import Block
-from latentscale.latents.draws import Purpose, uniforms
 
-CENTRES = np.array([[-1.0, 1.0], [0.0, -2.0], [1.0, -1.0], [2.0, 1.0]])
-PROBABILITIES = np.array([0.1, 0.2, 0.3, 0.4])
-DEVIATION = 0.3
-COUNTS = {"train": 2**17, "test": 2**12}
+LAW = ClusterLaw()
+CENTRES = np.array(LAW.means)
+PROBABILITIES = np.array(LAW.probabilities)
+DEVIATION = LAW.deviation
 SHARD_POINTS = 2**12
 
 
@@ -36,12 +36,8 @@ class Clusters:
 
     def __init__(self, split: str = "train") -> None:
         self.count = COUNTS[split]
-        stream = list(COUNTS).index(split)
-        draws = uniforms(0, Purpose.SYNTHETIC_DATA, 0, stream, 3 * self.count).reshape(3, -1)
-        self.classes = np.searchsorted(np.cumsum(PROBABILITIES)[:-1], draws[0], side="right").astype(np.int64)
-        noise = torch.special.ndtri(torch.from_numpy(draws[1:])).numpy().T
-        self.points = (CENTRES[self.classes] + DEVIATION * noise).astype(np.float32)
-        self.labels = [f"({x:g}, {y:g})" for x, y in CENTRES]
+        self.points, self.classes = LAW.draw(0, list(COUNTS).index(split), self.count)
+        self.labels = LAW.names
         self.label_sizes = (len(CENTRES),)
         self.shard_counts = np.full(self.count // SHARD_POINTS, SHARD_POINTS, dtype=np.int64)
         self.fingerprint = hashlib.sha256(self.points.tobytes()).hexdigest()

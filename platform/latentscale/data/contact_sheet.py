@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from latentscale.data.decoding import decode
 from latentscale.data.order import permutation
+from latentscale.data.sample_arrays import decode, is_points
 from latentscale.data.shards import ShardedDataset
 from latentscale.latents.draws import Purpose
-from latentscale.pictures import Band, Row, columns_that_fit, draw_grid
+from latentscale.pictures import COLOURS, Band, Cloud, Row, columns_that_fit, draw_grid, draw_scatter, join_panels
 
 ROWS = 10
+POINTS = 3000
 SUBTITLE_CHARACTERS = 140
+MOST_COLOURS = len(COLOURS) - 1
 
 
 @dataclass(frozen=True)
@@ -31,17 +33,39 @@ class Split:
 def contact_sheet(splits: Sequence[Split]) -> Image.Image:
     """Rows of images of each split: one a label, the commonest first; or as many without labels.
 
+    Of points a scatter plot of each split instead, coloured by label.
+
     Args:
         splits: at least one.
 
     Raises:
         UserError: an image cannot be read.
     """
+    if is_points(splits[0].dataset.shape):
+        return _scatter_plots(splits)
     bands = [Band(_rows(split)) for split in splits]
     first = splits[0].dataset
     size = "x".join(map(str, first.shape[1:]))
     counts = ", ".join(f"{split.dataset.count} {split.name}" for split in splits)
     return draw_grid(bands, f"{first.name}, {size}", f"{counts}; {first.licence}"[:SUBTITLE_CHARACTERS])
+
+
+def _scatter_plots(splits: Sequence[Split]) -> Image.Image:
+    """At most POINTS of each split, a colour a label; of more dimensions than two the first two."""
+    first = splits[0].dataset
+    (dimensions,) = first.shape
+    panels = []
+    for split in splits:
+        numbers = np.sort(permutation(0, Purpose.SNAPSHOT, 0, 0, split.dataset.count)[:POINTS])
+        points = torch.nn.functional.pad(_samples(split.dataset, numbers), (0, max(0, 2 - dimensions)))
+        labels = torch.from_numpy(split.labels[numbers])
+        present = [label for label in range(len(split.dataset.labels)) if bool((labels == label).any())]
+        # the first sets the limits, and grey is for all together
+        clouds = [Cloud("all" if present else "points", points)]
+        clouds += [Cloud(split.dataset.labels[label], points[labels == label]) for label in present[:MOST_COLOURS]]
+        of = "" if dimensions <= 2 else f", the first 2 of {dimensions} coordinates"
+        panels.append(draw_scatter(clouds, split.name, f"{len(numbers)} of {split.dataset.count} points{of}"))
+    return join_panels(panels, 2, f"{first.name}; {first.licence}"[:SUBTITLE_CHARACTERS])
 
 
 def _rows(split: Split) -> list[Row]:
@@ -61,11 +85,18 @@ def _rows(split: Split) -> list[Row]:
 
 def _images(dataset: ShardedDataset, numbers: NDArray[np.int64]) -> Tensor:
     """Samples by their number in the dataset, ``[k, C, H, W]`` in [-1, 1]."""
+    return _samples(dataset, numbers).float() / 127.5 - 1.0
+
+
+def _samples(dataset: ShardedDataset, numbers: NDArray[np.int64]) -> Tensor:
+    """Samples by their number in the dataset, as they are decoded, ``[k, …]``."""
     ends = np.cumsum(dataset.shard_counts)
-    images = []
-    for number in numbers:
-        shard = int(np.searchsorted(ends, number, side="right"))
-        member = int(number - (ends[shard - 1] if shard else 0))
-        content, _, _ = dataset.read(shard, member)
-        images.append(decode(content, dataset.shape, dataset.where(shard, member)))
-    return torch.from_numpy(np.stack(images)).float() / 127.5 - 1.0
+    shards = np.searchsorted(ends, numbers, side="right")
+    members = numbers - (ends[shards] - dataset.shard_counts[shards])
+    places = list(zip(shards.tolist(), members.tolist(), strict=True))
+    files = dataset.read_sparse(places)
+    decoded = [
+        decode(content, dataset.shape, dataset.where(*place))
+        for place, (content, *_) in zip(places, files, strict=True)
+    ]
+    return torch.from_numpy(np.stack(decoded))

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from latentscale.data.pillow_decoding import (
     UPRIGHT,
-    ImageRefused,
     decode_with_pillow,
     exif_orientation,
     refuse_size,
@@ -148,32 +147,6 @@ class Decoder:
 def default_decoder() -> Decoder:
     """``auto``, for those who decode a few images."""
     return Decoder()
-
-
-def decode(data: bytes, shape: tuple[int, int, int], where: str, decoder: Decoder | None = None) -> NDArray[np.uint8]:
-    """Decode one image file of any format, see :meth:`Decoder.into`.
-
-    Args:
-        data: the file's bytes.
-        shape: (C, H, W) wanted, C one of 1 and 3.
-        where: names the image in messages.
-        decoder: ``auto`` without one.
-
-    Returns:
-        uint8 ``[C, H, W]``.
-
-    Raises:
-        UserError: an unreadable file, another size, translucent pixels, or pixels of more than 8 bits.
-    """
-    channels, height, width = shape
-    if channels not in _JPEG_OUTPUT:
-        raise UserError(f"{where} cannot be decoded to {channels} channels: images have 1 or 3")
-    pixels = np.empty((height, width, channels), dtype=np.uint8)
-    try:
-        (decoder or default_decoder()).into(data, pixels)
-    except ImageRefused as refusal:
-        raise UserError(f"{where} {refusal}") from refusal
-    return pixels.transpose(2, 0, 1)
 
 
 def _library(name: str, module: str) -> Any:

@@ -4,17 +4,26 @@ import json
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from latentscale.data.shard_index import DATASET_FILE, FORMAT, VERSION
-from latentscale.data.storage import Folder
 from latentscale.errors import UserError
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _LARGEST = 2**63 - 1
 
 
-def read_description(folder: Folder) -> dict[str, Any]:
+class DescribedFolder(Protocol):
+    """A folder as far as its description is concerned."""
+
+    def where(self, name: str) -> str:
+        """A file as messages name it."""
+
+    def description(self) -> str:
+        """The text of dataset.json; OSError or UserError where there is none."""
+
+
+def read_description(folder: DescribedFolder) -> dict[str, Any]:
     """The content of a folder's dataset.json.
 
     Raises:
@@ -96,7 +105,10 @@ def _is_sha256(value: Any) -> bool:
 
 _NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (_is_text, "text"),
-    "shape": (lambda value: _is_list(_is_count)(value) and len(value) == 3, "[channels, height, width]"),
+    "shape": (
+        lambda value: _is_list(_is_count)(value) and len(value) in (1, 3),
+        "[channels, height, width] or [numbers]",
+    ),
     "count": (_is_count, "positive number"),
     "labels": (_is_list(_is_text), "list of names"),
     "licence": (_is_text, "text"),

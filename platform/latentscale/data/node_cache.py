@@ -10,11 +10,14 @@ was replaced at its URL is never mistaken for the old one. All locks are the ker
 a killed process has left behind is removed by the next that makes room.
 """
 
+import errno
 import fcntl
+import logging
 import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -26,6 +29,9 @@ from latentscale.errors import UserError
 _WAIT_SECONDS = 0.02
 # Lock files stay for good, so they are shared by files whose checksums begin alike.
 _LOCK_DIGITS = 3
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_FULL_DISK_SECONDS = 10.0
+_log = logging.getLogger(__name__)
 
 
 class WrongChecksum(Exception):
@@ -118,7 +124,7 @@ class NodeCache:
         arriving = self._arriving / f"{file.sha256}.data"
         try:
             for attempt in range(2):
-                fetch(arriving)
+                self._write(fetch, arriving, size, kept_room.name, needed)
                 if sha256_of_file(arriving) == file.sha256:
                     break
                 if attempt:
@@ -132,6 +138,38 @@ class NodeCache:
         finally:
             arriving.unlink(missing_ok=True)
             kept_room.unlink(missing_ok=True)
+
+    def _write(self, fetch: Callable[[Path], None], to: Path, size: int, kept_room: str, needed: bool) -> None:
+        """Fetch; where the disk is full before the cache is, files that nobody uses go for one that is needed now."""
+        give_up_at = None
+        while True:
+            try:
+                fetch(to)
+                return
+            except OSError as error:
+                to.unlink(missing_ok=True)
+                if not needed or error.errno not in _FULL:
+                    raise
+                with FileLock(self._room_lock, poll_interval=_WAIT_SECONDS):
+                    made_room, others_bytes = self._evict_unused(size), self._kept_bytes(kept_room)
+                if made_room:
+                    _say_full(self._files.parent)
+                    continue
+                # what others fetch ahead may fail as well, and leave its room
+                give_up_at = give_up_at or time.monotonic() + _FULL_DISK_SECONDS
+                if not others_bytes or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(_WAIT_SECONDS)
+
+    def _evict_unused(self, size: int) -> bool:
+        """Remove the files used longest ago of so many bytes that no process holds; whether there was any."""
+        freed = 0
+        for _, entry_bytes, path in sorted(self._entries()):
+            if freed >= size:
+                break
+            if _evict(path, in_use_too=False):
+                freed += entry_bytes
+        return freed > 0
 
     def _make_room(self, size: int, kept_room: Path, needed: bool) -> bool:
         """Evict until ``size`` bytes fit, and keep them; False where that cannot be now."""
@@ -180,6 +218,16 @@ class NodeCache:
                 path.unlink(missing_ok=True)
                 lock.release()
         return total
+
+
+@cache
+def _say_full(folder: Path) -> None:
+    """Once a process."""
+    _log.warning(
+        "data.cache_folder=%s: its disk is full before the cache is; shards make room for one another, and some will be"
+        " fetched again",
+        folder,
+    )
 
 
 def _evict(path: Path, in_use_too: bool) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from latentscale.data.decoding import Decoder
 from latentscale.data.order import Order
 from latentscale.data.pillow_decoding import ImageRefused
+from latentscale.data.sample_arrays import is_points, sample_arrays
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.substitution import Skipped, Substitution, Unreadable
 from latentscale.errors import UserError
@@ -27,7 +28,8 @@ class Block(NamedTuple):
     """What some steps hold.
 
     Attributes:
-        images: ``[steps, n, …]``: of images uint8 ``[steps, n, C, H, W]``, in memory perhaps with C last.
+        images: ``[steps, n, …]``: of images uint8 ``[steps, n, C, H, W]``, in memory perhaps with C last; of points
+            float32 ``[steps, n, D]``.
         labels: int64 ``[steps, n]``, −1 without one.
         skipped: samples that were replaced because they cannot be read, by step; a step without any is absent.
     """
@@ -72,7 +74,7 @@ class StepReader:
         order: where they stand.
         owned_streams: the streams of this process.
         stream_batch: b, samples of a stream in a step.
-        shape: (C, H, W) wanted; C may differ from the dataset's (grey and RGB are converted).
+        shape: (C, H, W) wanted; C may differ from the dataset's (grey and RGB are converted). (D,) of points.
         layout: ``[streams·b]``, which sample, counted by stream and then by position, stands in each row; None
             leaves them so.
         treatment: of the samples.
@@ -87,31 +89,37 @@ class StepReader:
         order: Order,
         owned_streams: range,
         stream_batch: int,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         layout: NDArray[np.int64] | None = None,
         treatment: Treatment | None = None,
     ) -> None:
-        if dataset.shape[1:] != shape[1:]:
+        if is_points(dataset.shape) or is_points(shape):
+            if dataset.shape != shape:
+                raise UserError(
+                    f"{dataset.path} holds samples of {list(dataset.shape)}, not {list(shape)}: name the data that fit"
+                )
+        elif dataset.shape[1:] != shape[1:]:
             raise UserError(
                 f"{dataset.path} holds images of {dataset.shape[1]}x{dataset.shape[2]} pixels, not "
                 f"{shape[1]}x{shape[2]}: build the shards again at the wanted resolution, or name the data that fit"
             )
-        if shape[0] not in (1, 3):
+        elif shape[0] not in (1, 3):
             raise UserError(f"{dataset.path} cannot be read with {shape[0]} channels: images have 1 or 3")
         self._dataset = dataset
         self._order = order
         self._owned_streams = owned_streams
         self._stream_batch = stream_batch
-        self._shape = shape
         self._layout = np.arange(len(owned_streams) * stream_batch) if layout is None else layout
         self._treatment = treatment or Treatment()
+        self._arrays = sample_arrays(shape, self._treatment.decoder)
         self._substitution = Substitution(dataset.shard_counts, self._treatment.seed)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Samples at positions step·b … step·b+b−1 of every owned stream, in the order of the layout.
 
         Returns:
-            images uint8 ``[streams·b, C, H, W]`` and labels int64 ``[streams·b]`` (−1 without one).
+            images uint8 ``[streams·b, C, H, W]``, or points float32 ``[streams·b, D]``, and labels int64
+            ``[streams·b]`` (−1 without one).
 
         Raises:
             UserError: naming the shard and member that cannot be read or decoded.
@@ -122,9 +130,7 @@ class StepReader:
     def block(self, steps: range) -> Block:
         """What several steps hold."""
         shards, members = self._places(steps)
-        channels, height, width = self._shape
-        # decoders write C last; it stays so in memory until the batch is on its device
-        images = np.empty((*shards.shape, height, width, channels), dtype=np.uint8)
+        images = self._arrays.empty(*shards.shape)
         labels = np.empty(shards.shape, dtype=np.int64)
         skipped: dict[int, list[Skipped]] = {}
         for i, step in enumerate(steps):
@@ -142,9 +148,8 @@ class StepReader:
                     skipped.setdefault(step, []),
                 )
         if self._treatment.horizontal_flip:
-            flip = self._flips(steps)
-            images[flip] = images[flip][..., ::-1, :]
-        return Block(torch.from_numpy(images.transpose(0, 1, 4, 2, 3)), torch.from_numpy(labels), skipped)
+            self._arrays.mirror(images, self._flips(steps))
+        return Block(torch.from_numpy(self._arrays.samples(images)), torch.from_numpy(labels), skipped)
 
     def _places(self, steps: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """The shard and member of each step's rows."""
@@ -163,8 +168,8 @@ class StepReader:
         )
         return np.take(drawn.reshape(len(steps), -1), self._layout, axis=1) < FLIP_PROBABILITY
 
-    def _read_all(self, places: list[tuple[int, int]], images: NDArray[np.uint8], labels: NDArray[np.int64]) -> None:
-        """Decode samples to uint8 ``[n, H, W, C]``, with their labels ``[n]``.
+    def _read_all(self, places: list[tuple[int, int]], images: NDArray[Any], labels: NDArray[np.int64]) -> None:
+        """Decode samples to uint8 ``[n, H, W, C]`` (points: float32 ``[n, D]``), with their labels ``[n]``.
 
         Some files are read before they are decoded: a decoder that is called again and again finds its tables in the
         processor's caches, which reading would drive out.
@@ -172,16 +177,14 @@ class StepReader:
         Raises:
             UserError, ImageRefused: one of them cannot be read or decoded.
         """
-        decode = self._treatment.decoder.into
+        decode = self._arrays.decode
         for start in range(0, len(places), _FILES_AHEAD):
             files = self._dataset.read_together(places[start : start + _FILES_AHEAD])
             labels[start : start + len(files)] = [label for _, label in files]
             for (data, _), image in zip(files, images[start:], strict=False):
                 decode(data, image)
 
-    def _read_each(
-        self, places: list[tuple[int, int]], images: NDArray[np.uint8], labels: NDArray[np.int64]
-    ) -> list[int]:
+    def _read_each(self, places: list[tuple[int, int]], images: NDArray[Any], labels: NDArray[np.int64]) -> list[int]:
         """The same one by one; the rows that others must stand in for.
 
         Raises:
@@ -195,8 +198,8 @@ class StepReader:
                 unreadable.append(row)
         return unreadable
 
-    def _read_into(self, shard: int, member: int, out: NDArray[np.uint8]) -> int:
-        """Decode one sample to uint8 ``[H, W, C]``; its label.
+    def _read_into(self, shard: int, member: int, out: NDArray[Any]) -> int:
+        """Decode one sample to uint8 ``[H, W, C]`` (a point: float32 ``[D]``); its label.
 
         Raises:
             UserError: naming the shard and member that cannot be read or decoded.
@@ -210,7 +213,7 @@ class StepReader:
                 raise Unreadable(str(error)) from error
             raise
         try:
-            self._treatment.decoder.into(data, out)
+            self._arrays.decode(data, out)
         except ImageRefused as refusal:
             kind = Unreadable if self._treatment.skip_errors else UserError
             raise kind(f"{self._dataset.where(shard, member)} {refusal}") from refusal

@@ -1,13 +1,14 @@
 """Reading a small data set: each sample is decoded once, and remembered."""
 
-import math
 import os
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from latentscale.data.reading import Block, StepReader
+from latentscale.data.sample_arrays import sample_bytes
 from latentscale.data.substitution import Skipped, Unreadable
 from latentscale.errors import UserError
 
@@ -32,29 +33,29 @@ class RememberingReader(StepReader):
     training loop's: an 8×8 image costs it more than a tenth of a step.
     """
 
-    _pixels: NDArray[np.uint8] | None = None
+    _decoded: NDArray[Any] | None = None
     _labels: NDArray[np.int64]
     _known: NDArray[np.bool_]
     _firsts: NDArray[np.int64]
 
     @staticmethod
-    def fits(count: int, shape: tuple[int, int, int]) -> bool:
-        """Whether so many samples of ``(C, H, W)`` may be held."""
-        return count * math.prod(shape) <= remembered_bytes()
+    def fits(count: int, shape: tuple[int, ...]) -> bool:
+        """Whether so many samples of ``(C, H, W)``, or ``(D,)``, may be held."""
+        return count * sample_bytes(shape) <= remembered_bytes()
 
     @property
     def complete(self) -> bool:
         """Whether every sample is remembered, so that nothing is read any more."""
-        return self._pixels is not None and bool(self._known.all())
+        return self._decoded is not None and bool(self._known.all())
 
     def block(self, steps: range) -> Block:
         """See StepReader."""
-        if self._pixels is None:  # not before it is where it reads: readers are sent to worker processes
+        if self._decoded is None:  # not before it is where it reads: readers are sent to worker processes
             counts = self._dataset.shard_counts
             self._firsts = np.cumsum(counts) - counts
             self._labels = np.empty(self._dataset.count, dtype=np.int64)
             self._known = np.zeros(self._dataset.count, dtype=np.bool_)
-            self._pixels = np.empty((self._dataset.count, *self._shape), dtype=np.uint8)
+            self._decoded = self._arrays.empty(self._dataset.count)
         shards, members = self._places(steps)
         chosen = self._firsts[shards] + members
         skipped: dict[int, list[Skipped]] = {}
@@ -70,17 +71,16 @@ class RememberingReader(StepReader):
                     self._remember,
                     skipped.setdefault(steps[i], []),
                 )
-        images = self._pixels[chosen]
+        images = self._decoded[chosen]
         if self._treatment.horizontal_flip:
-            flip = self._flips(steps)
-            images[flip] = images[flip][..., ::-1]
-        return Block(torch.from_numpy(images), torch.from_numpy(self._labels[chosen]), skipped)
+            self._arrays.mirror(images, self._flips(steps))
+        return Block(torch.from_numpy(self._arrays.samples(images)), torch.from_numpy(self._labels[chosen]), skipped)
 
     def _remember(self, shard: int, member: int) -> int:
         """Decode a sample where that is not done yet; its number among all."""
-        assert self._pixels is not None
+        assert self._decoded is not None
         sample = int(self._firsts[shard]) + member
         if not self._known[sample]:
-            self._labels[sample] = self._read_into(shard, member, self._pixels[sample].transpose(1, 2, 0))
+            self._labels[sample] = self._read_into(shard, member, self._decoded[sample])
             self._known[sample] = True
         return sample

@@ -9,11 +9,11 @@ DEFAULT_SHARD_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Sample:
-    """One image as it goes into a shard.
+    """One image, or one point, as it goes into a shard.
 
     Attributes:
         image: the encoded file, kept as it is.
-        extension: of the file, without the dot, e.g. ``png``.
+        extension: of the file, without the dot, e.g. ``png``; ``npy`` of a point.
         label: index into the dataset's labels, None without one.
         origin: where the image comes from, such as the file's name and a patch's position; it becomes a JSON
             member beside the image, None leaves it out.

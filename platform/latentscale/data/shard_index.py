@@ -1,7 +1,8 @@
 """What a dataset folder holds: tar shards, an index beside each, and a dataset.json with their checksums.
 
     out/dataset.json                      what the dataset is, and the size and SHA-256 of every file
-    out/shard-000000.tar                  000000000.cls 000000000.png 000000001.cls …, for any WebDataset reader
+    out/shard-000000.tar                  000000000.cls 000000000.png 000000001.cls …, for any WebDataset reader;
+                                          of points 000000000.npy, float32 vectors
     out/shard-000000.index.safetensors    offset, size, label and extension of each image, ``[samples]``
 
 The index makes a sample one ``pread``, so that reading may start at any position of any shard.

@@ -28,7 +28,7 @@ class Description:
 
     Attributes:
         name: of the dataset.
-        shape: (C, H, W) of every image.
+        shape: (C, H, W) of every image, (D,) of points.
         labels: their names, empty for unlabelled data; of several labels a sample the names of all combinations,
             the last label's running fastest.
         licence: of the data, in words.
@@ -37,7 +37,7 @@ class Description:
     """
 
     name: str
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     labels: Sequence[str]
     licence: str
     label_sizes: Sequence[int] = ()
@@ -67,7 +67,7 @@ def write_shards(
     samples: Iterable[Sample],
     out: Path,
     name: str,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     labels: list[str],
     licence: str,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
@@ -134,11 +134,17 @@ def new_dataset(out: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def not_written(out: Path, error: OSError) -> UserError:
-    """What an error of the file system means for a dataset that was to become ``out``."""
+def not_written(out: Path, error: OSError, then: str = "run the same command again") -> UserError:
+    """What an error of the file system means for a dataset that was to become ``out``.
+
+    Args:
+        then: what is to be done when there is room.
+    """
     if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
         return ShardsExist(f"{out} was written by another process meanwhile: remove it, or write to another folder")
-    return UserError(f"{out} cannot be written ({error.strerror}): name another folder or free space")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"{out} cannot be written ({error.strerror}): make room in {out.parent.resolve()}, and {then}")
+    return UserError(f"{out} cannot be written ({error.strerror}): mend that, or name another folder")
 
 
 def _reading(samples: Iterable[Sample], out: Path) -> Iterator[Sample]:

@@ -40,7 +40,7 @@ class ShardedDataset:
         folder: where its files are.
         path: of the folder; a URL where it is remote.
         name: of the dataset.
-        shape: (C, H, W) of every image.
+        shape: (C, H, W) of every image, (D,) of points.
         count: N, samples of all shards.
         shard_counts: samples of each shard, int64 ``[shards]``.
         shard_sizes_bytes: of the tar files, int64 ``[shards]``.
@@ -56,8 +56,7 @@ class ShardedDataset:
         self.folder: Folder = LocalFolder(folder) if isinstance(folder, Path) else folder
         self.path = self.folder.path
         self.name: str = description["name"]
-        channels, height, width = description["shape"]
-        self.shape: tuple[int, int, int] = (channels, height, width)
+        self.shape: tuple[int, ...] = tuple(description["shape"])
         self.count: int = description["count"]
         self.labels: list[str] = description["labels"]
         sizes = description.get("label_sizes") or ([len(self.labels)] if self.labels else [])
@@ -94,7 +93,7 @@ class ShardedDataset:
         """
         if is_remote(path):
             if options is None:
-                raise UserError(f"{path} is a URL: only training reads from there, copy the folder here first")
+                raise UserError(f"{path} is a URL, to be opened with StorageOptions: say where its files are kept")
             return cls.in_folder(CachedFolder(str(path), options))
         return cls.in_folder(LocalFolder(Path(path), options is not None and options.skip_damaged))
 
@@ -222,13 +221,18 @@ class ShardedDataset:
         labels: NDArray[np.int64] = self._load_index(shard).label.astype(np.int64)
         return labels
 
+    def stored_labels(self) -> NDArray[np.int64]:
+        """The stored label of every sample, −1 without one, ``[N]``; reads the indexes only."""
+        shards = range(len(self._shards))
+        if not self.folder.remote:
+            return np.concatenate([self.shard_labels(shard) for shard in shards])
+        with ThreadPoolExecutor(_SPARSE_READS, "index read") as threads:
+            return np.concatenate(list(threads.map(self.shard_labels, shards)))
+
     def label_counts(self) -> NDArray[np.int64]:
         """How many samples carry each label, ``[labels]``; reads the indexes only."""
-        counts = np.zeros(len(self.labels), dtype=np.int64)
-        for shard in range(len(self._shards)):
-            labels = self._load_index(shard).label
-            counts += np.bincount(labels[labels >= 0], minlength=len(self.labels))
-        return counts
+        labels = self.stored_labels()
+        return np.bincount(labels[labels >= 0], minlength=len(self.labels)).astype(np.int64)
 
     def verify(self) -> None:
         """Read everything and compare the checksums.

@@ -1,7 +1,7 @@
 """A dataset cut into others by copying its samples: folds of a cross-validation, fractions, or a test set."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,17 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscale.data.building.progress import folder_at_once
+from latentscale.data.dataset_folders import dataset_folders
 from latentscale.data.description import read_description
+from latentscale.data.forward_file import ForwardFile
 from latentscale.data.order import permutation
+from latentscale.data.remote import reason
 from latentscale.data.sample import Sample
-from latentscale.data.shard_index import NO_LABEL, sha256_of_file
+from latentscale.data.shard_index import NO_LABEL
 from latentscale.data.shard_writer import ShardWriter
 from latentscale.data.shard_writing import Description, named
 from latentscale.data.shards import ShardedDataset
-from latentscale.data.storage import LocalFolder
-from latentscale.data.stored_labels import stored_labels
+from latentscale.data.storage import StorageOptions, StoredFile
 from latentscale.data.tar_samples import DamagedShard, read_samples
-from latentscale.data.verifying import dataset_folders
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 
@@ -71,13 +72,14 @@ def fractions(shares: Mapping[str, float], seed: int, stratified: bool) -> Plan:
 
 
 def split_dataset(
-    path: Path,
+    path: Path | str,
     out: Path,
     plan: Plan | int,
     shard_bytes: int,
     seed: int = 0,
     stratified: bool = False,
     report: Callable[[str, int, int], None] = lambda *_: None,
+    options: StorageOptions | None = None,
 ) -> dict[str, int]:
     """Write ``out/SPLIT`` from the samples of a dataset, or of all splits in a folder taken together.
 
@@ -86,12 +88,14 @@ def split_dataset(
     file's SHA-256 is checked, since the new files get sums of their own.
 
     Args:
-        path: the dataset's folder, or one of train/, val/ and test/.
+        path: the dataset's folder, or one of train/, val/ and test/; or the URL of either, which is read shard by
+            shard: no more than the indexes is kept.
         out: the new folder; complete or absent.
         plan: the parts, or how many samples become ``test``.
         shard_bytes: at which a shard ends.
         seed, stratified: of a plan that is a number.
         report: told of progress in samples.
+        options: for URLs: how files are fetched and kept.
 
     Returns:
         The samples of each split.
@@ -100,7 +104,7 @@ def split_dataset(
         UserError: the datasets do not go together, a split would be empty, or a file is damaged.
     """
     out = named(out)
-    opened = [_Source(folder) for folder in dataset_folders(path)]
+    opened = [_Source(folder, options) for folder in dataset_folders(path, options)]
     sources = list({source.dataset.fingerprint: source for source in reversed(opened)}.values())[::-1]
     first = sources[0]
     for other in sources[1:]:
@@ -128,63 +132,57 @@ def split_dataset(
 
 
 class _Source:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str, options: StorageOptions | None) -> None:
         self.folder = folder
-        self.description = read_description(LocalFolder(folder))
-        self.dataset = ShardedDataset.open(folder)
+        self.dataset = ShardedDataset.open(folder, options)
+        self.description = read_description(self.dataset.folder)
         self._labels: NDArray[np.int64] | None = None
-        self._checked: set[str] = set()
 
     def labels(self) -> NDArray[np.int64]:
         """As the indexes say."""
         if self._labels is None:
-            for shard in self.description["shards"]:
-                self._check(shard["index"], shard["index_sha256"])
-            self._labels = stored_labels(self.folder, self.description)
-            if len(self._labels) != self.dataset.count:
-                raise UserError(
-                    f"{self.folder} has {len(self._labels)} labels for {self.dataset.count} samples: {_REMEDY}"
-                )
+            self._labels = self.dataset.stored_labels()
         return self._labels
 
-    def samples(self) -> Iterator[Sample]:
+    def samples(self) -> Generator[Sample]:
         """As the shards hold them, which the indexes must agree with."""
         number, labels = 0, self.labels()
-        for shard in self.description["shards"]:
-            path = self.folder / shard["file"]
-            self._check(shard["file"], shard["sha256"])
-            end = number + shard["count"]
+        for shard, count in enumerate(self.dataset.shard_counts.tolist()):
+            tar = self.dataset.tar(shard)
+            where, end = self.dataset.folder.where(tar.name), number + count
             try:
-                for sample in read_samples(path):
-                    if number == end:
-                        raise DamagedShard(f"holds more than {shard['count']} samples")
-                    found = NO_LABEL if sample.label is None else sample.label
-                    if found != labels[number]:
-                        place = number - end + shard["count"]
-                        raise DamagedShard(f"member {place} has label {found}, but {labels[number]} in its index")
-                    yield sample
-                    number += 1
-                if number != end:
-                    raise DamagedShard(f"holds {end - number} samples fewer than {shard['count']}")
-            except DamagedShard as error:
-                raise UserError(f"{path} {error}: {_REMEDY}") from error
+                with self.dataset.folder.stream(tar) as stream:
+                    file = ForwardFile(stream)
+                    try:
+                        for sample in read_samples(file):
+                            if number == end:
+                                raise DamagedShard(f"holds more than {count} samples")
+                            found = NO_LABEL if sample.label is None else sample.label
+                            if found != labels[number]:
+                                place = number - end + count
+                                raise DamagedShard(
+                                    f"member {place} has label {found}, but {labels[number]} in its index"
+                                )
+                            yield sample
+                            number += 1
+                        if number != end:
+                            raise DamagedShard(f"holds {end - number} samples fewer than {count}")
+                    except DamagedShard as error:
+                        self._check(where, tar, file)
+                        raise UserError(f"{where} {error}: {_REMEDY}") from error
+                    self._check(where, tar, file)
             except OSError as error:
-                raise UserError(f"{path} cannot be read ({error.strerror}): {_REMEDY}") from error
+                raise UserError(f"{where} cannot be read ({error.strerror or reason(error)}): {_REMEDY}") from error
 
-    def _check(self, name: str, sha256: str) -> None:
-        path = self.folder / name
-        if name in self._checked:
-            return
-        try:
-            same = sha256_of_file(path) == sha256
-        except OSError as error:
-            raise UserError(f"{path} cannot be read ({error.strerror}): {_REMEDY}") from error
-        if not same:
-            raise UserError(f"{path} has another SHA-256 than was written: {_REMEDY}")
-        self._checked.add(name)
+    def _check(self, where: str, tar: StoredFile, file: ForwardFile) -> None:
+        """What was written from the shard's samples so far becomes a dataset only if this raises nothing."""
+        _, sha256 = file.finish()
+        if sha256 != tar.sha256:
+            raise UserError(f"{where} has another SHA-256 than was written: {_REMEDY}")
 
     def has_patches(self) -> bool:
-        origin = next(self.samples()).origin
+        with closing(self.samples()) as samples:
+            origin = next(samples).origin
         return origin is not None and "parent_height" in origin
 
 

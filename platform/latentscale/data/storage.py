@@ -142,6 +142,10 @@ class LocalFolder:
         """See Folder."""
         return (self._folder / DATASET_FILE).read_text(encoding="utf-8")
 
+    def read_file(self, name: str) -> bytes:
+        """A small file; OSError where it cannot be read."""
+        return (self._folder / name).read_bytes()
+
     def check(self, files: Iterable[StoredFile]) -> None:
         """See Folder."""
         for file in () if self._skip_damaged else files:

@@ -69,7 +69,7 @@ class StreamingReader(StepReader):
         order: Order,
         owned_streams: range,
         stream_batch: int,
-        shape: tuple[int, int, int],
+        shape: tuple[int, ...],
         layout: NDArray[np.int64],
         treatment: Treatment,
         *,
@@ -92,8 +92,7 @@ class StreamingReader(StepReader):
                 for stream in self._owned_streams
             ]
             self._next_step = steps.start
-        channels, height, width = self._shape
-        images = np.empty((len(steps), self._layout.size, height, width, channels), dtype=np.uint8)
+        images = self._arrays.empty(len(steps), self._layout.size)
         labels = np.empty(images.shape[:2], dtype=np.int64)
         # the layout's inverse: where the i-th sample of a stream stands
         rows = np.argsort(self._layout, kind="stable").reshape(len(self._owned_streams), self._stream_batch)
@@ -120,16 +119,15 @@ class StreamingReader(StepReader):
                 skipped.setdefault(step, []).extend(of_stream)
         self._next_step = steps.stop
         if self._treatment.horizontal_flip:
-            flip = self._flips(steps)
-            images[flip] = images[flip][..., ::-1, :]
-        return Block(torch.from_numpy(images).permute(0, 1, 4, 2, 3), torch.from_numpy(labels), skipped)
+            self._arrays.mirror(images, self._flips(steps))
+        return Block(torch.from_numpy(self._arrays.samples(images)), torch.from_numpy(labels), skipped)
 
-    def _next_into(self, source: "_Source", out: NDArray[np.uint8], skipped: list[Skipped]) -> int:
+    def _next_into(self, source: "_Source", out: NDArray[Any], skipped: list[Skipped]) -> int:
         """Decode the stream's next sample that can be; its label."""
         for _ in range(MOST_ATTEMPTS + 1):
             sample = source.take()
             try:
-                self._treatment.decoder.into(sample.image, out)
+                self._arrays.decode(sample.image, out)
             except ImageRefused as refusal:
                 reason = f"{self._dataset.where(sample.shard, sample.member)} {refusal}"
                 if not self._treatment.skip_errors:

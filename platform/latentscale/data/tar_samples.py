@@ -1,12 +1,12 @@
-"""Samples in the order in which a shard holds them, found by its tar headers alone."""
+"""Samples in the order in which a shard holds them, found by its tar headers alone, in one passage."""
 
 import json
 import tarfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from latentscale.data.forward_file import ForwardFile
 from latentscale.data.sample import Sample
 from latentscale.data.shard_index import TAR_BLOCK_BYTES
 from latentscale.data.shard_writer import LABEL_MEMBER, ORIGIN_MEMBER
@@ -14,6 +14,14 @@ from latentscale.data.shard_writer import LABEL_MEMBER, ORIGIN_MEMBER
 
 class DamagedShard(Exception):
     """What is wrong with a tar file, in words that follow its name."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file in a shard: where its bytes begin, and the bytes."""
+
+    offset: int
+    content: bytes
 
 
 @dataclass
@@ -26,9 +34,9 @@ class StoredSample:
     """
 
     key: str
-    members: dict[str, tarfile.TarInfo] = field(default_factory=dict)
+    members: dict[str, Member] = field(default_factory=dict)
 
-    def image(self) -> tuple[str, tarfile.TarInfo]:
+    def image(self) -> tuple[str, Member]:
         """The extension and the member of the image.
 
         Raises:
@@ -40,39 +48,42 @@ class StoredSample:
         return images[0], self.members[images[0]]
 
 
-def stored_samples(path: Path) -> Iterator[StoredSample]:
-    """Walk the headers of a shard.
+def stored_samples(file: ForwardFile) -> Iterator[StoredSample]:
+    """Walk a shard.
+
+    Args:
+        file: at its beginning.
 
     Raises:
         DamagedShard: a header is damaged, or the archive ends early.
         OSError: it cannot be read.
     """
-    size = path.stat().st_size
     sample: StoredSample | None = None
-    with path.open("rb") as stream:
-        try:
-            archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 (its stream is closed)
-        except tarfile.TarError as error:
-            raise DamagedShard(f"is no tar file ({error})") from error
-        for member in _members(archive):
-            key, dot, extension = member.name.partition(".")
-            if not member.isreg() or not dot or "/" in member.name:
-                raise DamagedShard(f"has a member {member.name!a} that is no part of a sample")
-            if member.offset_data + member.size > size:
-                raise DamagedShard(f"is cut off within member {member.name}")
-            if sample is None or sample.key != key:
-                if sample is not None:
-                    yield sample
-                sample = StoredSample(key)
-            if extension in sample.members:
-                raise DamagedShard(f"has member {member.name} twice")
-            sample.members[extension] = member
-        if sample is not None:
-            yield sample
-        stream.seek(archive.offset)
-        # tarfile takes a damaged header for the archive's end
-        if (block := stream.read(TAR_BLOCK_BYTES)).strip(b"\0") or len(block) < TAR_BLOCK_BYTES:
-            raise DamagedShard(f"is damaged or cut off at byte {archive.offset}")
+    try:
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (its stream is the caller's)
+    except tarfile.TarError as error:
+        raise DamagedShard(f"is no tar file ({error})") from error
+    for member in _members(archive):
+        key, dot, extension = member.name.partition(".")
+        if not member.isreg() or not dot or "/" in member.name:
+            raise DamagedShard(f"has a member {member.name!a} that is no part of a sample")
+        if sample is None or sample.key != key:
+            if sample is not None:
+                yield sample
+            sample = StoredSample(key)
+        if extension in sample.members:
+            raise DamagedShard(f"has member {member.name} twice")
+        file.seek(member.offset_data)
+        content = file.read(max(member.size, 0))
+        if len(content) != member.size:
+            raise DamagedShard(f"is cut off within member {member.name}")
+        sample.members[extension] = Member(member.offset_data, content)
+    if sample is not None:
+        yield sample
+    file.seek(archive.offset)
+    # tarfile takes a damaged header for the archive's end
+    if (block := file.read(TAR_BLOCK_BYTES)).strip(b"\0") or len(block) < TAR_BLOCK_BYTES:
+        raise DamagedShard(f"is damaged or cut off at byte {archive.offset}")
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
@@ -88,30 +99,24 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         archive.members = []  # type: ignore[attr-defined]
 
 
-def read_samples(path: Path) -> Iterator[Sample]:
+def read_samples(file: ForwardFile) -> Iterator[Sample]:
     """The samples of a shard, with all that was kept of them.
 
     Raises:
         DamagedShard: as of :func:`stored_samples`, or a label or origin is not readable.
         OSError: the shard cannot be read.
     """
-    with path.open("rb") as stream:
-
-        def content(member: tarfile.TarInfo) -> bytes:
-            stream.seek(member.offset_data)
-            return stream.read(member.size)
-
-        for stored in stored_samples(path):
-            extension, image = stored.image()
-            label = origin = None
-            try:
-                if (member := stored.members.get(LABEL_MEMBER)) is not None:
-                    label = int(content(member))
-                if (member := stored.members.get(ORIGIN_MEMBER)) is not None:
-                    origin = _object(content(member))
-            except ValueError as error:
-                raise DamagedShard(f"has a label or origin under {stored.key} that cannot be read") from error
-            yield Sample(content(image), extension, label, origin)
+    for stored in stored_samples(file):
+        extension, image = stored.image()
+        label = origin = None
+        try:
+            if (member := stored.members.get(LABEL_MEMBER)) is not None:
+                label = int(member.content)
+            if (member := stored.members.get(ORIGIN_MEMBER)) is not None:
+                origin = _object(member.content)
+        except ValueError as error:
+            raise DamagedShard(f"has a label or origin under {stored.key} that cannot be read") from error
+        yield Sample(image.content, extension, label, origin)
 
 
 def _object(content: bytes) -> dict[str, Any]:

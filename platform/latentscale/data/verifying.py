@@ -1,21 +1,30 @@
 """Everything in a dataset held against everything else: files, checksums, headers, indexes, labels and pixels."""
 
+import hashlib
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors.numpy import load
 
 from latentscale.data.building.parallel import ordered
-from latentscale.data.decoding import decode
+from latentscale.data.dataset_folders import dataset_folders
 from latentscale.data.description import read_description
-from latentscale.data.shard_index import DATASET_FILE, INDEX_TYPES, NO_LABEL, ShardEntry, sha256_of_file
+from latentscale.data.forward_file import ForwardFile
+from latentscale.data.remote import reason
+from latentscale.data.retrying import may_pass, of_this_disk
+from latentscale.data.sample_arrays import decode
+from latentscale.data.shard_index import DATASET_FILE, INDEX_TYPES, NO_LABEL, ShardEntry
 from latentscale.data.shard_writer import LABEL_MEMBER
-from latentscale.data.storage import LocalFolder
+from latentscale.data.storage import LocalFolder, StorageOptions, StoredFile
 from latentscale.data.tar_samples import DamagedShard, StoredSample, stored_samples
+from latentscale.data.uncached_folder import UncachedFolder
 from latentscale.errors import UserError
+
+_LABEL_DIGITS = 10
 
 
 @dataclass
@@ -35,140 +44,148 @@ class Verified:
 
 @dataclass(frozen=True)
 class _Shard:
-    folder: Path
+    folder: LocalFolder | UncachedFolder
     entry: ShardEntry
-    shape: tuple[int, int, int]
+    shape: tuple[int, ...]
     labels: int
     extensions: tuple[str, ...]
 
 
-def dataset_folders(path: Path) -> list[Path]:
-    """The folders with a dataset.json: the given one, or those right below it, train first.
-
-    Raises:
-        UserError: there is none.
-    """
-    if (path / DATASET_FILE).is_file():
-        return [path]
-    order = ("train", "val", "test")
-    found = [folder for folder in path.iterdir() if (folder / DATASET_FILE).is_file()] if path.is_dir() else []
-    if not found:
-        raise UserError(f"{path} holds no {DATASET_FILE}: name a folder written by latentscale shards build")
-    return sorted(found, key=lambda f: (order.index(f.name) if f.name in order else len(order), f.name))
-
-
-def verify(path: Path, workers: int, report: Callable[[str, int, int], None] = lambda *_: None) -> Verified:
+def verify(
+    path: Path | str,
+    workers: int,
+    report: Callable[[str, int, int], None] = lambda *_: None,
+    options: StorageOptions | None = None,
+) -> Verified:
     """Check a dataset, or the datasets of all splits in a folder, and list all that is broken.
 
     Args:
-        path: the folder.
+        path: the folder, or its URL: what is there now is read, once and whole, and nothing is kept.
         workers: processes; 0 checks in this one.
         report: told of progress in shards.
+        options: of trying again, needed for URLs.
 
     Raises:
-        UserError: there is no dataset, or a dataset.json says too little to go by.
+        UserError: there is no dataset, a dataset.json says too little to go by, or a remote does not answer.
     """
     verified, tasks = Verified(), []
-    for folder in dataset_folders(path):
-        description = read_description(LocalFolder(folder))
+    for place in dataset_folders(path, options):
+        folder: LocalFolder | UncachedFolder
+        if isinstance(place, Path):
+            folder = LocalFolder(place)
+        else:
+            assert options is not None
+            folder = UncachedFolder(place, options)
+        description = read_description(folder)
         shards, count = _shards(folder, description), description["count"]
         verified.datasets += 1
         tasks += shards
         if (total := sum(shard.entry.count for shard in shards)) != count:
-            verified.broken.append(f"{folder / DATASET_FILE} says {count} samples, its shards have {total}")
-        known = {name for shard in shards for name in (shard.entry.file, shard.entry.index)}
-        for stray in sorted(file for file in folder.glob("shard-*") if file.name not in known):
-            verified.broken.append(f"{stray} is no part of the dataset")
+            verified.broken.append(f"{folder.where(DATASET_FILE)} says {count} samples, its shards have {total}")
+        if isinstance(place, Path):
+            known = {name for shard in shards for name in (shard.entry.file, shard.entry.index)}
+            for stray in sorted(file for file in place.glob("shard-*") if file.name not in known):
+                verified.broken.append(f"{stray} is no part of the dataset")
     report("shards", 0, len(tasks))
-    for shard, (samples, broken) in zip(tasks, ordered(_check, iter(tasks), workers), strict=True):
+    for samples, broken in ordered(_check, iter(tasks), workers):
         verified.shards += 1
         verified.samples += samples
-        verified.broken += [f"{shard.folder / line}" for line in broken]
+        verified.broken += broken
         report("shards", verified.shards, len(tasks))
     return verified
 
 
-def _shards(folder: Path, description: dict[str, Any]) -> list[_Shard]:
-    channels, height, width = description["shape"]
-    labels, extensions = len(description["labels"]), tuple(description["extensions"])
-    return [
-        _Shard(folder, ShardEntry(**entry), (channels, height, width), labels, extensions)
-        for entry in description["shards"]
-    ]
+def _shards(folder: LocalFolder | UncachedFolder, description: dict[str, Any]) -> list[_Shard]:
+    shape, labels = tuple(description["shape"]), len(description["labels"])
+    extensions = tuple(description["extensions"])
+    return [_Shard(folder, ShardEntry(**entry), shape, labels, extensions) for entry in description["shards"]]
 
 
 def _check(shard: _Shard) -> tuple[int, list[str]]:
-    """How many samples a shard's tar holds, and what is broken, each line beginning with a file's name."""
-    entry, broken = shard.entry, []
-    for name, sha256, size in ((entry.file, entry.sha256, entry.bytes), (entry.index, entry.index_sha256, None)):
-        path = shard.folder / name
-        try:
-            found = path.stat().st_size
-            if size is not None and found != size:
-                broken.append(f"{name} has {found} bytes instead of {size}")
-            elif sha256_of_file(path) != sha256:
-                broken.append(f"{name} has another SHA-256 than was written")
-        except OSError as error:
-            broken.append(f"{name} cannot be read ({error.strerror})")
-    index = _index(shard, broken)
-    number, path = 0, shard.folder / entry.file
+    """How many samples a shard's tar holds, and what is broken."""
+    entry, folder = shard.entry, shard.folder
+    index, of_index = _index(shard)
+    tar = folder.where(entry.file)
+    number = 0
+    of_samples: list[str] = []
     try:
-        with path.open("rb") as stream:
-            for sample in stored_samples(path):
-                broken += (
-                    f"{entry.file} member {line}" for line in _check_sample(shard, sample, number, index, stream)
-                )
-                number += 1
-        if number != entry.count:
-            broken.append(f"{entry.file} holds {number} samples instead of {entry.count}")
-    except DamagedShard as error:
-        broken.append(f"{entry.file} {error}")
-    except OSError as error:
-        if not broken:
-            broken.append(f"{entry.file} cannot be read ({error.strerror})")
-    return number, broken
+        with folder.stream(StoredFile(entry.file, entry.sha256, entry.bytes, entry.bytes)) as stream:
+            file = ForwardFile(stream)
+            try:
+                for sample in stored_samples(file):
+                    of_samples += (f"{tar} member {line}" for line in _check_sample(shard, sample, number, index))
+                    number += 1
+                if number != entry.count:
+                    of_samples.append(f"{tar} holds {number} samples instead of {entry.count}")
+            except DamagedShard as error:
+                of_samples.append(f"{tar} {error}")
+            size, sha256 = file.finish()
+    except (OSError, UserError) as error:
+        return number, [_not_read(tar, error), *of_index, *of_samples]
+    of_tar = []
+    if size != entry.bytes:
+        of_tar.append(f"{tar} has {size} bytes instead of {entry.bytes}")
+    elif sha256 != entry.sha256:
+        of_tar.append(f"{tar} has another SHA-256 than was written")
+    return number, [*of_tar, *of_index, *of_samples]
 
 
-def _index(shard: _Shard, broken: list[str]) -> dict[str, Any] | None:
-    name, count = shard.entry.index, shard.entry.count
+def _not_read(where: str, error: Exception) -> str:
+    """What is broken where a file cannot be read.
+
+    Raises:
+        UserError: nothing is, but the remote does not answer, or this machine's disk is full.
+    """
+    if isinstance(error, UserError):
+        if may_pass(error):
+            raise error
+        return str(error)
+    if of_this_disk(error):
+        raise UserError(
+            f"{tempfile.gettempdir()} has no room for {where} ({reason(error)}), whose server gives whole files only:"
+            " set TMPDIR to a folder with room, or lower --workers"
+        ) from error
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return f"{where} cannot be read ({strerror or reason(error)})"
+
+
+def _index(shard: _Shard) -> tuple[dict[str, Any] | None, list[str]]:
+    """The arrays of a shard's index, and what is broken of it."""
+    where, count = shard.folder.where(shard.entry.index), shard.entry.count
     try:
-        arrays = load_file(shard.folder / name)
-    except OSError:
-        return None  # has been said
+        content = shard.folder.read_file(shard.entry.index)
+    except (OSError, UserError) as error:
+        return None, [_not_read(where, error)]
+    broken = []
+    if hashlib.sha256(content).hexdigest() != shard.entry.index_sha256:
+        broken.append(f"{where} has another SHA-256 than was written")
+    try:
+        arrays = load(content)
     except SafetensorError as error:
-        broken.append(f"{name} is no index ({error})")
-        return None
+        return None, [*broken, f"{where} is no index ({error})"]
     wrong = [key for key in INDEX_TYPES if key not in arrays or arrays[key].shape != (count,)]
     if wrong:
-        broken.append(f"{name} has not {count} values of {', '.join(wrong)}")
-        return None
-    return arrays
+        return None, [*broken, f"{where} has not {count} values of {', '.join(wrong)}"]
+    return arrays, broken
 
 
-def _check_sample(
-    shard: _Shard, sample: StoredSample, number: int, index: dict[str, Any] | None, stream: Any
-) -> Iterator[str]:
+def _check_sample(shard: _Shard, sample: StoredSample, number: int, index: dict[str, Any] | None) -> Iterator[str]:
     try:
         extension, image = sample.image()
     except DamagedShard as error:
         yield str(error)
         return
 
-    def content(name: str) -> bytes:
-        member = sample.members[name]
-        stream.seek(member.offset_data)
-        return bytes(stream.read(member.size))
-
     label = NO_LABEL
     if LABEL_MEMBER in sample.members:
-        text = content(LABEL_MEMBER)
-        label = int(text) if text.isdigit() else NO_LABEL - 1
+        text = sample.members[LABEL_MEMBER].content
+        label = int(text) if text.isdigit() and len(text) <= _LABEL_DIGITS else NO_LABEL - 1
         if not 0 <= label < shard.labels:
             yield f"{sample.key}.{LABEL_MEMBER} is {text[:20]!r}, but there are {shard.labels} labels"
     if index is not None and number < shard.entry.count:
         listed = index["extension"][number]
         known = shard.extensions[listed] if listed < len(shard.extensions) else f"number {listed}"
-        expected = (image.offset_data, image.size, label, extension)
+        expected = (image.offset, len(image.content), label, extension)
         found = (*(int(index[name][number]) for name in ("offset", "size", "label")), known)
         if found != expected:
             names = ("offset", "size", "label", "extension")
@@ -179,6 +196,6 @@ def _check_sample(
             )
             yield f"{sample.key}.{extension} stands otherwise in the index: {differ}"
     try:
-        decode(content(extension), shard.shape, f"{sample.key}.{extension}")
+        decode(image.content, shard.shape, f"{sample.key}.{extension}")
     except UserError as error:
         yield str(error)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from latentscale.config import Config
 from latentscale.data.clusters import Clusters
-from latentscale.data.decoding import Decoder, decode
+from latentscale.data.decoding import Decoder
+from latentscale.data.sample_arrays import decode
 from latentscale.data.shards import ShardedDataset
 from latentscale.errors import UserError
 from latentscale.evaluation.classification import accuracy

@@ -8,17 +8,15 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import PIL
-
 from latentscale.atomic import flush_to_disk
 from latentscale.data.building.damage import check_damage
 from latentscale.data.building.looking import SampleSizes
 from latentscale.data.building.options import BuildOptions, ImageOptions
 from latentscale.data.building.parallel import Report
-from latentscale.data.building.preparing import Preparation
+from latentscale.data.building.preparing import PointPreparation, Preparation
 from latentscale.data.building.progress import Done, Progress, discard, partial_folder
 from latentscale.data.building.split_writing import SplitWriting
-from latentscale.data.building.transform import described
+from latentscale.data.building.transform import described, library
 from latentscale.data.order import permutation
 from latentscale.data.shard_writing import Description, named, not_written, refuse_existing
 from latentscale.data.sources.listing import Listing, Problem
@@ -81,18 +79,24 @@ def build(
     """
     images.check()
     options.check()
+    if listing.generated is not None:
+        images.refuse_for_points(source)
     out = named(out)
     refuse_existing(out)
     check_damage(listing.problems, options)
     listing = _in_order(listing, images, options)
     identity = _identity(source, listing, images, options)
-    sizes = SampleSizes(listing, images, options.workers)
     try:
         with partial_folder(out, options.restart) as folder:
             progress = Progress(folder, identity)
-            shape, demanded = sizes.decide(progress, report)
-            images = replace(images, channels=shape[0])
-            preparation = Preparation(listing.reader, images, listing.patches, demanded, options.origins)
+            shape: tuple[int, ...]
+            preparation: Preparation | PointPreparation
+            if listing.generated is not None:
+                shape, preparation = listing.generated.shape, PointPreparation(listing.reader)
+            else:
+                shape, demanded = SampleSizes(listing, images, options.workers).decide(progress, report)
+                images = replace(images, channels=shape[0])
+                preparation = Preparation(listing.reader, images, listing.patches, demanded, options.origins)
             built = Built(out, skipped=list(listing.problems))
             for split, items in listing.splits.items():
                 writing = SplitWriting(split, items, len(listing.labels.names), out, progress, options, built.skipped)
@@ -115,7 +119,8 @@ def build(
             flush_to_disk(out.parent)
             discard(out)
     except OSError as error:
-        raise not_written(out, error) from error
+        then = "run the same command again: it goes on after the last finished shard"
+        raise not_written(out, error, then) from error
     return built
 
 
@@ -138,11 +143,12 @@ def _identity(source: str, listing: Listing, images: ImageOptions, options: Buil
         "splits": list(listing.splits),
         "labels": asdict(listing.labels),
         "patches": None if listing.patches is None else asdict(listing.patches),
+        **({} if listing.generated is None else {"generated": asdict(listing.generated)}),
         "images": asdict(images),
         "shuffle": listing.sorted_by_label if options.shuffle is None else options.shuffle,
         "shard_bytes": options.shard_bytes,
         "origins": options.origins,
-        "pillow": PIL.__version__,
+        **library(listing),
     }
     return dict(json.loads(json.dumps(identity)))
 
@@ -152,7 +158,7 @@ def _more(source: str, listing: Listing, images: ImageOptions, done: Done) -> di
     return {
         "source": source,
         **({"label_names": list(listing.labels.of)} if listing.labels.of else {}),
-        "transform": described(images, listing.patches),
+        "transform": described(images, listing),
         **({"converted": dict(sorted(done.notes.items()))} if done.notes else {}),
         **({"left_out": [str(problem) for problem in left_out[:_LEFT_OUT_NAMED]]} if left_out else {}),
     }

@@ -28,7 +28,7 @@ class SampleSizes:
         self._items: list[Item] = [item for items in listing.splits.values() for item in items]
 
     def decide(self, progress: Progress, report: Report) -> tuple[tuple[int, int, int], Size | None]:
-        """The shape, and the size that images must have by themselves because nothing brings them to it.
+        """The shape of images, and the size that they must have by themselves because nothing brings them to it.
 
         Raises:
             UserError: the images are of several sizes, or none can be read.

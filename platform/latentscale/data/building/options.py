@@ -1,6 +1,6 @@
 """What a user may ask of the images and the shards of a build."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from latentscale.data.sample import DEFAULT_SHARD_BYTES
 from latentscale.errors import UserError
@@ -35,6 +35,19 @@ class ImageOptions:
     png_compression: int = 6
     background: tuple[int, int, int] | None = None
     seed: int = 0
+
+    def refuse_for_points(self, source: str) -> None:
+        """Refuse whatever was asked of images where there are none.
+
+        Raises:
+            UserError: naming the option.
+        """
+        for one in fields(self):
+            if one.name != "seed" and getattr(self, one.name) != one.default:
+                raise UserError(
+                    f"--{one.name.replace('_', '-')} is not used by {source}, which are points and no images: leave it"
+                    " out"
+                )
 
     def check(self) -> None:
         """Refuse what does not exist.

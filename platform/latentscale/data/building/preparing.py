@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from latentscale.data.building.fitting import cut, fit
 from latentscale.data.building.options import ImageOptions
 from latentscale.data.building.pixels import Header, Pixels, read_header, upright_pixels
+from latentscale.data.points import POINT_EXTENSION, encode_point
 from latentscale.data.sample import Sample
 from latentscale.data.sources.listing import Item, Patches, Reader, UnreadableItem
 
@@ -96,6 +98,24 @@ class Preparation:
 
     def _origin(self, item: Item, more: dict[str, Any]) -> dict[str, Any] | None:
         return {"name": item.name, **dict(item.origin), **more} if self.origins else None
+
+
+@dataclass(frozen=True)
+class PointPreparation:
+    """Makes samples of points, which have no origin but their number; see Preparation.
+
+    Attributes:
+        reader: of the items.
+    """
+
+    reader: Reader
+
+    def __call__(self, items: Sequence[Item]) -> list[Prepared]:
+        """The sample of each item."""
+        return [
+            Prepared([Sample(encode_point(np.asarray(self.reader.read(item))), POINT_EXTENSION, item.label)])
+            for item in items
+        ]
 
 
 @dataclass(frozen=True)

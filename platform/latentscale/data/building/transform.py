@@ -2,14 +2,23 @@
 
 from typing import Any
 
+import numpy as np
 import PIL
 
 from latentscale.data.building.options import ImageOptions
-from latentscale.data.sources.listing import Patches
+from latentscale.data.sources.listing import Listing
 
 
-def described(images: ImageOptions, patches: Patches | None) -> dict[str, Any]:
+def library(listing: Listing) -> dict[str, str]:
+    """The version of the library on which the shards' bytes depend."""
+    return {"pillow": PIL.__version__} if listing.generated is None else {"numpy": np.__version__}
+
+
+def described(images: ImageOptions, listing: Listing) -> dict[str, Any]:
     """The steps in their order, and the library that took them."""
+    patches = listing.patches
+    if listing.generated is not None:
+        return {"steps": list(listing.generated.steps), **library(listing)}
     steps = ["turned upright as EXIF says", "8 bits a channel", "grey" if images.channels == 1 else "RGB"]
     if images.background is not None:
         steps.append(f"translucent pixels laid over {images.background}")
@@ -31,4 +40,4 @@ def described(images: ImageOptions, patches: Patches | None) -> dict[str, Any]:
         "jpeg": f"JPEG of quality {images.quality}, 4:4:4",
         "webp": f"WebP of quality {images.quality}",
     }
-    return {"steps": [*steps, written[images.format]], "pillow": PIL.__version__}
+    return {"steps": [*steps, written[images.format]], **library(listing)}

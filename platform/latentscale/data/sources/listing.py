@@ -5,7 +5,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
 from latentscale.data.sources.labels import Labels
@@ -28,7 +27,7 @@ MAX_FILE_BYTES = 2**29
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One image of a source.
+    """One image, or point, of a source.
 
     Attributes:
         name: unique within the source, as messages and the shards' JSON members give it.
@@ -62,8 +61,8 @@ class Problem(NamedTuple):
 class Reader(Protocol):
     """Reads an item in any process; picklable."""
 
-    def read(self, item: Item) -> bytes | NDArray[np.uint8]:
-        """The encoded file, or pixels ``[H, W]`` or ``[H, W, 3]``.
+    def read(self, item: Item) -> bytes | NDArray[Any]:
+        """The encoded file, or uint8 pixels ``[H, W]`` or ``[H, W, 3]``; of points float32 ``[D]``.
 
         Raises:
             OSError: the item cannot be read.
@@ -91,6 +90,19 @@ class Patches:
     count: int = 1
 
 
+@dataclass(frozen=True)
+class Generated:
+    """Samples that are no images.
+
+    Attributes:
+        shape: of each, (D,).
+        steps: how they came about, in words for dataset.json.
+    """
+
+    shape: tuple[int, ...]
+    steps: tuple[str, ...]
+
+
 @dataclass
 class Listing:
     """A source's images, in the order in which they are to be written.
@@ -106,6 +118,7 @@ class Listing:
         sorted_by_label: whether neighbours share a label, so that the order should be shuffled.
         same_in_test: whether the test split holds the very images of ``train``, which then lists them alone.
         patches: what is cut out of every image.
+        generated: what the samples are where they are no images; None of images.
         problems: images that cannot be taken.
         notes: lines for the user.
     """
@@ -120,6 +133,7 @@ class Listing:
     sorted_by_label: bool = False
     same_in_test: bool = False
     patches: Patches | None = None
+    generated: Generated | None = None
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -12,4 +12,5 @@ HELP = {
     "mnist-c": "MNIST-C, a folder a corruption; see --originals",
     "digits": "scikit-learn's 8x8 digits; takes no PATH",
     "photos": "patches of 11 bundled photographs; takes no PATH",
+    "clusters": "points of Gaussian clusters, drawn; takes no PATH",
 }

@@ -22,6 +22,11 @@ class SourceOptions:
         patch_size: side of a patch, in pixels.
         patches_per_image: random patches cut out of an image.
         follow_symlinks: whether links may lead out of the source's folder.
+        count, test_count: points of the train and of the test split; 0 is the source's own number.
+        means: of clusters, their coordinates by commas and clusters by semicolons.
+        deviation: of clusters.
+        probabilities: of clusters, by commas.
+        seed: of what is drawn.
     """
 
     labels: str = "auto"
@@ -34,6 +39,12 @@ class SourceOptions:
     patch_size: int = 0
     patches_per_image: int = 0
     follow_symlinks: bool = False
+    count: int = 0
+    test_count: int = 0
+    means: str = ""
+    deviation: float | None = None
+    probabilities: str = ""
+    seed: int = 0
 
     def given(self) -> list[str]:
         """The names of the options that are not at their defaults."""

@@ -7,6 +7,7 @@ from pathlib import Path
 from latentscale.data.sources.afhq import list_afhq
 from latentscale.data.sources.bundled import list_digits, list_photos
 from latentscale.data.sources.celeba import list_celeba
+from latentscale.data.sources.clusters import list_clusters
 from latentscale.data.sources.ffhq import list_ffhq
 from latentscale.data.sources.folder import list_folder
 from latentscale.data.sources.idx import list_idx
@@ -19,6 +20,7 @@ from latentscale.data.sources.zips import list_zip
 from latentscale.errors import UserError
 
 _LABELLING = frozenset({"labels", "split"})
+_LAW = frozenset({"count", "test_count", "means", "deviation", "probabilities"})
 _PATCHES = frozenset({"patches", "patch_size", "patches_per_image"})
 
 
@@ -42,6 +44,7 @@ SOURCES = {
     "mnist-c": Source(list_mnist_c, frozenset({"originals", "corruptions"})),
     "digits": Source(list_digits, frozenset({"split"})),
     "photos": Source(list_photos, _PATCHES | {"split"}),
+    "clusters": Source(list_clusters, _LAW | {"split"}),
 }
 
 
@@ -51,16 +54,12 @@ def list_source(name: str, path: Path | None, options: SourceOptions) -> Listing
     Raises:
         UserError: the source does not exist, does not use an option that was given, or cannot be read.
     """
-    if name == "clusters":
-        raise UserError(
-            "clusters are points, not images, and generated in an instant: train with data.name=clusters, there is "
-            "nothing to build"
-        )
     if name not in SOURCES:
         raise UserError(f"source {name} does not exist: use one of {', '.join(SOURCES)}")
     source = SOURCES[name]
     for option in options.given():
-        if option not in source.uses:
+        # the order of any source is drawn by the seed
+        if option != "seed" and option not in source.uses:
             users = ", ".join(other for other, candidate in SOURCES.items() if option in candidate.uses)
             raise UserError(f"--{option.replace('_', '-')} is not used by {name} (but by {users}): leave it out")
     if options.split not in SPLITS:

@@ -1,0 +1,18 @@
+"""How commands read a dataset behind a URL."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from latentscale.data.storage import StorageOptions
+
+RETRY_SECONDS = 30.0
+"""Somebody sits before it: a remote that is dead should be said to be so soon."""
+
+
+def options_for(path: str) -> "StorageOptions | None":
+    """Of a URL, with the cache where training has it by default; None of a folder."""
+    from latentscale.data.digits import cache_folder
+    from latentscale.data.remote import is_remote
+    from latentscale.data.storage import StorageOptions
+
+    return StorageOptions(cache_folder() / "shards", retry_seconds=RETRY_SECONDS) if is_remote(path) else None
