@@ -19,6 +19,7 @@ SCRIPT = Path(__file__).resolve().with_name("scaling_process.py")
 START_SECONDS = 180.0
 REPLY_SECONDS = 120.0
 END_SECONDS = 60.0
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 LAUNCHERS = ("ACCELERATE_", "PET_", "TORCHELASTIC_")
 
 
@@ -113,25 +114,27 @@ def _members(places: Sequence[Place], folder: Path, compute_seconds: float, stac
     kept = {
         name: value
         for name, value in os.environ.items()
-        if not name.startswith(LAUNCHERS) and name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+        if not name.startswith(LAUNCHERS) and name not in LAUNCHED
     }
     members = []
     for rank, place in enumerate(places):
-        alone = place.slowed or size == 1
         environment = {
             **kept,
-            "RANK": str(rank),
-            "WORLD_SIZE": str(size),
-            # in a namespace of its own it is a node of its own
-            "LOCAL_RANK": "0" if alone else str(rank),
-            "LOCAL_WORLD_SIZE": "1" if alone else str(size),
-            "MASTER_ADDR": places[0].address,
-            "MASTER_PORT": str(port),
             "GLOO_SOCKET_IFNAME": place.interface,
             "OMP_NUM_THREADS": "1",
             "CUDA_VISIBLE_DEVICES": "",
             "ACCELERATE_USE_CPU": "true",
         }
+        if size > 1:  # one process is started without a launcher, and then has no process group
+            environment |= {
+                "RANK": str(rank),
+                "WORLD_SIZE": str(size),
+                # in a namespace of its own it is a node of its own
+                "LOCAL_RANK": "0" if place.slowed else str(rank),
+                "LOCAL_WORLD_SIZE": "1" if place.slowed else str(size),
+                "MASTER_ADDR": places[0].address,
+                "MASTER_PORT": str(port),
+            }
         command = [
             *place.enter, sys.executable, str(SCRIPT),
             "--folder", str(folder / "run"),

@@ -5,6 +5,7 @@ second, one direction.
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 
@@ -54,3 +55,40 @@ def two_level_seconds(processes: int, per_node: int, size_bytes: float, inside: 
         raise ValueError(f"{processes} processes do not fill nodes of {per_node}")
     within = ring_seconds(per_node, size_bytes, inside)
     return within + tree_seconds(processes // per_node, size_bytes / per_node, between)
+
+
+# DistributedDataParallel's own: the first bucket is small, so that something is on its way early
+FIRST_BUCKET_BYTES = 2**20
+BUCKET_BYTES = 25 * 2**20
+
+
+def buckets(sizes_bytes: Sequence[int]) -> list[int]:
+    """Bytes of each bucket that DistributedDataParallel sends, in the order of sending.
+
+    Args:
+        sizes_bytes: of each parameter's gradient, in the order in which backward makes them: the last layer's first.
+    """
+    found, filling, limit = [], 0, FIRST_BUCKET_BYTES
+    for size in sizes_bytes:
+        filling += size
+        if filling >= limit:
+            found.append(filling)
+            filling, limit = 0, BUCKET_BYTES
+    return [*found, filling] if filling else found
+
+
+def exposed_seconds(sizes: Sequence[int], backward_seconds: float, seconds_of: Callable[[int], float]) -> float:
+    """What of the buckets' all-reduces is left when backward has ended.
+
+    Buckets are sent one after the other, each when backward has filled it, which takes its share of the bytes in
+    time.
+
+    Args:
+        sizes: bytes of each bucket, in the order of sending.
+        seconds_of: how long the all-reduce of so many bytes takes.
+    """
+    filled = sent_at = 0.0
+    for size in sizes:
+        filled += size
+        sent_at = max(sent_at, backward_seconds * filled / sum(sizes)) + seconds_of(size)
+    return max(0.0, sent_at - backward_seconds)

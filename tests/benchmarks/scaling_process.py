@@ -41,7 +41,8 @@ from latentscale.training.prepare import prepare
 
 PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
 STREAMS = 4
-REPORT_EVERY_STEPS = 10
+# every turn of so many steps has a report in it; the default is 50, the published presets' 100
+REPORT_EVERY_STEPS = 20
 SETTINGS: dict[str, object] = {
     "training.steps": 10**9,
     "training.batch": 16,
