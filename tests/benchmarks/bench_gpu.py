@@ -10,7 +10,6 @@ import gc
 import io
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext, suppress
@@ -23,6 +22,7 @@ import torch
 from bare_loop import BareLoop
 from bench import HERE, machine
 from cases import PRESETS, QUIET, bare_settings, scratch
+from columns import aligned
 from flops import flops_of_a_step
 from gpu_peaks import Peak, attainable, peak_of
 from PIL import Image
@@ -30,6 +30,7 @@ from PIL import Image
 from latentscale.config import Config, load_config
 from latentscale.data.sample import Sample
 from latentscale.data.shard_writing import write_shards
+from latentscale.errors import UserError
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 from latentscale.training.prepare import prepare
@@ -247,7 +248,7 @@ def configuration(method: str, preset: str, mode: Mode, settings: dict[str, obje
     return load_config(METHODS[method].Settings, method, {}, arguments, PRESETS)
 
 
-def platform_timed(device: Device, config: Config, method: str, stopwatch: Stopwatch) -> Timed:
+def platform_timed(config: Config, method: str, stopwatch: Stopwatch) -> Timed:
     """The platform's own loop, just as a recipe calls it."""
     return stopwatch.time(lambda should_stop: train(config, METHODS[method], should_stop))
 
@@ -272,11 +273,17 @@ def bare_timed(device: Device, config: Config, stopwatch: Stopwatch) -> Timed:
     return stopwatch.time(run)
 
 
+def counted(method: str, preset: str, settings: dict[str, object]) -> int:
+    """FLOP of a step in any mode."""
+    return sum(flops_of_a_step(configuration(method, preset, MODES[0], settings), METHODS[method]).values())
+
+
 def measure(
     device: Device | None,
     method: str,
     preset: str,
     mode: Mode,
+    flops: int,
     folder: Path,
     turns: int,
     steps: int,
@@ -286,11 +293,11 @@ def measure(
     """A row of the table; what fails is said in it, so that the others are measured.
 
     Args:
+        flops: of a step.
         settings: ``key=value`` on top of the preset.
     """
     changed = settings or {}
     dry = configuration(method, preset, mode, changed)
-    flops = sum(flops_of_a_step(dry, METHODS[method]).values())
     result = Result(method, preset, mode.name, dry.training.batch, flops)
     if device is None:
         result.failure = NOT_MEASURED
@@ -312,7 +319,7 @@ def measure(
         config = configuration(method, preset, mode, {**changed, "run.dir": run})
         before = bare()
         device.clear()
-        timed = platform_timed(device, config, method, stopwatch())
+        timed = platform_timed(config, method, stopwatch())
         result.bare_seconds = before + bare()
         result.step_seconds, result.peak_memory_bytes = timed.median, timed.peak_memory_bytes
     except torch.OutOfMemoryError:
@@ -330,9 +337,7 @@ def table(results: Sequence[Result]) -> list[str]:
     head = [
         "method, preset", "mode", "batch", "TFLOP/step", "images/s", "ms/step", "peak GiB", "of peak", "platform/bare",
     ]  # fmt: skip
-    rows = [head, *(each.cells() for each in results)]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return aligned([head, *(each.cells() for each in results)])
 
 
 def verdicts(results: Sequence[Result]) -> list[str]:
@@ -370,7 +375,7 @@ def main() -> None:
         about |= {"peak": device.peak.source if device.peak else "unknown"}
     about |= {"fp32_convolutions": "tf32" if torch.backends.cudnn.allow_tf32 else "fp32"}
     lines = [
-        "Training the 256x256 presets on one GPU: median of turns, dense peak of the precision, bare: written by hand, eager",
+        "Training the 256x256 presets on one GPU: medians of turns, dense peak; bare: written by hand, eager",
         ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items()),
     ]
     print("\n".join(lines), flush=True)
@@ -378,12 +383,17 @@ def main() -> None:
     results = []
     with scratch() as folder:
         for method, preset in SHOWN:
+            try:
+                flops = counted(method, preset, settings)
+            except UserError as error:  # a batch that cannot be cut
+                parser.error(f"{method}, {preset}: {error}")
             for mode in MODES:
-                results.append(
-                    measure(device, method, preset, mode, folder, options.turns, options.steps, settings=settings)
+                found = measure(
+                    device, method, preset, mode, flops, folder, options.turns, options.steps, settings=settings
                 )
+                results.append(found)
                 if device is not None:  # each row as soon as it is there: compiling takes minutes
-                    print("  ".join(results[-1].cells()), flush=True)
+                    print("  ".join(found.cells()), flush=True)
     ending = [*table(results), *verdicts(results)]
     if device is None:
         ending.append("no GPU here: the operations are counted, and nothing else is measured")
@@ -392,7 +402,6 @@ def main() -> None:
     (options.out / "gpu.txt").write_text("\n".join([*lines, *ending]) + "\n")
     record = {"machine": about, "results": [asdict(each) for each in results]}
     (options.out / "gpu.json").write_text(json.dumps(record, indent=2) + "\n")
-    sys.exit(0)
 
 
 if __name__ == "__main__":

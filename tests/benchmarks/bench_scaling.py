@@ -1,10 +1,10 @@
 """Measures what more processes cost a step besides their gradients: ``make bench-scaling``.
 
 Gangs of 1, 2 and 4 processes train through the platform's loop, each process behind a link of a known bandwidth, with
-phases that sleep instead of computing (``scaling_process.py``). They take turns: only one gang is at work at a time, each
-round begins with another one and goes there and back, and next to the platform's steps each gang takes steps of a loop
-written by hand, which sleeps as long and sends the same gradients. What the platform adds is the difference within a
-round; figures are medians over rounds. The two turns of a round say how far a thing differs from itself.
+phases that sleep instead of computing (``scaling_process.py``). They take turns: one gang is at work at a time, each
+round begins with another one and goes there and back. Next to the platform's steps each gang takes those of a loop
+written by hand, which sleeps as long and sends the same gradients: what the platform adds is the difference within a
+round. Figures are medians over rounds, and the two turns of a round say how far a thing differs from itself.
 """
 
 import argparse
@@ -19,15 +19,17 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NoReturn
 
 from bench import HERE, at_least_seven, machine
 from cases import scratch
+from columns import aligned
 from gangs import Gang, gangs
 from links import Place, links, loopback_places, why_no_links
 from network_time import Link, ring_bytes, ring_seconds
-from scaling_process import REPORT_EVERY_STEPS, SleepingPVDGAN, configuration
+from scaling_process import PHASES, REPORT_EVERY_STEPS, SleepingPVDGAN, configuration
 from turns import rounds_of_turns
 
 from latentscale.training.prepare import prepare
@@ -51,6 +53,8 @@ class Measured:
         step_seconds: of the platform's loop, ``[rounds][2]``.
         bare_seconds: of the loop written by hand, ``[rounds][2]``.
         reduce_seconds: of the gradients' all-reduces of a step alone, ``[rounds][2]``.
+        own_cpu_seconds: of a process's cores, platform's loop − loop written by hand, mean over processes,
+            ``[rounds][2]``.
         sent_bytes: that a process sent in a step, headers and all, ``[rounds][2]``; zeros without links of their own.
         elements: of each collective of a step of the platform, as torch's profiler saw them.
     """
@@ -59,6 +63,7 @@ class Measured:
     step_seconds: list[list[float]] = field(default_factory=list)
     bare_seconds: list[list[float]] = field(default_factory=list)
     reduce_seconds: list[list[float]] = field(default_factory=list)
+    own_cpu_seconds: list[list[float]] = field(default_factory=list)
     sent_bytes: list[list[float]] = field(default_factory=list)
     elements: list[int] = field(default_factory=list)
 
@@ -76,6 +81,7 @@ class Row:
         reduce_seconds: that they need when nothing else is done.
         overhead_seconds: platform's step − step of the loop written by hand: the platform's own.
         lowest_seconds, highest_seconds: of a round.
+        own_cpu_seconds: the same on a process's cores: what is not waiting, for others or for a core.
         beyond_seconds: platform's step − sleep − gradients (the formula's, else as measured): with all that any loop
             does, such as Adam.
         against_itself_seconds: second turn − first turn of the platform's steps.
@@ -93,6 +99,7 @@ class Row:
     overhead_seconds: float
     lowest_seconds: float
     highest_seconds: float
+    own_cpu_seconds: float
     beyond_seconds: float
     against_itself_seconds: float
 
@@ -152,6 +159,7 @@ def row(measured: Measured, gradient_elements: int, sleep_seconds: float, bytes_
         overhead_seconds=statistics.median(rounds),
         lowest_seconds=min(rounds),
         highest_seconds=max(rounds),
+        own_cpu_seconds=middle(measured.own_cpu_seconds),
         beyond_seconds=step - sleep_seconds - (reduce if ring is None else ring),
         against_itself_seconds=statistics.median(second - first for first, second in measured.step_seconds),
     )
@@ -165,23 +173,16 @@ def middle(rounds: Sequence[Sequence[float]]) -> float:
 def bars(rows: Sequence[Row]) -> list[Bar]:
     """The share of each step that is the platform's own, and whether it grows faster than log₂ of the processes."""
     found = [
-        Bar(f"the platform's own, {each.processes} processes / step", each.overhead_seconds / each.step_seconds, MOST_SHARE)
+        Bar(f"platform's own, {each.processes} processes / step", each.overhead_seconds / each.step_seconds, MOST_SHARE)
         for each in rows
     ]
     per_doubling = [
         (later.overhead_seconds - earlier.overhead_seconds) / math.log2(later.processes / earlier.processes)
-        for earlier, later in zip(rows, rows[1:], strict=False)
+        for earlier, later in pairwise(rows)
     ]
-    for (first, second), (_, one, two) in zip(
-        zip(per_doubling, per_doubling[1:], strict=False), zip(rows, rows[1:], rows[2:], strict=False), strict=True
-    ):
-        found.append(
-            Bar(
-                f"growth {one.processes} to {two.processes} beyond the doubling before it / step",
-                (second - first) / two.step_seconds,
-                MOST_BEND_SHARE,
-            )
-        )
+    for (before, growth), one, two in zip(pairwise(per_doubling), rows[1:], rows[2:], strict=False):
+        name = f"growth from {one.processes} to {two.processes} beyond that of the doubling before / step"
+        found.append(Bar(name, (growth - before) / two.step_seconds, MOST_BEND_SHARE))
     return found
 
 
@@ -193,18 +194,21 @@ def measure(gang: list[Gang], rounds: int, steps: int) -> list[Measured]:
         slowest(each.all("bare 3"), "seconds")
     for order in rounds_of_turns([str(number) for number in range(len(gang))], rounds):
         for measured in found:
-            for kept in (measured.step_seconds, measured.bare_seconds, measured.reduce_seconds, measured.sent_bytes):
+            for kept in (measured.step_seconds, measured.bare_seconds, measured.reduce_seconds):
                 kept.append([])
+            measured.own_cpu_seconds.append([])
+            measured.sent_bytes.append([])
         for turn, number in enumerate(map(int, order)):
-            there = turn < len(gang)
-            for arm in ("bare", "train") if there else ("train", "bare"):
-                replies = gang[number].all(f"{arm} {steps}")
-                if arm == "bare":
-                    found[number].bare_seconds[-1].append(slowest(replies, "seconds"))
-                else:
-                    found[number].step_seconds[-1].append(slowest(replies, "seconds"))
-                    found[number].sent_bytes[-1].append(slowest(replies, "sent_bytes"))
-            found[number].reduce_seconds[-1].append(slowest(gang[number].all(f"reduce {steps}"), "seconds"))
+            there, measured = turn < len(gang), found[number]
+            replies = {
+                arm: gang[number].all(f"{arm} {steps}") for arm in (("bare", "train") if there else ("train", "bare"))
+            }
+            measured.bare_seconds[-1].append(slowest(replies["bare"], "seconds"))
+            measured.step_seconds[-1].append(slowest(replies["train"], "seconds"))
+            measured.sent_bytes[-1].append(slowest(replies["train"], "sent_bytes"))
+            cores = {arm: statistics.mean(reply["cpu_seconds"] for reply in each) for arm, each in replies.items()}
+            measured.own_cpu_seconds[-1].append(cores["train"] - cores["bare"])
+            measured.reduce_seconds[-1].append(slowest(gang[number].all(f"reduce {steps}"), "seconds"))
     for measured, each in zip(found, gang, strict=True):
         measured.elements = elements_of_a_step([reply["elements"] for reply in each.all(f"count {COUNTED_STEPS}")])
     return found
@@ -224,9 +228,7 @@ def elements_of_a_step(counted: Sequence[Sequence[int]]) -> list[int]:
     first = Counter(counted[0])
     if any(Counter(each) != first for each in counted[1:]):
         raise RuntimeError(f"processes made different collectives: {[dict(Counter(each)) for each in counted]}")
-    return sorted(
-        (size for size, times in first.items() for _ in range(times // COUNTED_STEPS)), reverse=True
-    )
+    return sorted((size for size, times in first.items() for _ in range(times // COUNTED_STEPS)), reverse=True)
 
 
 def calibrate(gang: Sequence[Gang]) -> dict[str, float]:
@@ -236,28 +238,44 @@ def calibrate(gang: Sequence[Gang]) -> dict[str, float]:
 
 
 def table(rows: Sequence[Row], sleep_seconds: float) -> list[str]:
-    """The figures in lines, ms and bytes a step."""
-    lines = [
-        "  processes     step  by hand    sleep  gradients: formula  alone   beyond these   platform's own"
-        "                       A/A"
-    ]
+    """The figures in lines: ms and bytes of a step."""
+    times = [
+        [
+            "processes", "step", "by hand", "sleep", "gradients: formula", "alone", "step beyond sleep, gradients",
+            "platform's own", "share", "of it CPU", "A/A",
+        ]
+    ]  # fmt: skip
+    bytes_sent = [["processes", "gradients", "statistics", "a process must send", "counted on its link"]]
     for each in rows:
-        formula = "      ?" if each.ring_seconds is None else f"{1e3 * each.ring_seconds:7.2f}"
-        lines.append(
-            f"  {each.processes:9d} {1e3 * each.step_seconds:8.2f} {1e3 * each.bare_seconds:8.2f}"
-            f" {1e3 * sleep_seconds:8.2f}            {formula} {1e3 * each.reduce_seconds:6.2f}"
-            f" {1e3 * each.beyond_seconds:14.2f}   {1e3 * each.overhead_seconds:6.2f}"
-            f" ({1e3 * each.lowest_seconds:.2f} - {1e3 * each.highest_seconds:.2f})"
-            f" {each.overhead_seconds / each.step_seconds:6.2%}"
-            f" {1e3 * each.against_itself_seconds:+8.2f}"
+        times.append(
+            [
+                str(each.processes),
+                ms(each.step_seconds),
+                ms(each.bare_seconds),
+                ms(sleep_seconds),
+                "unknown" if each.ring_seconds is None else ms(each.ring_seconds),
+                ms(each.reduce_seconds),
+                ms(each.beyond_seconds),
+                f"{ms(each.overhead_seconds)} ({ms(each.lowest_seconds)} - {ms(each.highest_seconds)})",
+                f"{each.overhead_seconds / each.step_seconds:.2%}",
+                ms(each.own_cpu_seconds),
+                f"{1e3 * each.against_itself_seconds:+.2f}",
+            ]
         )
-    lines.append("  bytes of a step   gradients   statistics   sent by a process: ring formula, as counted on its link")
-    for each in rows:
-        counted = f"{each.sent_bytes:,.0f}" if each.sent_bytes else "not counted"
-        lines.append(
-            f"  {each.processes:15d} {each.gradient_bytes:11,d} {each.other_bytes:12,d}   {each.ring_bytes:15,.0f}   {counted}"
+        bytes_sent.append(
+            [
+                str(each.processes),
+                f"{each.gradient_bytes:,}",
+                f"{each.other_bytes:,}",
+                f"{each.ring_bytes:,.0f}",
+                f"{each.sent_bytes:,.0f}" if each.sent_bytes else "not counted",
+            ]
         )
-    return lines
+    return ["", "ms of a step", *aligned(times), "", "bytes of a step", *aligned(bytes_sent), ""]
+
+
+def ms(seconds: float) -> str:
+    return f"{1e3 * seconds:.2f}"
 
 
 def main() -> None:
@@ -277,14 +295,15 @@ def main() -> None:
         print(text, flush=True)
 
     say("Cost of more processes: compute is a sleep, medians of paired rounds (lowest - highest), ms a step")
-    say(", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items()) + f", {options.steps} steps a turn")
+    say(
+        ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items())
+        + f", {options.steps} steps a turn"
+    )
     obstacle = why_no_links()
     with ExitStack() as stack:
         folder = stack.enter_context(scratch())
         places: list[Place] = (
-            loopback_places(max(PROCESSES))
-            if obstacle
-            else stack.enter_context(links(max(PROCESSES), BITS_PER_SECOND))
+            loopback_places(max(PROCESSES)) if obstacle else stack.enter_context(links(max(PROCESSES), BITS_PER_SECOND))
         )
         if obstacle:
             say(f"{obstacle}: measured on the loopback as it is")
@@ -293,8 +312,9 @@ def main() -> None:
         started = stack.enter_context(gangs(places, PROCESSES, folder, COMPUTE_SECONDS))
         overshoot = calibrate(started)
         say(
-            f"a sleep of {500 * COMPUTE_SECONDS:.0f} ms is {1e6 * overshoot['plain_overshoot_seconds']:.0f} us too long,"
-            f" calibrated {1e6 * overshoot['left_overshoot_seconds']:.0f} us; a step has two"
+            f"a sleep of {1e3 * COMPUTE_SECONDS / PHASES:.0f} ms is"
+            f" {1e6 * overshoot['plain_overshoot_seconds']:.0f} us too long, calibrated"
+            f" {1e6 * overshoot['left_overshoot_seconds']:.0f} us; a step has {PHASES}"
         )
         found = measure(started, options.rounds, options.steps)
         for each in started:
@@ -308,7 +328,10 @@ def main() -> None:
     for bar in judged:
         say(bar.line())
     if max(PROCESSES) > about["cores"]:
-        say(f"{max(PROCESSES)} processes share {about['cores']} cores: what they do at once then takes the longer")
+        say(
+            f"{max(PROCESSES)} processes share {about['cores']} cores: what they compute at once then takes"
+            f" {max(PROCESSES) / about['cores']:g} times as long, and each hop of a collective waits for a core"
+        )
     scatter = max(abs(each.against_itself_seconds) / each.step_seconds for each in rows)
     if scatter > MOST_SCATTER_SHARE:
         say(f"A step differed from itself by {scatter:.1%}: the machine was busy, and no verdict is worth much")
@@ -318,7 +341,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "scaling.txt").write_text("\n".join(lines) + "\n")
     record = {
-        "machine": {**about, "steps_a_turn": options.steps},
+        "machine": about,
         "network": {"bits_per_second": None if obstacle else BITS_PER_SECOND, "why_not_slowed": obstacle},
         "sleep": {"seconds_a_step": COMPUTE_SECONDS, **overshoot},
         "parameters": sizes,

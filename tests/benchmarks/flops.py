@@ -4,10 +4,10 @@ from types import TracebackType
 from typing import Any
 
 import torch
+from scaling_page import without_memory
 from torch.utils.flop_counter import FlopCounterMode
 
 from latentscale.config import Config
-from latentscale.latents.priors import make_prior
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
 from latentscale.training.loop import prepare_batches
@@ -44,9 +44,8 @@ def flops_of_a_step(config: Config, kind: type[Method]) -> dict[str, int]:
     preparation = prepare(config, kind, dry=True)
     plan, spec = preparation.plan, preparation.spec
     found = {}
+    method = without_memory(preparation)
     with torch.device("meta"):
-        networks = kind.build_networks(config.method, config.network, spec)
-        method = kind(config.method, networks, make_prior(config.latent.law, config.latent.quantile), spec)
         batch = Batch(
             torch.empty(plan.batch, *spec.shape),
             {name: torch.empty(plan.batch, draw.size) for name, draw in method.draws().items()},

@@ -1,4 +1,4 @@
-"""Gangs of training processes that stand by until they are told what to do: ``scaling_process.py``, several at a time."""
+"""Gangs of ``scaling_process.py`` that stand by until they are told what to do."""
 
 import json
 import os
@@ -112,9 +112,7 @@ def _members(places: Sequence[Place], folder: Path, compute_seconds: float, stac
     folder.mkdir(parents=True)
     size, port = len(places), _free_port()
     kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(LAUNCHERS) and name not in LAUNCHED
+        name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS) and name not in LAUNCHED
     }
     members = []
     for rank, place in enumerate(places):

@@ -1,4 +1,4 @@
-"""One network namespace a process, each with a link of a known bandwidth to the others: the host's network is untouched.
+"""One network namespace a process, each on a link of a known bandwidth; the host's own network is untouched.
 
 Needs root, iproute2 and a kernel with veth, bridge and tbf. What was made is removed at the end, and what a killed
 process left behind is removed by the next one that asks for links.
@@ -77,7 +77,22 @@ def links(count: int, bits_per_second: float) -> Iterator[list[Place]]:
         for number, name in enumerate(names):
             port = f"port{number}"
             _ip("netns", "add", name)
-            _ip("-n", hub, "link", "add", port, "mtu", str(MTU_BYTES), "type", "veth", "peer", "name", INTERFACE, "netns", name)
+            _ip(
+                "-n",
+                hub,
+                "link",
+                "add",
+                port,
+                "mtu",
+                str(MTU_BYTES),
+                "type",
+                "veth",
+                "peer",
+                "name",
+                INTERFACE,
+                "netns",
+                name,
+            )
             _ip("-n", hub, "link", "set", port, "mtu", str(MTU_BYTES), "master", "bridge", "up")
             _ip("-n", name, "addr", "add", f"10.78.0.{number + 1}/24", "dev", INTERFACE)
             _ip("-n", name, "link", "set", INTERFACE, "mtu", str(MTU_BYTES), "up")

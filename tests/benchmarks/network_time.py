@@ -29,9 +29,7 @@ def ring_bytes(processes: int, size_bytes: float) -> float:
 
 def ring_seconds(processes: int, size_bytes: float, link: Link) -> float:
     """2 (N − 1)/N · bytes / bandwidth + 2 (N − 1) · latency: a reduce-scatter and an all-gather of N − 1 hops each."""
-    return (
-        ring_bytes(processes, size_bytes) / link.bytes_per_second + 2 * (processes - 1) * link.latency_seconds
-    )
+    return ring_bytes(processes, size_bytes) / link.bytes_per_second + 2 * (processes - 1) * link.latency_seconds
 
 
 def tree_seconds(processes: int, size_bytes: float, link: Link) -> float:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import log2
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ from latentscale.errors import UserError
 from latentscale.latents.priors import make_prior
 from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
-from latentscale.training.prepare import prepare
+from latentscale.training.prepare import Preparation, prepare
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "launchers" / "SCALING.md"
@@ -101,6 +102,7 @@ class Traffic:
         statistics_bytes: of the one vector beside them.
         prepared_bytes: of the means that the method needs before its first phase, 0 without.
         batch: published, images.
+        streams: of the preset.
         most_streams: into which that batch can be cut, which is the most processes that can take its steps.
     """
 
@@ -111,6 +113,7 @@ class Traffic:
     statistics_bytes: int
     prepared_bytes: int
     batch: int
+    streams: int
     most_streams: int
 
     @property
@@ -127,15 +130,18 @@ class Traffic:
         return self.batch // self.most_streams
 
 
+def prepared(method: str, preset: str) -> Preparation:
+    """A preset as it is published, without its data."""
+    kind = METHODS[method]
+    return prepare(load_config(kind.Settings, method, {}, [f"preset={preset}"], PRESETS), kind, dry=True)
+
+
 def traffic(method: str, preset: str) -> Traffic:
     """Read off a preset's networks, which are built without memory."""
-    kind = METHODS[method]
-    config = load_config(kind.Settings, method, {}, [f"preset={preset}"], PRESETS)
-    preparation = prepare(config, kind, dry=True)
+    preparation = prepared(method, preset)
+    config, kind = preparation.config, preparation.method
+    built = without_memory(preparation)
     with torch.device("meta"):
-        networks = kind.build_networks(config.method, config.network, preparation.spec)
-        prior = make_prior(config.latent.law, config.latent.quantile)
-        built = kind(config.method, networks, prior, preparation.spec)
         vector = FusedStatistics(built.statistics, torch.device("meta"), torch.float32).buffer
     means = sum(preparation.spec.categories) + 1 if kind.prepare is not Method.prepare else 0
     return Traffic(
@@ -150,8 +156,17 @@ def traffic(method: str, preset: str) -> Traffic:
         FLOAT32_BYTES * vector.numel(),
         FLOAT32_BYTES * means,
         config.training.batch,
+        preparation.plan.streams,
         most_streams(config, kind),
     )
+
+
+def without_memory(preparation: Preparation) -> Method:
+    """The method with its networks and phases on torch's meta device."""
+    config, kind = preparation.config, preparation.method
+    with torch.device("meta"):
+        networks = kind.build_networks(config.method, config.network, preparation.spec)
+        return kind(config.method, networks, make_prior(config.latent.law, config.latent.quantile), preparation.spec)
 
 
 def most_streams(config: Config, kind: type[Method]) -> int:
@@ -227,6 +242,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
+def paragraph(text: str) -> list[str]:
+    """Wrapped as the other pages are, and an empty line."""
+    return [*wrap(text, 118, break_long_words=False, break_on_hyphens=False), ""]
+
+
 def render(measured: dict[str, Any], compute_seconds: float = COMPUTE_SECONDS) -> str:
     """The page.
 
@@ -235,28 +255,42 @@ def render(measured: dict[str, Any], compute_seconds: float = COMPUTE_SECONDS) -
         compute_seconds: of a step on one GPU, all phases.
     """
     presets = [traffic(*each) for each in SHOWN]
-    first = presets[0]
-    start, slope = fit(measured["rows"])
-    largest = max(first.phases.values(), key=sum)
-    backward_ms = milliseconds(BACKWARD_SHARE * compute_seconds / len(first.phases))
     lines = [
         "# What a step sends, and what that takes on 8, 64 and 512 GPUs",
         "",
-        "Written by `make scaling-page`, from the presets, from makers' figures and from",
-        "[what was measured](../tests/benchmarks/results/scaling.txt); a test computes it anew. **Nothing here was"
-        " measured on a GPU**: it is",
-        "what the bytes and the published bandwidths say, and real networks reach 70 to 90 % of those.",
-        "",
+        *paragraph(
+            "Written by `make bench-scaling`, from the presets, from makers' figures and from [what was"
+            " measured](../tests/benchmarks/results/scaling.txt) on CPU processes; a test computes it anew."
+            " **Nothing here was measured on a GPU**: it is what the bytes and the published bandwidths say, and"
+            " real networks reach less than those."
+        ),
+        *bytes_of_a_step(presets),
+        *formulas(),
+        *time_of_a_step(presets, measured, compute_seconds),
+        *published_batches(presets),
+    ]
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def bytes_of_a_step(presets: Sequence[Traffic]) -> list[str]:
+    first = presets[0]
+    order = "; ".join(
+        f"{name} {', '.join(f'{size / 1e6:.2f}' for size in sizes)}" for name, sizes in first.phases.items()
+    )
+    return [
         "## Bytes of a step",
         "",
-        "A step makes one all-reduce of every phase's gradients, in float32 whatever `training.precision` says, cut into",
-        f"DDP's buckets (the first {FIRST_BUCKET_BYTES // 2**20} MiB, then {BUCKET_BYTES // 2**20} MiB each), and one of"
-        " a vector that holds the stop flag, the news flag and each statistic's",
-        "count and sums. CGPGAN reduces the means of its reals' labels besides. Nothing else crosses the network in a",
-        "step: a [test](../tests/distributed/test_collectives.py) counts the collectives with torch's profiler.",
-        "",
+        *paragraph(
+            "A step makes one all-reduce of every phase's gradients, in float32 for both `fp32` and `bf16`, cut"
+            f" into DDP's buckets (the first of {FIRST_BUCKET_BYTES // 2**20} MiB, then of {BUCKET_BYTES // 2**20}"
+            " MiB each, or more where a layer is larger), and one of a vector that holds the stop flag, the news"
+            " flag and each statistic's count and sums. CGPGAN reduces the means of its reals' labels besides,"
+            " before its first phase. Nothing else crosses the network in every step: a"
+            " [test](../tests/distributed/test_collectives.py) counts the collectives with torch's profiler, and"
+            " `make bench-scaling` the bytes on the links."
+        ),
         *table(
-            ("method, preset", "parameters", "gradients", "buckets a phase", "statistics", "before the phases"),
+            ("method, preset", "parameters", "gradients", "buckets", "statistics", "before the phases"),
             [
                 (
                     each.name,
@@ -270,19 +304,33 @@ def render(measured: dict[str, Any], compute_seconds: float = COMPUTE_SECONDS) -
             ],
         ),
         "",
+        *paragraph(f"Buckets of {first.name} in MB, in the order of sending: {order}."),
+    ]
+
+
+def formulas() -> list[str]:
+    fastest = BETWEEN[0]
+    return [
         "## Formulas",
         "",
         "B: bytes of a bucket. N: GPUs. β: bytes a second that one GPU sends, one direction. α: seconds of a message.",
         "",
         "- ring: `2 (N − 1)/N · B/β + 2 (N − 1) α`",
         "- tree (two of them, each for half of B): `2 (N − 1)/N · B/β + 2 ⌈log₂ N⌉ α`",
-        f"- several nodes of g = {GPUS_A_NODE}: a ring's halves within each node, and between the m nodes a tree for each"
-        " GPU's part:",
+        f"- m nodes of g = {GPUS_A_NODE}: a ring's halves within each node, between nodes a tree for each GPU's part:",
         "  `2 (g − 1)/g · B/β₁ + 2 (g − 1) α₁ + 2 (m − 1)/m · (B/g)/β₂ + 2 ⌈log₂ m⌉ α₂`",
-        "- left after backward: buckets go one after the other, each when backward has filled it; the last one is filled",
-        "  by the first layers, when nothing is left to hide under",
+        "- left after backward: buckets go one after the other, each when backward has filled it; the last one is",
+        "  filled by the first layers, when nothing is left to hide under",
         "",
-        "One all-reduce, ring against tree, of the published buckets' size between single GPUs on InfiniBand, ms:",
+        *table(
+            ("link", "one direction, one GPU", "α, assumed", "source of the bandwidth"),
+            [
+                (each.name, each.meaning, f"{1e6 * each.link.latency_seconds:.0f} µs", each.source)
+                for each in (NVLINK, *BETWEEN)
+            ],
+        ),
+        "",
+        f"One all-reduce of {BUCKET_BYTES // 2**20} MiB between single GPUs on {fastest.name}, ring against tree, ms:",
         "",
         *table(
             ("GPUs", "sent by each", "ring", "tree"),
@@ -290,31 +338,33 @@ def render(measured: dict[str, Any], compute_seconds: float = COMPUTE_SECONDS) -
                 (
                     str(gpus),
                     megabytes(ring_bytes(gpus, BUCKET_BYTES)),
-                    milliseconds(ring_seconds(gpus, BUCKET_BYTES, BETWEEN[0].link)),
-                    milliseconds(tree_seconds(gpus, BUCKET_BYTES, BETWEEN[0].link)),
+                    milliseconds(ring_seconds(gpus, BUCKET_BYTES, fastest.link)),
+                    milliseconds(tree_seconds(gpus, BUCKET_BYTES, fastest.link)),
                 )
                 for gpus in GPUS
             ],
         ),
         "",
-        "| link | one direction, one GPU | α, assumed | source of the bandwidth |",
-        "| --- | --- | --- | --- |",
-        *(
-            f"| {each.name} | {each.meaning} | {1e6 * each.link.latency_seconds:.0f} µs | {each.source} |"
-            for each in (NVLINK, *BETWEEN)
-        ),
-        "",
+    ]
+
+
+def time_of_a_step(presets: Sequence[Traffic], measured: dict[str, Any], compute_seconds: float) -> list[str]:
+    start, slope = fit(measured["rows"])
+    counts = ", ".join(str(row["processes"]) for row in measured["rows"])
+    cores = measured["machine"]["cores"]
+    return [
         "## Time of a step",
         "",
-        f"For {milliseconds(compute_seconds)} ms of compute a step on each GPU, in equal parts for the phases, of which"
-        " backward takes",
-        f"{BACKWARD_SHARE:.0%} (with two phases {backward_ms} ms each). That is an assumption to be replaced by your own:",
-        "`python tests/benchmarks/scaling_page.py --compute-seconds 0.1` prints these tables for another one, and the",
-        "first `images_per_second` of your run on one GPU says which (`training.batch` / it). All GPUs of a node are",
-        "joined by NVLink. Efficiency is compute / step.",
-        "",
+        *paragraph(
+            f"For {milliseconds(compute_seconds)} ms of compute a step on each GPU, in equal parts for the phases,"
+            f" of which backward takes {BACKWARD_SHARE:.0%}. **That is an assumption, to be replaced by your own**:"
+            " `python tests/benchmarks/scaling_page.py --compute-seconds 0.1` prints this page for another one, and"
+            " it is `training.batch` / `images_per_second` of your run on one GPU. All GPUs of a node are joined by"
+            " NVLink; a step is compute + what is left of the network + the platform's own; efficiency is compute /"
+            " step."
+        ),
         *table(
-            ("method, preset", "GPUs", "between nodes", "network, ms", "hidden", "left, ms", "platform, ms", "efficiency"),
+            ("method, preset", "GPUs", "between nodes", "network ms", "hidden", "left ms", "own ms", "efficiency"),
             [
                 (
                     each.name,
@@ -333,28 +383,40 @@ def render(measured: dict[str, Any], compute_seconds: float = COMPUTE_SECONDS) -
             ],
         ),
         "",
-        f"The platform's own part is a + b log₂ N, a = {1e3 * start:.2f} ms and b = {1e3 * slope:.2f} ms, through what was"
-        f" measured with {', '.join(str(row['processes']) for row in measured['rows'])}",
-        f"processes on {measured['machine']['cores']} CPU cores, where it takes its turn with the compute; on a GPU most"
-        " of it is launched ahead, and hidden.",
-        "The statistics' vector is in it: it is sent before the last optimizer step and awaited after.",
-        "",
-        "What the table says: within a node and on InfiniBand the gradients are hidden but for the last bucket; on 100 GbE"
-        f" {compute_verdict(first, compute_seconds, BETWEEN[1])},",
-        f"and on 25 GbE {compute_verdict(first, compute_seconds, BETWEEN[2])}. The largest phase of {first.name}"
-        f" has {len(largest)} buckets, the last of {megabytes(largest[-1])}.",
-        "",
+        *paragraph(
+            f"The platform's own part is a + b log₂ N, a = {1e3 * start:.2f} ms and b = {1e3 * slope:.2f} ms, fitted"
+            f" to what was measured with {counts} processes that share {cores} CPU cores, beyond a loop written by"
+            " hand. The statistics' vector is in it: it is sent before the last optimizer step and awaited after."
+            " On a GPU the host's part is launched ahead of the device, and mostly hidden; so this is the larger"
+            " guess."
+        ),
+    ]
+
+
+def published_batches(presets: Sequence[Traffic]) -> list[str]:
+    first = presets[0]
+    return [
         "## What the published batch allows",
         "",
-        "A batch is cut into streams, and processes × accumulation must divide them. The published batches are small, so",
-        "**more GPUs than streams cannot take the published steps**:",
-        "",
+        *paragraph(
+            "A batch is cut into streams, and processes × accumulation must divide them. The published batches are"
+            " small: **more GPUs than streams cannot take the published steps**. A preset's own"
+            " `distributed.streams` may be lower than the most that the method takes, and is part of the run."
+        ),
         *table(
-            ("method, preset", "batch", "least images a stream", "most streams = GPUs", *(f"batch on {gpus}" for gpus in GPUS)),
+            (
+                "method, preset",
+                "batch",
+                "streams of the preset",
+                "least images a stream",
+                "most streams = GPUs",
+                *(f"least batch on {gpus} GPUs" for gpus in GPUS),
+            ),
             [
                 (
                     each.name,
                     str(each.batch),
+                    str(each.streams),
                     str(each.least_images),
                     str(each.most_streams),
                     *(str(each.least_images * gpus) for gpus in GPUS),
@@ -363,25 +425,17 @@ def render(measured: dict[str, Any], compute_seconds: float = COMPUTE_SECONDS) -
             ],
         ),
         "",
-        f"{first.name} in batches of {first.batch} runs on {first.most_streams} GPUs at most, with {first.least_images}"
-        " images each, which leaves a GPU mostly idle. Beyond that the",
-        "batch must grow with the GPUs (weak scaling): the last columns are the least batches, with one stream a GPU. The",
-        "tables above are such runs. A larger batch is another experiment: fewer steps for the same images, and learning",
-        "rate, penalties and the statistics' decay are the published ones for the published batch alone. Nobody has",
-        "measured here what quality it reaches. Where the published result is wanted sooner, run its",
-        f"{first.most_streams} GPUs, and other seeds or settings beside it.",
-        "",
+        *paragraph(
+            f"{first.name} in batches of {first.batch} runs on {first.most_streams} GPUs at most, with"
+            f" {first.least_images} images each, which leaves a GPU mostly idle: the compute of a step shrinks with"
+            " its images, the gradients do not. Beyond that the batch must grow with the GPUs (weak scaling, what"
+            " the table of times is for); the last columns are the least batches, one stream a GPU. A larger batch"
+            " is another experiment: fewer steps for the same images, while learning rate, penalties and decays are"
+            " published for the published batch alone, and what quality it reaches has not been measured here."
+            f" Where the published result is wanted, use up to {first.most_streams} GPUs for a run, and the others"
+            " for other seeds and settings."
+        ),
     ]
-    return "\n".join(lines)
-
-
-def compute_verdict(sent: Traffic, compute_seconds: float, fabric: Fabric) -> str:
-    """What a link between nodes leaves of a preset's efficiency, in words."""
-    found = [step(sent, gpus, fabric, compute_seconds, 0.0) for gpus in GPUS if gpus > GPUS_A_NODE]
-    return " and ".join(
-        f"{milliseconds(each.exposed_seconds)} ms are left on {gpus} GPUs"
-        for gpus, each in zip([gpus for gpus in GPUS if gpus > GPUS_A_NODE], found, strict=True)
-    )
 
 
 def main() -> None:

@@ -191,13 +191,16 @@ class HandWritten:
             dist.all_reduce(gradients)
 
 
-def seconds_each(act: Callable[[], None], times: int) -> float:
-    """Seconds of each of so many times, after one that is not timed."""
+def seconds_each(act: Callable[[], None], times: int) -> dict[str, float]:
+    """Seconds of each of so many times, after one that is not timed, and this process's own on its cores."""
     act()
-    began = time.perf_counter()
+    began, began_cpu = time.perf_counter(), time.process_time()
     for _ in range(times):
         act()
-    return (time.perf_counter() - began) / times
+    return {
+        "seconds": (time.perf_counter() - began) / times,
+        "cpu_seconds": (time.process_time() - began_cpu) / times,
+    }
 
 
 class Conductor:
@@ -218,7 +221,7 @@ class Conductor:
         self._stopped = False
         self._asked = 0
         self._steps = 0
-        self._began_seconds = 0.0
+        self._began_seconds = self._began_cpu_seconds = 0.0
         self._began_bytes = 0
         self._profiler: Any = None
 
@@ -231,6 +234,7 @@ class Conductor:
             # the first step after a command is not timed: processes come to it at different times
             if self._asked == 1:
                 self._began_seconds, self._began_bytes = now, sent_bytes(self._interface)
+                self._began_cpu_seconds = time.process_time()
                 if self._profiler is not None:
                     self._profiler.start()
             if self._asked <= self._steps:
@@ -244,7 +248,11 @@ class Conductor:
     def _turn(self, now: float) -> dict[str, Any]:
         if self._profiler is None:
             sent = sent_bytes(self._interface) - self._began_bytes
-            return {"seconds": (now - self._began_seconds) / self._steps, "sent_bytes": sent / self._steps}
+            return {
+                "seconds": (now - self._began_seconds) / self._steps,
+                "cpu_seconds": (time.process_time() - self._began_cpu_seconds) / self._steps,
+                "sent_bytes": sent / self._steps,
+            }
         self._profiler.stop()
         found: list[int] = [
             sum(math.prod(shape) for shape in event.input_shapes)
@@ -265,7 +273,7 @@ class Conductor:
                 # only now is there a process group
                 self._by_hand = self._by_hand or HandWritten(self._config)
                 once = self._by_hand.step if command == "bare" else self._by_hand.reduce
-                self._reply({"seconds": seconds_each(once, int(number))})
+                self._reply(seconds_each(once, int(number)))
             elif command in ("train", "count"):
                 self._steps, self._asked = int(number), 0
                 if command == "count":
