@@ -117,7 +117,7 @@ class Bar:
         return self.value <= self.most
 
     def line(self) -> str:
-        return f"  {'PASS' if self.passed else 'MISS'}  {self.name:<66} {self.value:+8.2%}   <= {self.most:.2%}"
+        return f"  {'PASS' if self.passed else 'MISS'}  {self.name:<72} {self.value:+8.2%}   <= {self.most:.2%}"
 
 
 def row(measured: Measured, gradient_elements: int, sleep_seconds: float, bytes_per_second: float | None) -> Row:
@@ -171,17 +171,27 @@ def middle(rounds: Sequence[Sequence[float]]) -> float:
 
 
 def bars(rows: Sequence[Row]) -> list[Bar]:
-    """The share of each step that is the platform's own, and whether it grows faster than log₂ of the processes."""
+    """The share of each step that is the platform's own, and whether it grows faster than log₂ of the processes.
+
+    By the clock, with all waiting, and by the time on a process's cores, which a machine of few cores leaves alone.
+    """
+    clock = [each.overhead_seconds for each in rows]
+    cores = [each.own_cpu_seconds for each in rows]
+    return [*bars_of("platform's own", clock, rows), *bars_of("platform's own on its cores", cores, rows)]
+
+
+def bars_of(what: str, seconds: Sequence[float], rows: Sequence[Row]) -> list[Bar]:
+    """Of one measure, in the order of rows."""
     found = [
-        Bar(f"platform's own, {each.processes} processes / step", each.overhead_seconds / each.step_seconds, MOST_SHARE)
-        for each in rows
+        Bar(f"{what}, {each.processes} processes / step", own / each.step_seconds, MOST_SHARE)
+        for own, each in zip(seconds, rows, strict=True)
     ]
     per_doubling = [
-        (later.overhead_seconds - earlier.overhead_seconds) / math.log2(later.processes / earlier.processes)
-        for earlier, later in pairwise(rows)
+        (later - earlier) / math.log2(more.processes / fewer.processes)
+        for (earlier, later), (fewer, more) in zip(pairwise(seconds), pairwise(rows), strict=True)
     ]
-    for (before, growth), one, two in zip(pairwise(per_doubling), rows[1:], rows[2:], strict=False):
-        name = f"growth from {one.processes} to {two.processes} beyond that of the doubling before / step"
+    for (before, growth), (one, two) in zip(pairwise(per_doubling), pairwise(rows[1:]), strict=True):
+        name = f"{what}, more growth from {one.processes} to {two.processes} than before / step"
         found.append(Bar(name, (growth - before) / two.step_seconds, MOST_BEND_SHARE))
     return found
 

@@ -107,23 +107,31 @@ def test_a_row_refuses_collectives_that_cannot_be() -> None:
         elements_of_a_step([[5, 5, 5], [5, 5, 3]])
 
 
-def rows(*overheads: float) -> list[Row]:
-    counts = (1, 2, 4)
+def rows(overheads: tuple[float, ...], on_cores: tuple[float, ...] = (0.001, 0.001, 0.001)) -> list[Row]:
     return [
-        Row(count, 0.1, 0.1, 0, 0, 0, 0, None, 0, overhead, 0, 0, 0, 0, 0)
-        for count, overhead in zip(counts, overheads, strict=True)
+        Row(count, 0.1, 0.1, 0, 0, 0, 0, None, 0, overhead, 0, 0, cores, 0, 0)
+        for count, overhead, cores in zip((1, 2, 4), overheads, on_cores, strict=True)
     ]
 
 
 def test_bars_tell_growth_with_the_logarithm_from_faster_growth() -> None:
-    assert [bar.passed for bar in bars(rows(0.0010, 0.0015, 0.0020))] == [True, True, True, True]
+    steady = (0.0010, 0.0015, 0.0020)
     # as the number of processes: increments of 0.5 and 1 ms
-    growing = bars(rows(0.0005, 0.0010, 0.0020))
-    assert [bar.passed for bar in growing] == [True, True, True, False]
-    assert growing[-1].value == pytest.approx(0.0005 / 0.1)
-    assert [bar.passed for bar in bars(rows(0.0021, 0.0015, 0.0010))] == [False, True, True, True]
-    assert "MISS" in growing[-1].line()
-    assert "PASS" in growing[0].line()
+    growing = (0.0005, 0.0010, 0.0020)
+    large = (0.0021, 0.0015, 0.0010)
+
+    def passed(*each: tuple[float, ...]) -> list[bool]:
+        return [bar.passed for bar in bars(rows(*each))]
+
+    assert passed(steady) == [True] * 8
+    assert passed(growing) == [True, True, True, False] + [True] * 4
+    assert passed(large) == [False, True, True, True] + [True] * 4
+    assert passed(steady, growing) == [True] * 7 + [False]
+    assert passed(steady, large) == [True] * 4 + [False, True, True, True]
+    judged = bars(rows(growing))
+    assert judged[3].value == pytest.approx(0.0005 / 0.1)
+    assert "MISS" in judged[3].line()
+    assert "PASS" in judged[0].line()
 
 
 def test_the_fit_goes_through_the_doublings() -> None:
