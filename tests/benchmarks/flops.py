@@ -40,7 +40,10 @@ def counter() -> FlopCounterMode:
 
 
 def flops_of_a_step(config: Config, kind: type[Method]) -> dict[str, int]:
-    """By phase: forward, backward and penalties, over the global batch; ``prepare`` where the method prepares."""
+    """By phase: forward, backward and penalties, over the global batch; ``prepare`` where the method prepares.
+
+    Of a step that carries penalties, run eagerly: what a compiler recomputes or leaves out does not count.
+    """
     preparation = prepare(config, kind, dry=True)
     plan, spec = preparation.plan, preparation.spec
     found = {}
