@@ -26,7 +26,7 @@ from typing import Any, NoReturn
 from bench import HERE, at_least_seven, machine
 from cases import scratch
 from columns import aligned
-from gangs import Gang, gangs
+from gangs import Gang, gangs, stop
 from links import Place, links, loopback_places, why_no_links
 from network_time import Link, ring_bytes, ring_seconds
 from scaling_process import PHASES, REPORT_EVERY_STEPS, SleepingPVDGAN, configuration
@@ -327,8 +327,7 @@ def main() -> None:
             f" {1e6 * overshoot['left_overshoot_seconds']:.0f} us; a step has {PHASES}"
         )
         found = measure(started, options.rounds, options.steps)
-        for each in started:
-            each.stop()
+        stop(started)
     sizes = prepare(configuration(Path("unused"), 0), SleepingPVDGAN, dry=True).sizes()
     bytes_per_second = None if obstacle else BITS_PER_SECOND / 8
     rows = [row(each, sum(sizes.values()), COMPUTE_SECONDS, bytes_per_second) for each in found]

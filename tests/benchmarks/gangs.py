@@ -87,22 +87,23 @@ class Gang:
             member.tell(command)
         return [member.reply(REPLY_SECONDS) for member in self.members]
 
-    def stop(self) -> list[int | None]:
-        """End the run as a stopped one ends; the processes' statuses."""
-        for member in self.members:
+
+def stop(standing_by: Sequence[Gang]) -> list[list[int | None]]:
+    """End all runs as a stopped one ends; the processes' statuses, None of one that had to be killed."""
+    for gang in standing_by:
+        for member in gang.members:
             member.tell("stop")
-        return [member.end(END_SECONDS) for member in self.members]
+    return [[member.end(END_SECONDS) for member in gang.members] for gang in standing_by]
 
 
 @contextmanager
 def gangs(places: Sequence[Place], sizes: Sequence[int], folder: Path, compute_seconds: float) -> Iterator[list[Gang]]:
     """A gang of each size, its processes at the first places, all of them ready; what is left at the end is killed."""
     with ExitStack() as stack:
-        started = []
-        for size in sizes:
-            gang = Gang(_members(places[:size], folder / f"{size}-processes", compute_seconds, stack))
-            started.append(gang)
-            # one gang after the other: a machine of few cores would take all its time for imports
+        started = [
+            Gang(_members(places[:size], folder / f"{size}-processes", compute_seconds, stack)) for size in sizes
+        ]
+        for gang in started:
             for member in gang.members:
                 member.reply(START_SECONDS)
         yield started

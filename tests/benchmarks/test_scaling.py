@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch.distributed as dist
 from bench_scaling import Measured, Row, bars, elements_of_a_step, measure, row
-from gangs import gangs
+from gangs import gangs, stop
 from links import Place, links, loopback_places, ours, remove_left_behind, why_no_links
 from network_time import Link, buckets, exposed_seconds, ring_bytes, ring_seconds, tree_seconds, two_level_seconds
 from scaling_page import MEASURED, PAGE, fit, prepared, render, traffic, without_memory
@@ -159,7 +159,7 @@ def test_processes_are_timed_and_their_bytes_are_those_of_the_formula(places: li
         for each in started:
             each.all("calibrate")
         alone, two = measure(started, rounds=1, steps=10)
-        ended = [each.stop() for each in started]
+        ended = stop(started)
     assert ended == [[0], [0, 0]]
     sizes = prepare(configuration(tmp_path, 0), SleepingPVDGAN, dry=True).sizes()
     assert alone.elements == []
