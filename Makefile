@@ -15,10 +15,10 @@ JOBS ?= 2
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare clusters test check format bench bench-data clean
+.PHONY: help install train compare clusters test check format bench bench-data bench-scaling bench-gpu clean
 
 help: ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -62,6 +62,13 @@ bench-data: $(VENV)/.installed-tests ## measure decoders and how fast samples ar
 	$(BIN)/pip install --quiet $(PIP_FLAGS) $(CONSTRAINTS) -e '.[bench]'
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/decoders.py
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_data.py $(ARGS)
+
+bench-scaling: $(VENV)/.installed-tests ## measure what more processes cost, minutes; wants an idle machine, and root to slow links
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench_scaling.py $(ARGS)
+	$(BIN)/python tests/benchmarks/scaling_page.py
+
+bench-gpu: $(VENV)/.installed-tests ## measure the 256x256 presets on a GPU; without one it says "not measured"
+	$(BIN)/python tests/benchmarks/bench_gpu.py $(ARGS)
 
 clean: ## remove caches (never runs or .venv)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis

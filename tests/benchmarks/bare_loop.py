@@ -110,7 +110,7 @@ class BareLoop:
 
         # running variance and averaged weights
         with torch.no_grad():
-            seen = torch.cat([observed, on_fake.latent[half:].detach()])
+            seen = torch.cat([observed, on_fake.latent[half:].detach()]).to(self.variance)  # autocast's are bf16
             self.variance.lerp_(seen.square().mean(0), 1 - settings.variance_decay)
             torch._foreach_lerp_(self.averages, self.trained, 1 - settings.ema_decay)
         return losses

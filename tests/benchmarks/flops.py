@@ -1,0 +1,73 @@
+"""Floating-point operations of a step, counted while it runs on torch's meta device: nothing is allocated."""
+
+from types import TracebackType
+from typing import Any
+
+import torch
+from scaling_page import without_memory
+from torch.utils.flop_counter import FlopCounterMode
+
+from latentscale.config import Config
+from latentscale.methods.base import Method
+from latentscale.methods.phase import Batch
+from latentscale.training.loop import prepare_batches
+from latentscale.training.prepare import prepare
+
+
+class _NoModules:
+    """Stands for the counter's tracker of modules, whose hooks refuse a gradient taken inside a forward pass."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> "_NoModules":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None = None,
+        error: BaseException | None = None,
+        trace: TracebackType | None = None,
+    ) -> None:
+        pass
+
+
+def counter() -> FlopCounterMode:
+    """torch's own counter: matrix products and convolutions, 2 operations a multiply-add; nothing element-wise."""
+    counting = FlopCounterMode(display=False)
+    tracker: Any = _NoModules()
+    counting.mod_tracker = tracker
+    return counting
+
+
+def flops_of_a_step(config: Config, kind: type[Method]) -> dict[str, int]:
+    """By phase: forward, backward and penalties, over the global batch; ``prepare`` where the method prepares.
+
+    Of a step that carries penalties, run eagerly: what a compiler recomputes or leaves out does not count.
+    """
+    preparation = prepare(config, kind, dry=True)
+    plan, spec = preparation.plan, preparation.spec
+    found = {}
+    method = without_memory(preparation)
+    with torch.device("meta"):
+        batch = Batch(
+            torch.empty(plan.batch, *spec.shape),
+            {name: torch.empty(plan.batch, draw.size) for name, draw in method.draws().items()},
+            method.state(),
+            {},
+            plan.streams,
+            True,
+            torch.empty(plan.batch, len(spec.categories), dtype=torch.int64) if kind.labelled else None,
+            method.schedule(0, plan.stream_batch),
+        )
+        with counter() as counting:
+            (batch,) = prepare_batches(method, [batch], torch.float32)
+        if counting.get_total_flops():
+            found["prepare"] = counting.get_total_flops()
+        for phase in method.phases:
+            phase.train_only_owned()
+            with counter() as counting:
+                terms = phase(batch)
+                terms.loss.backward()
+            batch = batch._replace(kept={**batch.kept, **terms.kept})
+            found[phase.name] = counting.get_total_flops()
+    return found
