@@ -5,15 +5,14 @@ their links is in tests/multinode.
 """
 
 import json
-import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import SmallDisk
 from states import bitwise_equal, final_state, worst_difference
 from torch import Tensor
 
@@ -259,44 +258,18 @@ def test_sigterm_twice_makes_one_checkpoint_and_says_stopped(
     assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of a megabyte."""
-    if os.geteuid() != 0:
-        pytest.skip("mounting a small file system needs root")
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)], capture_output=True)
-    if mounted.returncode != 0:
-        pytest.skip(f"no file system can be mounted here: {mounted.stderr.decode().strip()}")
-    yield disk
-    subprocess.run(["umount", "-l", str(disk)], check=True)
-
-
-def fill(path: Path) -> None:
-    """Write until nothing more fits."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    with pytest.raises(OSError, match="No space left"):
-        write_on(descriptor)
-    os.close(descriptor)
-
-
-def write_on(descriptor: int) -> None:
-    while os.write(descriptor, b"0" * 4096):
-        pass
-
-
 def test_a_disk_that_is_full_costs_checkpoints_but_not_the_run(
-    small_disk: Path, uninterrupted: dict[str, Tensor], processes: Processes, tmp_path: Path
+    small_disk: SmallDisk, uninterrupted: dict[str, Tensor], processes: Processes, tmp_path: Path
 ) -> None:
-    folder, filling = small_disk / "run", small_disk / "filling"
+    folder = small_disk.path / "run"
+    small_disk.resize(2**21)
     started = start(processes, folder, 1, snapshot__every_steps=15)
     wait_for_step(folder, 8, started)
-    fill(filling)
+    ballast = small_disk.fill(leave_bytes=0)
     kept = newest_checkpoint(folder)
     time.sleep(1.2)
     assert newest_checkpoint(folder) == kept
-    filling.unlink()
+    ballast.unlink()
     ((code, err),) = ends(started)
     assert code == 0, err
     warnings = [line for line in err.splitlines() if line.startswith("warning: ")]
@@ -311,27 +284,29 @@ def test_a_disk_that_is_full_costs_checkpoints_but_not_the_run(
 
 
 def test_a_disk_that_is_full_at_the_end_keeps_the_last_good_checkpoint(
-    small_disk: Path, uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
+    small_disk: SmallDisk, uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
 ) -> None:
-    folder, filling = small_disk / "run", small_disk / "filling"
+    folder = small_disk.path / "run"
+    small_disk.resize(2**21)
     started = start(processes, folder, 1)
     wait_for_step(folder, 8, started)
-    fill(filling)
+    ballast = small_disk.fill(leave_bytes=0)
     kept = newest_checkpoint(folder)
     ((code, err),) = ends(started)
     assert code == 75, err
     assert f"the checkpoint of step {STEPS} cannot be written to" in errors(err)[0]
     assert f"the last good one is step-{kept:09d}" in errors(err)[0]
     assert "Traceback" not in err
-    filling.unlink()
+    ballast.unlink()
     train("pvdgan", folder, **SETTINGS)
     assert bitwise_equal(final_state(folder), uninterrupted)
 
 
 def test_a_disk_that_turns_read_only_costs_checkpoints_but_not_the_run(
-    small_disk: Path, uninterrupted: dict[str, Tensor], processes: Processes, tmp_path: Path
+    small_disk: SmallDisk, uninterrupted: dict[str, Tensor], processes: Processes, tmp_path: Path
 ) -> None:
-    folder = small_disk / "run"
+    folder = small_disk.path / "run"
+    small_disk.resize(2**21)
     # the loop holds files open for writing, so that the mount cannot turn read-only by itself: a read-only one over it
     started = start(processes, folder, 1)
     wait_for_step(folder, 8, started)

@@ -14,7 +14,7 @@ from latentscale.data.open_files import out_of_open_files, too_many_open
 from latentscale.data.retrying import keep_trying, of_this_disk, passes
 from latentscale.data.shard_index import DATASET_FILE
 from latentscale.data.storage import StorageOptions
-from latentscale.errors import UserError
+from latentscale.errors import Interruption, UserError
 
 T = TypeVar("T")
 
@@ -123,8 +123,9 @@ class Remote:
             raise self._refusal(name, error) from error
 
     def _refusal(self, name: str, error: Exception) -> UserError:
-        tried = f" for data.retry_seconds={self._options.retry_seconds:g}" if passes(error) else ""
-        return UserError(
+        passing = passes(error)
+        tried = f" for data.retry_seconds={self._options.retry_seconds:g}" if passing else ""
+        return (Interruption if passing else UserError)(
             f"{self.where(name)} cannot be fetched{tried} ({reason(error)}): mend the connection or data.path, then run"
             " the same command to continue"
         )
