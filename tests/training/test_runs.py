@@ -10,7 +10,7 @@ from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentscale.config import load_config
-from latentscale.distributed.engines import DistributedPhase
+from latentscale.distributed.phases import DistributedPhase
 from latentscale.distributed.statistics import FusedStatistics
 from latentscale.errors import UserError
 from latentscale.inversion.inverter import Inverter

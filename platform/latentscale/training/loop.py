@@ -17,7 +17,7 @@ from torch import Tensor
 from latentscale.config import Config
 from latentscale.data.workers import start_fork_server
 from latentscale.distributed.agreement import agree, on_rank_zero, share
-from latentscale.distributed.engines import DTYPES, DistributedPhase, make_accelerator
+from latentscale.distributed.engines import DTYPES, distribute, make_accelerator
 from latentscale.distributed.statistics import FusedStatistics, LateFlags, global_means
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
@@ -136,8 +136,15 @@ def _train(
         statistic.to(device, statistics_dtype)  # type: ignore[attr-defined]
     average = WeightAverage(built.networks, training.ema_decay, built.unaveraged)
     phases = [
-        DistributedPhase(
-            accelerator, phase, make_optimizer(config.optimizer, phase), training.precision, training.compile
+        distribute(
+            accelerator,
+            phase,
+            make_optimizer(config.optimizer, phase),
+            training.precision,
+            training.compile,
+            engine=config.distributed.engine,
+            zero=config.distributed.zero,
+            offload_optimizer=config.distributed.offload_optimizer,
         )
         for phase in built.phases
     ]
@@ -168,9 +175,10 @@ def _train(
     def checkpoint(step: int) -> None:
         if skipping:
             unreadable.join()
+        tensors = state.tensors()  # all processes may have to join what they hold
         if folder is None:
             return
-        whole = Checkpoint(step, state.tensors(), config.to_dict(), preparation.identity(), unreadable.samples())
+        whole = Checkpoint(step, tensors, config.to_dict(), preparation.identity(), unreadable.samples())
         try:
             save_checkpoint(folder.checkpoints, whole, config.checkpoint.keep)
         except (OSError, SafetensorError) as error:
