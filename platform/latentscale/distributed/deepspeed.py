@@ -57,9 +57,6 @@ class DeepSpeedPhase(DistributedPhase):
     ) -> None:
         super().__init__(phase, optimizer, precision, device, compile_backend)
         self.engine: Any = _initialize(phase, optimizer, device, {"stage": 0, **(zero_optimization or {})})
-        if precision == "fp64":
-            # else gradients would be sent as float32
-            self.engine.communication_data_type = torch.float64
         # DeepSpeed clears gradients, or fills them with zeros, before anyone could ask who has one
         self._reached: set[str] = set()
         self._listeners = [
@@ -289,6 +286,8 @@ def _import(device: torch.device) -> Any:
         warnings.simplefilter("ignore")
         import deepspeed
 
+    # DeepSpeed calls it by its old name, in every step
+    warnings.filterwarnings("ignore", "`torch.distributed.all_gather_into_tensor` is deprecated", FutureWarning)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     return deepspeed

@@ -41,11 +41,8 @@ def check_engine(*, engine: str, zero: int, offload_optimizer: bool, precision: 
             "distributed.offload_optimizer=true: ZeRO 0 keeps the optimizer where the weights are: give"
             " distributed.zero=1 or 2"
         )
-    if precision == "fp64" and zero:
-        raise UserError(
-            f"training.precision=fp64: ZeRO {zero} keeps its weights in float32: give distributed.zero=0 or"
-            " distributed.engine=ddp"
-        )
+    if precision == "fp64":
+        raise UserError("training.precision=fp64: DeepSpeed joins no float64 gradients: give distributed.engine=ddp")
     if importlib.util.find_spec("deepspeed") is None:
         raise UserError(
             "distributed.engine=deepspeed needs DeepSpeed, which is not installed: pip install 'latentscale[deepspeed]'"

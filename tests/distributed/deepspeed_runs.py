@@ -1,0 +1,194 @@
+"""Trains small runs under every engine, one after the other; started by a launcher on any number of processes.
+
+``deepspeed_runs.py FOLDER TASK…``. Each start first trains FOLDER/launched-COUNT as its launcher says, then does its
+tasks: a process group is one for all runs.
+"""
+
+import copy
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from every_method import NEEDS
+
+from latentscale.config import Config, load_config
+from latentscale.distributed import deepspeed as adapter
+from latentscale.distributed.deepspeed_settings import asked_of_launcher
+from latentscale.distributed.ending import end_process
+from latentscale.distributed.engines import make_accelerator
+from latentscale.distributed.phases import DistributedPhase
+from latentscale.errors import UserError
+from latentscale.losses import inversion
+from latentscale.methods import dlsgan
+from latentscale.methods.registry import METHODS
+from latentscale.training.loop import train
+from launching import overrides
+
+ENGINES: dict[str, dict[str, object]] = {
+    "ddp": {"distributed__engine": "ddp"},
+    **{f"zero{stage}": {"distributed__engine": "deepspeed", "distributed__zero": stage} for stage in (0, 1, 2)},
+}
+PARTITIONED = ("zero1", "zero2")
+OFFLOADED = {f"{name}_offload": {**ENGINES[name], "distributed__offload_optimizer": "true"} for name in PARTITIONED}
+ALL: dict[str, dict[str, object]] = ENGINES | OFFLOADED
+EQUAL = ("pvdgan", "cgpgan", "invgan", "elastic_infogan")
+STEPS = 10
+# runs that are saved, continued under another engine, and compared after one more step
+MOVED, SAVED_STEPS = "elastic_infogan", 2
+COUNTS = (1, 2, 4)
+COUNT = int(os.environ.get("WORLD_SIZE", "1"))
+RANK = int(os.environ.get("RANK", "0"))
+
+
+@cache
+def settings(method: str, engine: str, **changes: object) -> Config:
+    """A method's small run in float32 under an engine."""
+    kind = METHODS[method]
+    categories = {"latent__categories": "[3,4]"} if kind.categorical and not kind.categories_optional else {}
+    own = {
+        "training__precision": "fp32", "snapshot__images": 2, "evaluation__images": 2, **categories,
+        **NEEDS.get(method, {}), **ALL[engine], **changes,
+    }  # fmt: skip
+    return load_config(kind.Settings, method, {}, overrides(**own))
+
+
+def run(folder: Path, steps: int, method: str, engine: str, **changes: object) -> None:
+    config = copy.deepcopy(settings(method, engine, **changes))
+    config.run.dir, config.training.steps = str(folder), steps
+    train(config, METHODS[method])
+
+
+def equal(folder: Path) -> None:
+    """Every engine takes the same steps, in its variants too."""
+    for method in EQUAL:
+        for engine in ENGINES:
+            run(folder / f"{method}-{engine}", STEPS, method, engine)
+    for engine in OFFLOADED:
+        run(folder / f"{MOVED}-{engine}", STEPS, MOVED, engine)
+    for engine in ("ddp", *PARTITIONED, *OFFLOADED):
+        run(folder / f"accumulated-{engine}", STEPS, MOVED, engine, training__accumulation=2)
+    for engine in ("ddp", "zero0", "zero2"):
+        run(folder / f"bf16-{engine}", STEPS, "pvdgan", engine, training__precision="bf16")
+        # an epoch of 1,500 digits is 2.34 steps
+        decay = {"training__batch": 640, "distributed__streams": 8, "optimizer__epoch_decay": 0.5}
+        run(folder / f"decay-{engine}", 4, "vanilla", engine, **decay)
+    for engine in PARTITIONED:
+        with replaced(adapter, "BUCKET_ELEMENTS", 40):  # most gradients are larger than that, and some are not
+            run(folder / f"buckets-{engine}", STEPS, MOVED, engine)
+
+
+def compiled(folder: Path) -> None:
+    for engine in ("ddp", "zero2"):
+        run(folder / f"compiled-{engine}", STEPS, "vanilla", engine, training__compile="aot_eager")
+
+
+def broken(folder: Path) -> None:
+    """Gradients that are not joined."""
+    from deepspeed.runtime.engine import DeepSpeedEngine
+    from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
+
+    with (
+        replaced(DeepSpeedEngine, "allreduce_bucket", lambda self, bucket, *rest: self.flatten(bucket)),
+        replaced(DeepSpeedZeroOptimizer, "average_tensor", lambda *arguments: None),
+    ):
+        for engine in ("zero0", *PARTITIONED):
+            run(folder / f"broken-{engine}", STEPS, "pvdgan", engine)
+
+
+def poisoned(folder: Path) -> None:
+    """The second step has a NaN on one process, and is none."""
+    calls: list[int] = []
+
+    def with_nan(*arguments: Any) -> Any:
+        calls.append(1)
+        value = inversion.scaled_latent_mse(*arguments)
+        return value * float("nan") if RANK == 1 and len(calls) == 2 else value
+
+    for engine in ALL:
+        run(folder / f"clean-{engine}", 1, "pvdgan", engine)
+        calls.clear()
+        with replaced(dlsgan, "scaled_latent_mse", with_nan):
+            run(folder / f"poisoned-{engine}", 2, "pvdgan", engine)
+
+
+def refused(folder: Path) -> None:
+    """A head that no loss reaches."""
+    for engine in ENGINES:
+        try:
+            run(folder / f"untrained-{engine}", 1, "dlsgan", engine, method__encoder_weight=0)
+        except UserError as error:
+            if RANK == 0:
+                (folder / f"untrained-{engine}.txt").write_text(str(error))
+
+
+def save(folder: Path) -> None:
+    for engine in ENGINES:
+        run(folder / f"{COUNT}-{engine}", SAVED_STEPS, MOVED, engine, method__prior_start_step=1)
+
+
+def reference(folder: Path) -> None:
+    """One process under DDP that never stopped."""
+    run(folder / "reference", SAVED_STEPS + 1, MOVED, "ddp", method__prior_start_step=1)
+
+
+def proceed(source: Path, target: Path, engine: str) -> None:
+    """One more step from a copy of a run."""
+    if RANK == 0:
+        shutil.copytree(source, target)
+    run(target, SAVED_STEPS + 1, MOVED, engine, method__prior_start_step=1)
+
+
+def load(folder: Path) -> None:
+    for engine in ENGINES:
+        for count in COUNTS:
+            for writer in ENGINES:
+                proceed(folder / f"{count}-{writer}", folder / f"{COUNT}-{engine}-from-{count}-{writer}", engine)
+
+
+def forgetful(folder: Path) -> None:
+    """Moments, or weights, that are not taken over."""
+    for engine in ENGINES:
+        kind = adapter.PartitionedPhase if engine in PARTITIONED else DistributedPhase
+        whole: Callable[[Any, Any], None] = kind.take
+        with replaced(kind, "take", lambda self, moments, whole=whole: whole(self, {})):
+            proceed(folder / "1-ddp", folder / f"forgetful-{engine}", engine)
+
+
+TASKS = {
+    task.__name__: task
+    for task in (equal, compiled, broken, poisoned, refused, save, reference, load, forgetful)
+}  # fmt: skip
+
+
+@contextmanager
+def replaced(where: Any, name: str, value: Any) -> Iterator[None]:
+    before = getattr(where, name)
+    setattr(where, name, value)
+    try:
+        yield
+    finally:
+        setattr(where, name, before)
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    own = overrides(
+        training__precision="fp32", training__steps=2, run__dir=folder / f"launched-{COUNT}",
+        distributed__processes=COUNT,
+    )  # fmt: skip
+    launched = load_config(METHODS["pvdgan"].Settings, "pvdgan", {}, own, launched=asked_of_launcher())
+    accelerator = make_accelerator(timeout_seconds=300)  # one process group for all runs
+    train(launched, METHODS["pvdgan"])
+    for task in sys.argv[2:]:
+        TASKS[task](folder)
+    accelerator.end_training()
+    end_process()
+
+
+if __name__ == "__main__":
+    main()
