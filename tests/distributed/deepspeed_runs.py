@@ -1,14 +1,14 @@
 """Trains small runs under every engine, one after the other; started by a launcher on any number of processes.
 
-``deepspeed_runs.py FOLDER TASK…``. Each start first trains FOLDER/launched-COUNT as its launcher says, then does its
-tasks: a process group is one for all runs.
+``deepspeed_runs.py FOLDER NAME TASK…``. Each start first trains FOLDER/launched-NAME as its launcher says, then does
+its tasks: a process group is one for all runs.
 """
 
 import copy
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -27,7 +27,7 @@ from latentscale.losses import inversion
 from latentscale.methods import dlsgan
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
-from launching import overrides
+from launching import ROOT, overrides
 
 ENGINES: dict[str, dict[str, object]] = {
     "ddp": {"distributed__engine": "ddp"},
@@ -61,6 +61,13 @@ def run(folder: Path, steps: int, method: str, engine: str, **changes: object) -
     config = copy.deepcopy(settings(method, engine, **changes))
     config.run.dir, config.training.steps = str(folder), steps
     train(config, METHODS[method])
+
+
+def launched(folder: Path, said: Mapping[str, str]) -> None:
+    """Two steps as the launcher says, by the number of processes that it was to start."""
+    own = overrides(training__precision="fp32", training__steps=2, run__dir=folder, distributed__processes=COUNT)
+    kind = METHODS["pvdgan"]
+    train(load_config(kind.Settings, kind.name, {}, own, launched=asked_of_launcher(said)), kind)
 
 
 def equal(folder: Path) -> None:
@@ -117,13 +124,22 @@ def poisoned(folder: Path) -> None:
 
 
 def refused(folder: Path) -> None:
-    """A head that no loss reaches."""
+    """Heads that no loss reaches."""
+    heads = METHODS["infogan"].heads
     for engine in ENGINES:
-        try:
-            run(folder / f"untrained-{engine}", 1, "dlsgan", engine, method__encoder_weight=0)
-        except UserError as error:
-            if RANK == 0:
-                (folder / f"untrained-{engine}.txt").write_text(str(error))
+        with replaced(METHODS["msegan"], "heads", classmethod(lambda cls, spec: heads(spec))):
+            try:
+                run(folder / f"untrained-{engine}", 1, "msegan", engine)
+            except UserError as error:
+                if RANK == 0:
+                    (folder / f"untrained-{engine}.txt").write_text(str(error))
+
+
+def files(folder: Path) -> None:
+    """As the launcher would say by each of our DeepSpeed files."""
+    for file in sorted((ROOT / "launchers" / "deepspeed").glob("*.json")):
+        said = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
+        launched(folder / f"file-{file.stem}", said)
 
 
 def save(folder: Path) -> None:
@@ -161,7 +177,7 @@ def forgetful(folder: Path) -> None:
 
 TASKS = {
     task.__name__: task
-    for task in (equal, compiled, broken, poisoned, refused, save, reference, load, forgetful)
+    for task in (equal, compiled, broken, poisoned, refused, files, save, reference, load, forgetful)
 }  # fmt: skip
 
 
@@ -176,15 +192,11 @@ def replaced(where: Any, name: str, value: Any) -> Iterator[None]:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
-    own = overrides(
-        training__precision="fp32", training__steps=2, run__dir=folder / f"launched-{COUNT}",
-        distributed__processes=COUNT,
-    )  # fmt: skip
-    launched = load_config(METHODS["pvdgan"].Settings, "pvdgan", {}, own, launched=asked_of_launcher())
+    folder, name, tasks = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    said = dict(os.environ)
     accelerator = make_accelerator(timeout_seconds=300)  # one process group for all runs
-    train(launched, METHODS["pvdgan"])
-    for task in sys.argv[2:]:
+    launched(folder / f"launched-{name}", said)
+    for task in tasks:
         TASKS[task](folder)
     accelerator.end_training()
     end_process()

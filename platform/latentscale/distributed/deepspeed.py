@@ -158,7 +158,8 @@ class PartitionedPhase(DeepSpeedPhase):
     def moments(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for group in self._groups:
-            for kind, value in self.optimizer.state.get(group.part, {}).items():
+            # in the same order on every process, for each is joined by a collective
+            for kind, value in sorted(self.optimizer.state.get(group.part, {}).items()):
                 if value.dim() == 0:
                     found |= {f"{kind}/{name}": value.clone() for name in group.names}
                 elif (whole := self._joined(value)) is not None:
@@ -169,7 +170,7 @@ class PartitionedPhase(DeepSpeedPhase):
 
     def take(self, moments: Mapping[str, Tensor]) -> None:
         self._partitioned.refresh_fp32_params()
-        kinds = {key.partition("/")[0] for key in moments}
+        kinds = sorted({key.partition("/")[0] for key in moments})
         for group in self._groups:
             if all(f"step/{name}" not in moments for name in group.names):
                 continue
