@@ -5,6 +5,7 @@ its tasks: a process group is one for all runs.
 """
 
 import copy
+import json
 import os
 import shutil
 import sys
@@ -14,7 +15,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from every_method import NEEDS
+from torch import Tensor
 
 from latentscale.config import Config, load_config
 from latentscale.distributed import deepspeed as adapter
@@ -38,6 +41,7 @@ OFFLOADED = {f"{name}_offload": {**ENGINES[name], "distributed__offload_optimize
 ALL: dict[str, dict[str, object]] = ENGINES | OFFLOADED
 EQUAL = ("pvdgan", "cgpgan", "invgan", "elastic_infogan")
 STEPS = 10
+COUNTED_STEPS = 3
 # runs that are saved, continued under another engine, and compared after one more step
 MOVED, SAVED_STEPS = "elastic_infogan", 2
 # without convolutions, whose biases' float32 sums differ by 1e-5 between numbers of processes, under DDP alone too;
@@ -146,6 +150,24 @@ def files(folder: Path) -> None:
         launched(folder / f"file-{file.stem}", said)
 
 
+def counted(folder: Path) -> None:
+    """The elements of every all-reduce of three steps."""
+    whole = dist.all_reduce
+    for engine in ("zero0", *PARTITIONED):
+        for accumulation in (1, 2):
+            found: list[int] = []
+
+            def counting(tensor: Tensor, *rest: Any, found: list[int] = found, **options: Any) -> Any:
+                found.append(tensor.numel())
+                return whole(tensor, *rest, **options)
+
+            name = f"counted-{engine}-{accumulation}"
+            with replaced(dist, "all_reduce", counting):
+                run(folder / name, COUNTED_STEPS, "pvdgan", engine, training__accumulation=accumulation)
+            if RANK == 0:
+                (folder / f"{name}.json").write_text(json.dumps(found))
+
+
 def save(folder: Path) -> None:
     for engine in ENGINES:
         run(folder / f"{COUNT}-{engine}", SAVED_STEPS, MOVED, engine, **MOVED_SETTINGS)
@@ -181,7 +203,7 @@ def forgetful(folder: Path) -> None:
 
 TASKS = {
     task.__name__: task
-    for task in (equal, compiled, broken, poisoned, refused, files, save, reference, load, forgetful)
+    for task in (equal, compiled, broken, poisoned, refused, counted, files, save, reference, load, forgetful)
 }  # fmt: skip
 
 

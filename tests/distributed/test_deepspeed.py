@@ -8,12 +8,13 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from deepspeed_runs import ALL, COUNTS, ENGINES, EQUAL, MOVED, OFFLOADED, PARTITIONED
+from deepspeed_runs import ALL, COUNTED_STEPS, COUNTS, ENGINES, EQUAL, MOVED, OFFLOADED, PARTITIONED
 from states import bitwise_equal, final_state, worst_difference
 
 from latentscale.config import load_config
@@ -25,6 +26,7 @@ from latentscale.distributed.deepspeed_settings import (
 )
 from latentscale.errors import UserError
 from latentscale.methods.pvdgan import PVDGAN
+from latentscale.training.prepare import prepare
 from launching import ROOT, Processes, environment, free_port, overrides
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
@@ -35,7 +37,7 @@ ACCELERATE = str(Path(sys.executable).with_name("accelerate"))
 # the Accelerate file of each start, its processes, what it does; later ones need what earlier ones have left
 STARTS = (
     ("deepspeed_zero1", 4, ("save",)),
-    ("deepspeed_zero2", 2, ("save", "equal", "compiled", "broken", "poisoned", "refused")),
+    ("deepspeed_zero2", 2, ("save", "equal", "compiled", "broken", "poisoned", "refused", "counted")),
     ("deepspeed_zero0", 1, ("reference", "save", "load", "files")),
     ("deepspeed_zero1_offload", 2, ("load", "forgetful")),
     ("deepspeed_zero2_offload", 4, ("load",)),
@@ -132,6 +134,22 @@ def test_a_head_that_nothing_trains_is_named(engine: str, runs: Path) -> None:
     told = (runs / f"untrained-{engine}.txt").read_text()
     assert told == (runs / "untrained-ddp.txt").read_text()
     assert "discriminator phase trains no discriminator.heads.log_variance" in told
+
+
+@pytest.mark.parametrize(
+    ("engine", "accumulation", "reductions"),
+    [("zero0", 1, 1), ("zero0", 2, 1), ("zero1", 1, 1), ("zero1", 2, 1), ("zero2", 1, 1), ("zero2", 2, 2)],
+)
+def test_gradients_are_reduced_with_the_last_micro_batch_alone_but_at_zero_2(
+    engine: str, accumulation: int, reductions: int, runs: Path
+) -> None:
+    found = Counter(json.loads((runs / f"counted-{engine}-{accumulation}.json").read_text()))
+    config = load_config(PVDGAN.Settings, "pvdgan", {}, overrides())
+    for size in prepare(config, PVDGAN, dry=True).sizes().values():
+        assert found[size] == COUNTED_STEPS * reductions
+    # of parted gradients, one number more for each phase's norm; and the statistics' one vector in any case
+    assert found[1] == (0 if engine == "zero0" else 2 * COUNTED_STEPS)
+    assert found[3 + config.latent.dim] == COUNTED_STEPS
 
 
 @pytest.mark.parametrize("source", [f"{count}-{engine}" for count in COUNTS for engine in ENGINES])

@@ -138,6 +138,8 @@ class PartitionedPhase(DeepSpeedPhase):
     def gradient_norm(self) -> Tensor:
         awake = [index for index, group in enumerate(self._groups) if not self._sleeping(group)]
         if self.offloads:
+            # the device may still be copying them
+            self._partitioned._wait_for_offload_copies()
             pieces: list[Any] = [self._groups[index].part.grad for index in awake]
         else:
             pieces = [piece for index in awake for piece in self._partitioned.averaged_gradients[index]]
