@@ -119,6 +119,7 @@ def test_published_settings() -> None:
         (["network.widths=[]"], ["network.widths"]),
         (["training.compile=nothing"], ["training.compile=nothing"]),
         (["--fast"], ["--fast", "key=value"]),
+        (["distributed.engine=deepspeed", "distributed.zero=3"], ["distributed.zero=3", "gradient penalties"]),
         (["distributed.streams=2048", "training.batch=4096"], ["distributed.streams=2048", "1500"]),
     ],
 )
@@ -151,7 +152,8 @@ def test_the_silent_single_process_is_noticed(processes: Processes, tmp_path: Pa
     ("variables", "part"),
     [
         ({"ACCELERATE_MIXED_PRECISION": "fp16"}, "training.precision=fp32"),
-        ({"ACCELERATE_USE_DEEPSPEED": "true"}, "distributed.engine=ddp"),
+        ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "use 0, 1 or 2"),
+        ({"ACCELERATE_USE_FSDP": "true"}, "distributed.engine=deepspeed"),
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE"),
     ],
 )

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from latentscale.data.settings import DataSettings
+from latentscale.distributed.deepspeed_settings import contradiction
 from latentscale.errors import UserError
 from latentscale.latents.priors import LAWS
 from latentscale.methods.base import MethodSettings
@@ -80,7 +81,18 @@ class TrainingSettings:
 @dataclass
 class DistributedSettings:
     streams: int = setting(0, "fixed cuts of the batch, data and draws; 0: min(8, batch // 2)", minimum=0)
-    engine: str = setting("ddp", "what averages gradients over processes", choices=("ddp",), may_change=True)
+    engine: str = setting(
+        "ddp", "what averages gradients over processes", choices=("ddp", "deepspeed"), may_change=True
+    )
+    zero: int = setting(
+        0,
+        "deepspeed's ZeRO stage, 0 to 2: 1 parts the moments over processes, 2 also the gradients",
+        minimum=0,
+        may_change=True,
+    )
+    offload_optimizer: bool = setting(
+        False, "keep and step the moments on the CPU; deepspeed with zero 1 or 2", may_change=True
+    )
     processes: int = setting(
         0, "refuse to start on another number of processes than this; 0: any", minimum=0, may_change=True
     )
@@ -187,6 +199,7 @@ def load_config(
     recipe: Mapping[str, Any] | None = None,
     arguments: Sequence[str] = (),
     presets: Path | None = None,
+    launched: Mapping[str, Any] | None = None,
 ) -> Config:
     """Merge defaults ← recipe ← preset ← ``key=value`` arguments, and check every value by itself.
 
@@ -196,6 +209,7 @@ def load_config(
         recipe: dotted keys to values; its ``preset`` serves where the arguments name no other.
         arguments: ``key=value`` strings.
         presets: folder of the preset files.
+        launched: dotted keys to what the launcher has said of them, which nobody else may contradict.
 
     Raises:
         UserError: for an unknown key, a wrong type or a value out of range, naming the key.
@@ -206,14 +220,20 @@ def load_config(
         config = _set(config, known, name, value, f"{name}={value}")
     given = [_split(argument) for argument in arguments]
     preset = [str(config.preset), *(value for name, value in given if name == "preset")][-1]
+    said = {*(recipe or {}), *(name for name, _ in given)}
     if preset:
         for name, value in _read_preset(preset, method_name, presets):
+            said.add(name)
             config = _set(config, known, name, value, f"preset {preset}: {name}={value}")
     texts = {key.name for key in keys(Config(method=method_settings())) if isinstance(key.value, str)}
     for name, text in given:
         # a text is taken as it stands (007 is a folder's name); else OmegaConf reads numbers, booleans, lists
         value = text if name in texts or name not in known else OmegaConf.from_dotlist([f"value={text}"])["value"]
         config = _set(config, known, name, value, f"{name}={text}")
+    for name, value in (launched or {}).items():
+        if name in said and OmegaConf.select(config, name) != value:
+            raise contradiction(name, value, OmegaConf.select(config, name))
+        config = _set(config, known, name, value, f"{name}={value}")
     resolved = OmegaConf.to_object(config)
     assert isinstance(resolved, Config)
     check_ranges(resolved)

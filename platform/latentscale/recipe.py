@@ -11,6 +11,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from latentscale.config import Config, describe_keys, load_config
+from latentscale.distributed.deepspeed_settings import asked_of_launcher
 from latentscale.distributed.ending import end_process
 from latentscale.distributed.topology import Topology
 from latentscale.errors import INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
@@ -61,7 +62,9 @@ def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments
     try:
         options, overrides = _parse(method, recipe, script, arguments)
         try:
-            config = load_config(method.Settings, method.name, recipe, overrides, Path(script).parent / "presets")
+            config = load_config(
+                method.Settings, method.name, recipe, overrides, Path(script).parent / "presets", asked_of_launcher()
+            )
         except UserError as error:
             raise error.on_every_process() from None
         if options.dry_run:

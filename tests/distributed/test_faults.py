@@ -34,7 +34,7 @@ SETTINGS: dict[str, object] = {
 # makes every step last a while, as a larger model's would
 SLOW = """
 import time
-from latentscale.distributed.engines import DistributedPhase
+from latentscale.distributed.phases import DistributedPhase
 whole = DistributedPhase.backward
 def backward(self, batches):
     time.sleep(SECONDS)

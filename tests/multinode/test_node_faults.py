@@ -34,7 +34,7 @@ SETTINGS: dict[str, object] = {
 }
 SLOW = f"""
 import runpy, sys, time
-from latentscale.distributed.ddp import DistributedPhase
+from latentscale.distributed.phases import DistributedPhase
 whole = DistributedPhase.backward
 def backward(self, batches):
     time.sleep(0.04)

@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from latentscale.config import load_config
 from latentscale.data.reading import Block
 from latentscale.data.remembering import RememberingReader
-from latentscale.distributed.engines import DistributedPhase
+from latentscale.distributed.phases import DistributedPhase
 from latentscale.distributed.statistics import FusedStatistics
 from latentscale.errors import UserError
 from latentscale.inversion.inverter import Inverter

@@ -51,7 +51,7 @@ class Topology:
                 " autocast by themselves, so give training.precision=bf16 (or fp32) and --mixed_precision no"
             )
         for variable, harmless, what, remedy in _REFUSED:
-            if os.environ.get(variable, harmless).lower() not in ("", "no", "false", "0", harmless):
+            if os.environ.get(variable, harmless).lower() not in ("", "no", "none", "auto", "false", "0", harmless):
                 raise UserError(f"accelerate launch asks for {what}, which a recipe does not do: {remedy}")
 
     @staticmethod
@@ -75,10 +75,14 @@ def prefer_loopback() -> None:
         os.environ["GLOO_SOCKET_IFNAME"] = loopback
 
 
-_ONE_ENGINE = "distributed.engine=ddp is the only engine, launch without"
 _REFUSED = (
-    ("ACCELERATE_USE_DEEPSPEED", "no", "DeepSpeed", f"{_ONE_ENGINE} --use_deepspeed"),
-    ("ACCELERATE_USE_FSDP", "no", "FSDP", f"{_ONE_ENGINE} --use_fsdp"),
+    (
+        "ACCELERATE_USE_FSDP",
+        "no",
+        "FSDP",
+        "launch without --use_fsdp, and give distributed.engine=deepspeed distributed.zero=2 to part gradients and"
+        " moments",
+    ),
     ("ACCELERATE_DYNAMO_BACKEND", "no", "torch.compile", "give training.compile=BACKEND and --dynamo_backend no"),
     (
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",

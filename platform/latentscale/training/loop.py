@@ -18,7 +18,7 @@ from latentscale.config import Config
 from latentscale.data.workers import start_fork_server
 from latentscale.distributed.agreement import agree, joint_failure, on_rank_zero, share
 from latentscale.distributed.ending import end_interrupted
-from latentscale.distributed.engines import DTYPES, DistributedPhase, make_accelerator
+from latentscale.distributed.engines import DTYPES, distribute, make_accelerator
 from latentscale.distributed.fingerprint import refuse_divergence
 from latentscale.distributed.meeting import meet, set_collective_timeout
 from latentscale.distributed.presence import Presence, lost_contact
@@ -149,8 +149,15 @@ def _train(
         statistic.to(device, statistics_dtype)  # type: ignore[attr-defined]
     average = WeightAverage(built.networks, training.ema_decay, built.unaveraged)
     phases = [
-        DistributedPhase(
-            accelerator, phase, make_optimizer(config.optimizer, phase), training.precision, training.compile
+        distribute(
+            accelerator,
+            phase,
+            make_optimizer(config.optimizer, phase),
+            training.precision,
+            training.compile,
+            engine=config.distributed.engine,
+            zero=config.distributed.zero,
+            offload_optimizer=config.distributed.offload_optimizer,
         )
         for phase in built.phases
     ]
@@ -185,12 +192,10 @@ def _train(
         if skipping:
             unreadable.join()
         refuse_divergence(state.replicated(), step)
-        tensors = state.tensors()
-        return (
-            Checkpoint(step, tensors, config.to_dict(), preparation.identity(), unreadable.samples())
-            if keeper
-            else None
-        )
+        tensors = state.tensors()  # all processes may have to join what they hold
+        if keeper is None:
+            return None
+        return Checkpoint(step, tensors, config.to_dict(), preparation.identity(), unreadable.samples())
 
     step, reported, evaluation = start, start, None
     stopping, failure = False, None

@@ -15,6 +15,7 @@ from latentscale.data.remote import is_remote
 from latentscale.data.resampling import ResampledOrder
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.storage import StorageOptions
+from latentscale.distributed.deepspeed_settings import check_engine, refuse_other_than_launched
 from latentscale.distributed.streams import StepPlan
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
@@ -108,6 +109,7 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
     topology.check(config.distributed.processes)
     topology.refuse_launcher_contradictions(config.training.precision)
     training = config.training
+    _check_engine(config)
     plan = StepPlan.make(training.batch, config.distributed.streams, topology.processes, training.accumulation)
     method.validate(config.method, config.latent.law, plan.stream_batch)
     if config.network.minibatch_deviation and plan.stream_batch < 2:
@@ -164,6 +166,14 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
         preparation.order()
     preparation.sizes()  # network.* that cannot be built is refused here
     return preparation
+
+
+def _check_engine(config: Config) -> None:
+    """An engine that can do what is asked of it, and none that the launcher contradicts."""
+    ours = config.distributed
+    chosen = {key: getattr(ours, key) for key in ("engine", "zero", "offload_optimizer")}
+    refuse_other_than_launched({f"distributed.{key}": value for key, value in chosen.items()})
+    check_engine(**chosen, precision=config.training.precision)
 
 
 def _refuse_retries_that_outlast_the_others(config: Config, topology: Topology) -> None:

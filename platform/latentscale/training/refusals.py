@@ -1,7 +1,7 @@
 """Reasons to end a run at a step, on every process at the same one."""
 
 from latentscale.distributed.agreement import everyones
-from latentscale.distributed.engines import DistributedPhase
+from latentscale.distributed.phases import DistributedPhase
 from latentscale.errors import UserError
 from latentscale.training.health import Health
 

@@ -6,7 +6,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from latentscale.distributed.engines import DistributedPhase
+from latentscale.distributed.phases import DistributedPhase
 from latentscale.errors import UserError
 from latentscale.methods.base import Method
 from latentscale.training.ema import WeightAverage
@@ -32,12 +32,13 @@ class TrainingState:
             self._modules[f"statistic/{name}"] = statistic
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything by name, for a checkpoint."""
+        """Everything by name, for a checkpoint: whole on rank 0, whatever the engine.
+
+        All processes must ask at the same time, for an engine may have to join what they hold.
+        """
         found = {f"{prefix}/{name}": tensor for prefix, name, tensor in self._module_tensors()}
         for phase in self._phases:
-            for name, parameter in phase.phase.named_parameters():
-                for key, value in phase.optimizer.state.get(parameter, {}).items():
-                    found[f"optimizer/{phase.phase.name}/{key}/{name}"] = value
+            found |= {f"optimizer/{phase.phase.name}/{key}": value for key, value in phase.moments().items()}
         return found
 
     def replicated(self) -> list[Tensor]:
@@ -59,17 +60,17 @@ class TrainingState:
             tensor.copy_(tensors[key])
             used.add(key)
         for phase in self._phases:
+            moments: dict[str, Tensor] = {}
             for name, parameter in phase.phase.named_parameters():
-                keys = {kind: f"optimizer/{phase.phase.name}/{kind}/{name}" for kind in MOMENTS}
-                there = [key for key in keys.values() if key in tensors]
+                keys = {f"{kind}/{name}": f"optimizer/{phase.phase.name}/{kind}/{name}" for kind in MOMENTS}
+                there = {own: tensors[key] for own, key in keys.items() if key in tensors}
                 if not there and any(parameter is sleeper for sleeper in phase.phase.sleepers()):
                     continue
-                if missing := sorted(set(keys.values()) - set(there)):
-                    raise UserError(f"the checkpoint does not fit this run: {missing[0]} is missing")
-                phase.optimizer.state[parameter] = {
-                    kind: tensors[key].clone().to(parameter.device) for kind, key in keys.items()
-                }
-                used.update(there)
+                if missing := sorted(set(keys) - set(there)):
+                    raise UserError(f"the checkpoint does not fit this run: {keys[missing[0]]} is missing")
+                moments |= there
+                used.update(keys[own] for own in there)
+            phase.take(moments)
         if left := sorted(set(tensors) - used):
             raise UserError(f"the checkpoint does not fit this run: it holds {left[0]}, which this run has not")
 

@@ -1,0 +1,296 @@
+"""DeepSpeed as an engine: one `deepspeed.initialize` a phase, for ZeRO 0, 1 and 2.
+
+The phase is called by itself, never through DeepSpeed's engine, whose hooks around the forward pass cannot stand a
+gradient penalty; the engine then takes the loss (`backward`) and the step. DeepSpeed clips, scales and skips nothing:
+losses are divided here, and a step is skipped on the device, by the optimizer, as under DDP.
+
+At ZeRO 1 and 2 DeepSpeed lays the parameters of a group end to end, padded with zeros to equal parts, one a process,
+and lets the torch optimizer step its process's part alone. Gradients and moments are such parts, and joined here.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from accelerate.utils import patch_environment
+from torch import Tensor, nn
+
+from latentscale.distributed.phases import DistributedPhase
+from latentscale.errors import UserError
+from latentscale.methods.phase import Batch, Phase, Terms
+
+# gradients reduced at a time, at ZeRO 1 and 2; 32 MiB, about what DDP takes
+BUCKET_ELEMENTS = 2**23
+
+
+def make_deepspeed_phase(
+    phase: Phase,
+    optimizer: torch.optim.Optimizer,
+    precision: str,
+    device: torch.device,
+    compile_backend: str,
+    zero: int,
+    offload_optimizer: bool,
+) -> DistributedPhase:
+    """A phase under DeepSpeed; arguments as `engines.distribute`, checked already."""
+    if zero == 0:
+        return DeepSpeedPhase(phase, optimizer, precision, device, compile_backend)
+    return PartitionedPhase(phase, optimizer, precision, device, compile_backend, zero, offload_optimizer)
+
+
+class DeepSpeedPhase(DistributedPhase):
+    """ZeRO 0: every process has all gradients and moments. Arguments as `DistributedPhase`."""
+
+    def __init__(
+        self,
+        phase: Phase,
+        optimizer: torch.optim.Optimizer,
+        precision: str,
+        device: torch.device,
+        compile_backend: str = "",
+        zero_optimization: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(phase, optimizer, precision, device, compile_backend)
+        self.engine: Any = _initialize(phase, optimizer, device, {"stage": 0, **(zero_optimization or {})})
+        # DeepSpeed clears gradients, or fills them with zeros, before anyone could ask who has one
+        self._reached: set[str] = set()
+        self._listeners = [
+            parameter.register_post_accumulate_grad_hook(lambda _, name=name: self._reached.add(name))
+            for name, parameter in phase.named_parameters()
+        ]
+
+    def untrained(self) -> list[str]:
+        for listener in self._listeners:
+            listener.remove()
+        return [name for name, _ in self.phase.named_parameters() if name not in self._reached]
+
+    def step(self, skip: Tensor) -> None:
+        self._leave_to_the_optimizer(skip)
+        self.engine.step()
+
+    def _forward_backward(self, batch: Batch, count: int, last: bool) -> Terms:
+        with self._autocast():
+            terms: Terms = self.compiled(batch)
+        self.engine.set_gradient_accumulation_boundary(last)
+        self.engine.backward(terms.loss if count == 1 else terms.loss / count, scale_wrt_gas=False)
+        return terms
+
+
+@dataclass
+class _Group:
+    """Parameters that an optimizer steps together, and this process's part of them laid end to end."""
+
+    names: list[str]
+    parameters: list[nn.Parameter]
+    sleeps: bool
+    part: Tensor
+
+
+class PartitionedPhase(DeepSpeedPhase):
+    """ZeRO 1 and 2: each process has the moments, and for its step the gradients, of one part of the parameters.
+
+    Args:
+        zero: 1 reduces gradients with the last micro-batch, 2 with each, and keeps only its part in between.
+        offload_optimizer: moments and steps are the CPU's.
+    """
+
+    def __init__(
+        self,
+        phase: Phase,
+        optimizer: torch.optim.Optimizer,
+        precision: str,
+        device: torch.device,
+        compile_backend: str,
+        zero: int,
+        offload_optimizer: bool,
+    ) -> None:
+        phase.train_only_owned()
+        sleepers = _part_sleepers(phase, optimizer)
+        names = {parameter: name for name, parameter in phase.named_parameters()}
+        members: list[list[nn.Parameter]] = [list(group["params"]) for group in optimizer.param_groups]
+        settings: dict[str, Any] = {
+            "stage": zero,
+            "reduce_bucket_size": min(BUCKET_ELEMENTS, sum(parameter.numel() for parameter in phase.parameters())),
+            "overlap_comm": False,  # it waits for the device after every backward pass
+        }
+        if offload_optimizer:
+            settings["offload_optimizer"] = {"device": "cpu", "pin_memory": device.type == "cuda"}
+        else:
+            settings["compute_grad_norm"] = False  # ours serves, and DeepSpeed's waits for the device
+        super().__init__(phase, optimizer, precision, device, compile_backend, settings)
+        self.offloads = offload_optimizer
+        self._partitioned: Any = self.engine.optimizer
+        self._asleep = False
+        self._groups = [
+            _Group([names[parameter] for parameter in parameters], parameters, sleeps, group["params"][0])
+            for parameters, group, sleeps in zip(members, optimizer.param_groups, sleepers, strict=True)
+        ]
+        self._check_layout()
+        self._set_aside: list[tuple[Tensor, Tensor | None]] = []
+        optimizer.register_step_pre_hook(self._set_sleeping_aside)
+        optimizer.register_step_post_hook(self._put_back)
+
+    def gradient_norm(self) -> Tensor:
+        awake = [index for index, group in enumerate(self._groups) if not self._sleeping(group)]
+        if self.offloads:
+            # the device may still be copying them
+            self._partitioned._wait_for_offload_copies()
+            pieces: list[Any] = [self._groups[index].part.grad for index in awake]
+        else:
+            pieces = [piece for index in awake for piece in self._partitioned.averaged_gradients[index]]
+        square = torch.stack(torch._foreach_norm(pieces)).to(self.device, torch.float64).square().sum()
+        dist.all_reduce(square)
+        return square.sqrt().to(torch.float32)
+
+    def let_sleep(self, schedule: Mapping[str, float]) -> None:
+        self._asleep = self.phase.asleep(schedule)
+
+    def step(self, skip: Tensor) -> None:
+        if self.offloads:
+            # DeepSpeed would read each parameter's norm, and skip by itself where one is not finite
+            self._partitioned.norm_for_param_grads.clear()
+            skip = skip.cpu()
+        super().step(skip)
+
+    def moments(self) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for group in self._groups:
+            # in the same order on every process, for each is joined by a collective
+            for kind, value in sorted(self.optimizer.state.get(group.part, {}).items()):
+                if value.dim() == 0:
+                    found |= {f"{kind}/{name}": value.clone() for name in group.names}
+                elif (whole := self._joined(value)) is not None:
+                    found |= {
+                        f"{kind}/{name}": each for name, each in zip(group.names, _cut(whole, group), strict=True)
+                    }
+        return found
+
+    def take(self, moments: Mapping[str, Tensor]) -> None:
+        self._partitioned.refresh_fp32_params()
+        kinds = sorted({key.partition("/")[0] for key in moments})
+        for group in self._groups:
+            if all(f"step/{name}" not in moments for name in group.names):
+                continue
+            state = {}
+            for kind in kinds:
+                values = [moments[f"{kind}/{name}"] for name in group.names]
+                if values[0].dim() == 0:
+                    if any(not torch.equal(value, values[0]) for value in values):
+                        raise UserError(
+                            f"the checkpoint's optimizer took more steps for some parameters of the {self.phase.name}"
+                            " phase than for others, which ZeRO 1 and 2 cannot hold: continue with distributed.zero=0"
+                            " or distributed.engine=ddp"
+                        )
+                    state[kind] = values[0].clone().to(group.part.device)
+                else:
+                    state[kind] = self._own_part(values, group)
+            self.optimizer.state[group.part] = state
+
+    def _sleeping(self, group: _Group) -> bool:
+        return group.sleeps and self._asleep
+
+    def _set_sleeping_aside(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """DeepSpeed steps one group at a time; one without gradient is left alone, its moments too."""
+        stepping = {id(part) for group in optimizer.param_groups for part in group["params"]}
+        for group in self._groups:
+            if self._sleeping(group) and id(group.part) in stepping:
+                self._set_aside.append((group.part, group.part.grad))
+                group.part.grad = None
+
+    def _put_back(self, *_: Any) -> None:
+        """Offloaded gradients are written into the same tensor in every step."""
+        for part, gradient in self._set_aside:
+            part.grad = gradient
+        self._set_aside.clear()
+
+    def _own_part(self, values: Sequence[Tensor], group: _Group) -> Tensor:
+        """This process's part of tensors laid end to end, padded with zeros."""
+        whole = torch.cat([value.reshape(-1) for value in values])
+        size = group.part.numel()
+        own = whole[dist.get_rank() * size :][:size]
+        part = torch.zeros_like(group.part, requires_grad=False)
+        part[: len(own)] = own
+        return part
+
+    def _joined(self, part: Tensor) -> Tensor | None:
+        """All processes' parts end to end, on rank 0's CPU."""
+        part = part.to(self.device)
+        parts = [torch.empty_like(part) for _ in range(dist.get_world_size())] if dist.get_rank() == 0 else None
+        dist.gather(part, parts)
+        return None if parts is None else torch.cat([each.cpu() for each in parts])
+
+    def _check_layout(self) -> None:
+        """What is said of the layout at the top of this file is not DeepSpeed's promise."""
+        for group in self._groups:
+            own = self._own_part([parameter.detach() for parameter in group.parameters], group)
+            if not torch.equal(own, group.part.detach()):
+                raise RuntimeError(f"this DeepSpeed parts the {self.phase.name} phase otherwise than 0.19 did")
+
+
+def _cut(whole: Tensor, group: _Group) -> list[Tensor]:
+    sizes = [parameter.numel() for parameter in group.parameters]
+    pieces = whole[: sum(sizes)].split(sizes)
+    return [piece.view(parameter.shape) for piece, parameter in zip(pieces, group.parameters, strict=True)]
+
+
+def _part_sleepers(phase: Phase, optimizer: torch.optim.Optimizer) -> list[bool]:
+    """Make groups of those that sleep together, for a group is stepped as one; and say of each whether it sleeps."""
+    sleepers = set(phase.sleepers())
+    groups, sleep = [], []
+    for group in optimizer.param_groups:
+        for sleeping in (False, True):
+            if chosen := [parameter for parameter in group["params"] if (parameter in sleepers) == sleeping]:
+                groups.append({**group, "params": chosen})
+                sleep.append(sleeping)
+    optimizer.param_groups[:] = groups
+    return sleep
+
+
+def _initialize(
+    phase: Phase, optimizer: torch.optim.Optimizer, device: torch.device, zero_optimization: Mapping[str, Any]
+) -> Any:
+    """A DeepSpeed engine over the phase's own parameters, on the process group that is there.
+
+    DeepSpeed wants one also for a single process, which then makes it.
+    """
+    deepspeed = _import(device)
+    if not dist.is_initialized():
+        backend = "nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+    # DeepSpeed would copy the group, without its timeout, and keep the copy when the group is gone
+    deepspeed.utils.groups._WORLD_GROUP = dist.group.WORLD
+    config = {
+        "train_micro_batch_size_per_gpu": 1,  # serves no purpose, but must be said
+        "gradient_accumulation_steps": 1,
+        "gradient_clipping": 0.0,
+        "zero_allow_untested_optimizer": True,
+        "zero_force_ds_cpu_optimizer": False,
+        "timers": {"throughput": {"enabled": False}},
+        "zero_optimization": dict(zero_optimization),
+    }
+    # under a module of its own, so that DeepSpeed's hooks around forward never meet the phase
+    holder = nn.ModuleDict({"phase": phase})
+    with patch_environment(LOCAL_RANK=os.environ.get("LOCAL_RANK", "0")), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        engine, *_ = deepspeed.initialize(model=holder, optimizer=optimizer, config=config)
+    return engine
+
+
+def _import(device: torch.device) -> Any:
+    """DeepSpeed, silent but for errors, and without the extension that it would compile for minutes on the CPU."""
+    if device.type == "cpu":
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import deepspeed
+
+    # DeepSpeed calls it by its old name, in every step
+    warnings.filterwarnings("ignore", "`torch.distributed.all_gather_into_tensor` is deprecated", FutureWarning)
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    return deepspeed

@@ -1,0 +1,137 @@
+"""A phase with its optimizer under an engine: forward, backward, reduced gradients, a step that can be skipped.
+
+The loop knows this interface and no engine. What is written here holds wherever every process has all gradients and
+moments; an engine that parts them says how they are joined.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from latentscale.methods.phase import Batch, Phase, Terms
+
+
+class DistributedPhase(ABC):
+    """One phase, its optimizer, and what joins their gradients over processes.
+
+    Args:
+        phase: on its device and in its precision already.
+        optimizer: a torch Adam or AdamW with ``fused=True``, over the phase's parameters.
+        precision: fp32, bf16 (autocast) or fp64.
+        device: of the phase.
+        compile_backend: of ``torch.compile``, before an engine wraps; empty for eager.
+    """
+
+    def __init__(
+        self,
+        phase: Phase,
+        optimizer: torch.optim.Optimizer,
+        precision: str,
+        device: torch.device,
+        compile_backend: str = "",
+    ) -> None:
+        self.phase = phase
+        self.optimizer = optimizer
+        self.precision = precision
+        self.device = device
+        self.on_cpu = device.type == "cpu"
+        self.parameters = list(phase.parameters())
+        self._learning_rates = [group["lr"] for group in optimizer.param_groups]
+        if len(self.parameters) != len(phase.owned_parameters):
+            raise RuntimeError(f"phase {phase.name} registered a network after Phase.__init__: name it in `owned`")
+        phase.train_only_owned()
+        self.compiled: nn.Module = phase
+        if compile_backend:
+            # else Dynamo cuts the phase at DDP's bucket boundaries, through the middle of a gradient penalty
+            torch._dynamo.config.optimize_ddp = False
+            self.compiled = torch.compile(phase, backend=compile_backend, fullgraph=True)  # type: ignore[assignment]
+
+    def backward(self, batches: Sequence[Batch]) -> list[Terms]:
+        """Forward and backward over a process's micro-batches; gradients are reduced with the last."""
+        self.phase.train_only_owned()
+        for parameter in self.parameters:
+            parameter.grad = None
+        results = []
+        for index, batch in enumerate(batches):
+            terms = self._forward_backward(batch, len(batches), last=index == len(batches) - 1)
+            results.append(terms._replace(loss=terms.loss.detach()))
+        return results
+
+    def scale_learning_rates(self, factor: float) -> None:
+        """From now on the learning rates are ``factor`` times those that the optimizer was made with."""
+        for group, rate in zip(self.optimizer.param_groups, self._learning_rates, strict=True):
+            group["lr"] = factor * rate
+
+    def gradient_norm(self) -> Tensor:
+        """0-dim Euclidean norm of the reduced gradient; non-finite where any element is."""
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+
+    def let_sleep(self, schedule: Mapping[str, float]) -> None:
+        """Drop the reduced gradients of what does not move in this step; the optimizer then leaves it alone."""
+        if self.phase.asleep(schedule):
+            for parameter in self.phase.sleepers():
+                parameter.grad = None
+
+    def untrained(self) -> list[str]:
+        """Owned parameters without a gradient, which nothing in the loss reaches; asked in the first step."""
+        return [name for name, parameter in self.phase.named_parameters() if parameter.grad is None]
+
+    def step(self, skip: Tensor) -> None:
+        """One optimizer step; where ``skip`` (0-dim float32) is 1 nothing changes; a GPU is not waited for."""
+        if self.on_cpu and self.optimizer.state:
+            # reading the flag waits for nothing here, and the device's way costs an operation a parameter
+            if not skip.item():
+                self.optimizer.found_inf = None  # type: ignore[attr-defined]
+                self.optimizer.step()
+            return
+        self._leave_to_the_optimizer(skip)
+        self.optimizer.step()
+
+    def moments(self) -> dict[str, Tensor]:
+        """What the optimizer keeps of each parameter, whole, by ``kind/parameter`` such as ``exp_avg/…``.
+
+        Every process must ask at the same time; those that are not rank 0 may be given less.
+        """
+        return {
+            f"{kind}/{name}": value
+            for name, parameter in self.phase.named_parameters()
+            for kind, value in self.optimizer.state.get(parameter, {}).items()
+        }
+
+    def take(self, moments: Mapping[str, Tensor]) -> None:
+        """Go on from these moments, named as in ``moments``, and from the weights as they now are.
+
+        Args:
+            moments: the same on every process; of a parameter all or none.
+
+        Raises:
+            UserError: where the engine cannot hold them.
+        """
+        found: dict[str, dict[str, Tensor]] = {}
+        for key, value in moments.items():
+            kind, _, name = key.partition("/")
+            found.setdefault(name, {})[kind] = value
+        for name, parameter in self.phase.named_parameters():
+            if name in found:
+                self.optimizer.state[parameter] = {
+                    kind: value.clone().to(parameter.device) for kind, value in found[name].items()
+                }
+
+    @abstractmethod
+    def _forward_backward(self, batch: Batch, count: int, last: bool) -> Terms:
+        """One of ``count`` micro-batches, whose loss counts 1/count; gradients are joined with the last."""
+
+    def _leave_to_the_optimizer(self, skip: Tensor) -> None:
+        """The contract by which GradScaler tells a fused optimizer of non-finite gradients."""
+        self.optimizer.found_inf = skip  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision != "bf16":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=torch.bfloat16)
