@@ -18,30 +18,29 @@ from latentscale.config import Config
 from latentscale.data.workers import start_fork_server
 from latentscale.distributed.agreement import agree, joint_failure, on_rank_zero, share
 from latentscale.distributed.ending import end_interrupted
-from latentscale.distributed.engines import DTYPES, distribute, make_accelerator
+from latentscale.distributed.engines import make_accelerator
 from latentscale.distributed.fingerprint import refuse_divergence
 from latentscale.distributed.meeting import meet, set_collective_timeout
 from latentscale.distributed.presence import Presence, lost_contact
-from latentscale.distributed.statistics import FusedStatistics, LateFlags, global_means
+from latentscale.distributed.statistics import LateFlags, global_means
 from latentscale.distributed.topology import Topology
 from latentscale.errors import Interruption, UserError
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
 from latentscale.telemetry.run_log import ProgressLine, tensorboard_logger
+from latentscale.training.build import build
 from latentscale.training.checkpoints import Checkpoint
-from latentscale.training.ema import WeightAverage
 from latentscale.training.feed import Feed
 from latentscale.training.folder import RunFolder
 from latentscale.training.health import Health, StageClock, mean_measured
 from latentscale.training.keeper import Keeper
 from latentscale.training.memory import keep_freed_memory
-from latentscale.training.optimizers import make_optimizer, rate_factor
+from latentscale.training.optimizers import rate_factor
 from latentscale.training.outputs import Outputs
 from latentscale.training.prepare import Preparation, prepare
 from latentscale.training.refusals import nonfinite_failure, refuse_untrained, with_checkpoint
 from latentscale.training.reports import SHOWN, Reports
 from latentscale.training.skipped import SkippedSamples
-from latentscale.training.state import TrainingState, broadcast_tensors
 
 
 @dataclass
@@ -139,34 +138,8 @@ def _train(
     resumed = folder.resumed if folder else None
     start: int = share(resumed.step if resumed else 0)
 
-    # build
-    dtype = DTYPES[training.precision]
-    built = preparation.build_method()
-    for network in built.networks.values():
-        network.to(device, dtype)
-    statistics_dtype = torch.float64 if training.precision == "fp64" else torch.float32
-    for statistic in built.statistics.values():
-        statistic.to(device, statistics_dtype)  # type: ignore[attr-defined]
-    average = WeightAverage(built.networks, training.ema_decay, built.unaveraged)
-    phases = [
-        distribute(
-            accelerator,
-            phase,
-            make_optimizer(config.optimizer, phase),
-            training.precision,
-            training.compile,
-            engine=config.distributed.engine,
-            zero=config.distributed.zero,
-            offload_optimizer=config.distributed.offload_optimizer,
-        )
-        for phase in built.phases
-    ]
-    state = TrainingState(built, average, phases)
-    if start:
-        state.load(broadcast_tensors(resumed.tensors if resumed else None, device))
-        if resumed:
-            resumed.tensors.clear()
-    statistics = FusedStatistics(built.statistics, device, statistics_dtype)
+    built = build(preparation, accelerator, start > 0, resumed.tensors if resumed else None)
+    method, phases, state, statistics = built.method, built.phases, built.state, built.statistics
     health, clock, flags = Health(device), StageClock(device, presence.enter), LateFlags(3, device)
     skipped_in_a_row = torch.zeros(1, device=device)
 
@@ -174,15 +147,15 @@ def _train(
     tell = progress.warn if rank == 0 else None
     skipping = config.data.on_error == "skip"
     unreadable = SkippedSamples(config.data.max_errors, share(resumed.skipped if resumed else []), tell)
-    outputs = Outputs(config, preparation, built, average, folder.snapshots, folder.model) if folder else None
+    outputs = Outputs(config, preparation, method, built.average, folder.snapshots, folder.model) if folder else None
     keeper = Keeper(config, folder, outputs, start, device, progress.warn) if folder and outputs else None
     if keeper:
         afterwards.callback(keeper.close)
     tensorboard = tensorboard_logger(accelerator, start) if config.telemetry.tensorboard else None
-    reports = Reports(preparation, built, health, clock, keeper, tensorboard, progress)
+    reports = Reports(preparation, method, health, clock, keeper, tensorboard, progress)
     if folder and folder.moved_to:
         progress.say(f"moved the earlier run to {folder.moved_to}")
-    for remark in preparation.method.remarks(config.method, training.steps):
+    for remark in method.remarks(config.method, training.steps):
         progress.say(f"note: {remark}")
     if start:
         progress.say(f"continuing {config.run.dir} from step {start:,}")
@@ -200,7 +173,7 @@ def _train(
     step, reported, evaluation = start, start, None
     stopping, failure = False, None
     factor, epoch_images = 1.0, preparation.dataset.count  # type: ignore[union-attr]
-    with Feed(preparation, built, rank, device, dtype, start) as feed, progress:
+    with Feed(preparation, method, rank, device, built.dtype, start) as feed, progress:
 
         def failing() -> UserError | None:
             """What keeps this process from going on."""
@@ -208,7 +181,7 @@ def _train(
 
         while step < training.steps and not stopping:
             presence.step = step
-            statistics_before = built.state()
+            statistics_before = method.state()
             if (due_factor := rate_factor(config.optimizer, step * plan.batch, epoch_images)) != factor:
                 factor = due_factor
                 for phase in phases:
@@ -217,7 +190,7 @@ def _train(
                 batches = feed.fetch(step, statistics_before)
                 if feed.loader.skipped:
                     unreadable.take(feed.loader.skipped)
-            batches = prepare_batches(built, batches, statistics_dtype)
+            batches = prepare_batches(method, batches, built.sums_dtype)
 
             skip: Tensor | None = None
             measured: dict[str, Tensor] = {}
@@ -244,7 +217,7 @@ def _train(
             with clock.stage("statistics"):
                 apply = 1 - skip
                 asked = statistics.finish(apply)
-                average.update(apply)
+                built.average.update(apply)
                 skipped_in_a_row = (skipped_in_a_row + skip) * skip
                 health.add({**measured, "skipped_steps": skip})
                 flags.put(torch.cat([asked.to(skip.dtype), skipped_in_a_row]))

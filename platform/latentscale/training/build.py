@@ -1,0 +1,74 @@
+"""What a run trains: networks, their phases under an engine, averages and statistics, as a checkpoint left them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from latentscale.distributed.engines import DTYPES, distribute
+from latentscale.distributed.phases import DistributedPhase
+from latentscale.distributed.statistics import FusedStatistics
+from latentscale.methods.base import Method
+from latentscale.training.ema import WeightAverage
+from latentscale.training.optimizers import make_optimizer
+from latentscale.training.prepare import Preparation
+from latentscale.training.state import TrainingState, broadcast_tensors
+
+
+@dataclass
+class Training:
+    """All that a step changes.
+
+    Attributes:
+        dtype: of networks and batches.
+        sums_dtype: of statistics and their sums; never below float32.
+        state: the same by name, for checkpoints.
+    """
+
+    method: Method
+    phases: list[DistributedPhase]
+    average: WeightAverage
+    statistics: FusedStatistics
+    state: TrainingState
+    dtype: torch.dtype
+    sums_dtype: torch.dtype
+
+
+def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: dict[str, Tensor] | None) -> Training:
+    """Networks on their device, in the run's precision, under its engine.
+
+    Args:
+        resumes: whether there is a checkpoint, on every process.
+        tensors: the checkpoint's, on rank 0, which tells the others; cleared once they are taken.
+    """
+    config, device = preparation.config, accelerator.device
+    training, distributed = config.training, config.distributed
+    dtype = DTYPES[training.precision]
+    method = preparation.build_method()
+    for network in method.networks.values():
+        network.to(device, dtype)
+    sums_dtype = torch.float64 if training.precision == "fp64" else torch.float32
+    for statistic in method.statistics.values():
+        statistic.to(device, sums_dtype)  # type: ignore[attr-defined]
+    average = WeightAverage(method.networks, training.ema_decay, method.unaveraged)
+    phases = [
+        distribute(
+            accelerator,
+            phase,
+            make_optimizer(config.optimizer, phase),
+            training.precision,
+            training.compile,
+            engine=distributed.engine,
+            zero=distributed.zero,
+            offload_optimizer=distributed.offload_optimizer,
+        )
+        for phase in method.phases
+    ]
+    state = TrainingState(method, average, phases)
+    if resumes:
+        state.load(broadcast_tensors(tensors, device))
+        if tensors:
+            tensors.clear()
+    statistics = FusedStatistics(method.statistics, device, sums_dtype)
+    return Training(method, phases, average, statistics, state, dtype, sums_dtype)
