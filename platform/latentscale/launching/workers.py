@@ -22,6 +22,11 @@ def end_with_parent() -> None:
     _control_process(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
+def die_with_parent() -> None:
+    """Be sent SIGKILL when the parent is gone, however it went (Linux); for a child between fork and exec."""
+    _control_process(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
 def ranks_below(process: psutil.Process) -> dict[int, psutil.Process]:
     """The direct children that an agent has given a rank, by rank."""
     found = {}
