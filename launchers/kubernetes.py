@@ -1,4 +1,4 @@
-"""The entry point of a pod, see `--help`: `python launchers/kubernetes.py [options] recipes/pvdgan.py [key=value …]`."""
+"""The entry point of a pod: `python launchers/kubernetes.py [options] recipes/pvdgan.py [key=value …]`."""
 
 from latentscale.launching.kubernetes import run
 from latentscale.launching.node import exit_with
