@@ -47,7 +47,7 @@ def test_a_killed_worker_restarts_both_nodes_and_the_run_is_the_uninterrupted_on
     assert codes == [0, 0], outputs
     for output in outputs:
         (line,) = lines_of_launcher(output)
-        assert "node 1: rank 1 ended without a word" in line or "rank 1: ended without a word" in line
+        assert "node 1: rank 1: ended without a word" in line
         assert line.endswith("starting again in 0.2 s (restart 1 of 1)")
     assert worst_difference(final_state(folder), final_state(tmp_path / "whole")) <= 1e-9
 
@@ -113,7 +113,7 @@ def test_a_process_that_will_not_stop_is_killed_after_the_grace(processes: Proce
     nodes.signal(0, signal.SIGTERM)
     codes, outputs = nodes.wait()
     assert codes == [1]
-    assert outputs[0].splitlines()[-1].startswith("launcher: rank 0, 1 ended without a word, when told to stop")
+    assert outputs[0].splitlines()[-1].startswith("launcher: rank 0, 1: ended without a word, after it was told")
     assert starts(tmp_path) == ["0-0", "1-0"]
     assert not any(process.is_running() for process in left)
 

@@ -76,7 +76,7 @@ def interface_to(address: str) -> str | None:
         family, kind, _, _, place = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
         with socket.socket(family, kind) as probe:
             probe.connect(place)  # of a datagram socket: nothing is sent
-            own = probe.getsockname()[0]
+            own = probe.getsockname()[0].removeprefix("::ffff:")
     except OSError:
         return None
     for name, addresses in psutil.net_if_addrs().items():

@@ -228,7 +228,10 @@ class LocalCluster:
         if not 1 <= nodes <= 250:
             raise UserError(f"--nodes {nodes}: a local cluster has 1 to 250 nodes")
         given = os.environ if environment is None else environment
-        self.environment = {name: value for name, value in given.items() if name not in _CHOSEN_HERE}
+        # torch warns of every address whose name it cannot find in its IPv6 form
+        self.environment = {"TORCH_CPP_LOG_LEVEL": "ERROR", **given}
+        for name in _CHOSEN_HERE:
+            self.environment.pop(name, None)
         self.nodes: list[ClusterNode] = []
         self._bridge: Bridge | None = None
         self._count = nodes
@@ -236,11 +239,8 @@ class LocalCluster:
 
     def __enter__(self) -> "LocalCluster":
         hosts = Path(self._folder.name) / "hosts"
-        lines = ["127.0.0.1 localhost", "::1 localhost"]
-        for number in range(self._count):
-            # by the second form sockets of both families know an IPv4 address
-            lines += [f"{form}{host_address(number)} {host_name(number)}" for form in ("", "::ffff:")]
-        hosts.write_text("\n".join([*lines, ""]))
+        names = [f"{host_address(number)} {host_name(number)}" for number in range(self._count)]
+        hosts.write_text("\n".join(["127.0.0.1 localhost", "::1 localhost", *names, ""]))
         try:
             self._bridge = Bridge()
             for number in range(self._count):

@@ -42,8 +42,8 @@ def free_port() -> int:
 
 
 WORDLESS = "ended without a word"
-CAUSE_SECONDS = 2.0
-"""From the first word of a loss to the end of the round."""
+CAUSE_SECONDS = 5.0
+"""From the first word of a loss to the end of the round, where not all nodes have said theirs."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,7 @@ class Meeting:
         self._ended: dict[int, Ending] = {}
         self._losses: list[Loss] = []
         self._hosts: dict[int, object] = {}
+        self._refused = ""
         self._rounds = 0
 
     async def open(self) -> None:
@@ -150,10 +151,11 @@ class Meeting:
         if not hello or not isinstance(node, int) or not isinstance(hello.get("rounds"), int):
             line.close()
             return
-        if refusal := self._refusal(node, hello):
-            # a run that is on its way is not ended by a stranger
-            for told in (line, *(() if self._running else self._waiting.values())):
-                told.send(over=Ending.REFUSED, reason=refusal)
+        if refusal := self._refused or self._refusal(node, hello):
+            line.send(over=Ending.REFUSED, reason=refusal)
+            if not self._running:  # a run that is on its way is not ended by a stranger
+                self._refused = refusal
+                self._tell_all(over=Ending.REFUSED, reason=refusal)
             line.close()
             return
         self._rounds = max(self._rounds, hello["rounds"])
@@ -216,10 +218,12 @@ class Meeting:
             self._over(ending, str(loss))
         elif ending == Ending.LOST:
             self._losses.append(loss)
+            # the cause may be told after those who only lost contact with it
             if len(self._losses) == 1:
-                # the cause may be told after those who only lost contact with it
                 asyncio.get_running_loop().call_later(CAUSE_SECONDS, self._over_by_loss, self._rounds)
-        elif len(self._ended) == self._options.nodes and not self._losses:
+        if self._losses and len(self._ended) == self._options.nodes:
+            self._over_by_loss(self._rounds)
+        elif len(self._ended) == self._options.nodes:
             self._over(Ending.FINISHED, "")
 
     def _lose(self, node: int, reason: str) -> None:
@@ -227,7 +231,7 @@ class Meeting:
         self._end(node, Ending.LOST, Loss(node, "", reason))
 
     def _over_by_loss(self, rounds: int) -> None:
-        if rounds == self._rounds:
+        if rounds == self._rounds and self._running:
             self._over(Ending.LOST, likely_causes(self._losses))
 
     def _over(self, ending: Ending, reason: str) -> None:

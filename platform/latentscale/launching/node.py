@@ -32,14 +32,14 @@ POLL_SECONDS = 0.1
 RETRY_SECONDS = 0.5
 TELL_SECONDS = 10.0
 INSIST_SECONDS = 3.0
-REFUSED_SECONDS = 2.0
+REFUSED_SECONDS = 1.0
 LOST_SECONDS = 10.0
 """For the other processes to notice, and say, that a run is refused or lost, before they are killed."""
 EXIT_SECONDS = 10.0
 """For processes that have told their end to be gone."""
 AGENT_SECONDS = 1.0
 """For their agent to notice."""
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
 """For node 0 to answer to a loss."""
 WELL = (Ending.FINISHED, Ending.STOPPED)
 
@@ -167,6 +167,8 @@ class Node:
         seat, missing, told = None, "nobody was asked", False
         try:
             while not self.stop.asked:
+                if seat and (seat.round or seat.over is not None):
+                    break
                 if seat is None or seat.gone:
                     try:
                         seat = await Seat.take(options, self.rounds)
@@ -174,8 +176,6 @@ class Node:
                         missing = f"node 0 is not reached at {place} ({error.strerror or 'no answer'})"
                         await asyncio.sleep(RETRY_SECONDS)
                 else:
-                    if seat.round or seat.over is not None:
-                        break
                     if seat.missing:
                         missing = f"node {', '.join(map(str, seat.missing))} has not come to {place}"
                     if seat.stop:
@@ -231,27 +231,28 @@ class Gang:
         return ending, reason
 
     async def _attend(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[Ending, str]:
-        told_at = float("inf")
-        told_well = False
+        told_well, told_at, ended_at = False, float("inf"), float("inf")
         while agent.poll() is None:
             await asyncio.sleep(POLL_SECONDS)
+            now = time.monotonic()
             self._pass_on_stop(agent)
             kinds = [said.ending for said in read_endings(folder)]
             if len(kinds) == self.options.processes_per_node and told_at == float("inf"):
-                told_at = time.monotonic()
+                told_at = now
                 if told_well := set(kinds) <= set(WELL):
                     self._tell(joint_ending(read_endings(folder), len(kinds)))
-            if told_at < float("inf") and (not told_well or self.seat is None or self._over()):
-                # the agent is not waited for: it may wait for minutes for another node's that was told to stop,
-                # and of what processes have said themselves it makes a page
-                waited = time.monotonic() - told_at
-                ended = self.options.processes > 1 and not ranks_below(psutil.Process(agent.pid))
-                if waited > EXIT_SECONDS or (ended and waited > (AGENT_SECONDS if told_well else 0)):
+            if kinds and self.options.processes > 1 and not ranks_below(psutil.Process(agent.pid)):
+                ended_at = min(ended_at, now)
+            # The agent is not waited for: it may wait for minutes for another node's that was told to stop, and of
+            # what processes have said themselves it makes a page.
+            if not told_well or self.seat is None or self._over():
+                patience = AGENT_SECONDS if told_well or told_at == float("inf") else 0.0
+                if now > told_at + EXIT_SECONDS or now > ended_at + patience:
                     break
-            elif not told_well and (set(kinds) - set(WELL) or self._over()):
+            if not told_well and (set(kinds) - set(WELL) or self._over()):
                 refused = Ending.REFUSED in kinds or (self.seat and self.seat.over == Ending.REFUSED)
                 self._kill_within(REFUSED_SECONDS if refused else LOST_SECONDS)
-            if time.monotonic() > self._kill_at or self.node.stop.insisted:
+            if now > self._kill_at or self.node.stop.insisted:
                 break
         ending, where, reason = self._local(folder, agent)
         if not told_well:
@@ -285,12 +286,15 @@ class Gang:
         while not self._over() and time.monotonic() < until and not self.node.stop.insisted:
             self._note_stop()
             await asyncio.sleep(POLL_SECONDS)
-        if self.seat.over is None or ending == Ending.REFUSED:
+        if ending == Ending.REFUSED:
             return ending, reason
         if self.seat.over in WELL:
             return ending if ending in WELL else Ending.FINISHED, ""
-        if ending == Ending.STOPPED:
-            return ending, ""  # as asked: the node that did not says so
+        if ending == Ending.STOPPED and self.node.stop.asked:
+            return ending, ""  # a node that did not stop says so itself
+        if self.seat.over is None:
+            # node 0 has gone; what stopped although nobody asked was stopped by its launcher's end
+            return (Ending.LOST, "node 0 has gone") if ending == Ending.STOPPED else (ending, reason)
         return self.seat.over, self.seat.reason
 
     def _over(self) -> bool:
