@@ -12,6 +12,7 @@ from latentscale.errors import UserError
 from latentscale.launching import kubernetes, slurm
 from latentscale.launching.command import RESTARTS_VARIABLE, node_command, node_environment
 from latentscale.launching.endings import FOLDER_VARIABLE
+from latentscale.launching.meeting import WORDLESS, Loss, likely_causes
 from latentscale.launching.names import wait_for_name
 from latentscale.launching.options import NodeOptions
 from latentscale.launching.platforms import said_by
@@ -20,7 +21,7 @@ from launching import ROOT, environment
 LAUNCHERS = ROOT / "launchers"
 RECIPE = ["recipes/pvdgan.py", "run.dir=a folder", "training.batch=48"]
 ACCELERATE = [sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch"]
-FIXED = ["--monitor_interval", "0.5", "--mixed_precision", "no", "--dynamo_backend", "no", "--gpu_ids", "all"]
+FIXED = ["--monitor_interval", "1.5", "--mixed_precision", "no", "--dynamo_backend", "no", "--gpu_ids", "all"]
 PROGRAMS = {
     "node": [sys.executable, "-m", "latentscale.launching.node"],
     "slurm": [sys.executable, "-m", "latentscale.launching.slurm"],
@@ -255,6 +256,17 @@ def test_the_batch_script_is_refused_outside_of_a_job() -> None:
     done = subprocess.run(["bash", script, *RECIPE], capture_output=True, text=True, env=environment(), timeout=60)
     assert done.returncode != 0
     assert "start this with sbatch" in done.stderr
+
+
+def test_the_cause_of_a_loss_is_told_before_its_consequences() -> None:
+    gone = [Loss(node, f"rank {node}", "lost contact with another process") for node in range(5)]
+    full = Loss(5, "rank 5", "the disk is full")
+    assert likely_causes([*gone, full], most=1) == "node 5: rank 5: the disk is full"
+    silent = Loss(6, "rank 6, 7", WORDLESS)
+    assert likely_causes([*gone, full, silent]) == (
+        "node 6: rank 6, 7: ended without a word; node 5: rank 5: the disk is full"
+    )
+    assert likely_causes([Loss(2, "", "has gone")]) == "node 2: has gone"
 
 
 def test_slurm_says_no_more_than_it_must() -> None:

@@ -35,10 +35,11 @@ def test_a_killed_worker_restarts_both_nodes_and_the_run_is_the_uninterrupted_on
 ) -> None:
     settings = {"training__steps": 60, "checkpoint__every_steps": 10}
     train("pvdgan", tmp_path / "whole", **settings)
-    nodes = Nodes(processes, 2)
     folder = tmp_path / "run"
-    # an earlier run, which run.restart=true moves aside once and not again at the gang's restart
-    train("pvdgan", folder, **{**settings, "training__steps": 3})
+    # what an earlier run left: run.restart=true moves it aside at the first start, and not at the gang's second one
+    folder.mkdir()
+    (folder / "config.yaml").touch()
+    nodes = Nodes(processes, 2)
     arguments = [f"run.dir={folder}", "run.restart=true", "distributed.processes=2", *overrides(**settings)]
     nodes.start([RECIPE, *arguments], AGAIN)
     until((folder / "checkpoints" / "step-000000020").exists)
@@ -49,6 +50,7 @@ def test_a_killed_worker_restarts_both_nodes_and_the_run_is_the_uninterrupted_on
         (line,) = lines_of_launcher(output)
         assert "node 1: rank 1: ended without a word" in line
         assert line.endswith("starting again in 0.2 s (restart 1 of 1)")
+    assert [path.name for path in tmp_path.glob("run.old-*")] == ["run.old-1"]
     assert worst_difference(final_state(folder), final_state(tmp_path / "whole")) <= 1e-9
 
 

@@ -11,10 +11,10 @@ from datetime import timedelta
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from accelerate import Accelerator
 from latentscale.distributed.topology import prefer_loopback
 from latentscale.methods.phase import Batch, Phase, Terms
 

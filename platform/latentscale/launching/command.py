@@ -38,7 +38,7 @@ def node_command(options: NodeOptions, port: int) -> list[str]:
         "--main_process_ip", options.main_address,
         "--main_process_port", str(port),
         # time for our launcher to read what processes have said before the agent reports them
-        "--monitor_interval", "0.5",
+        "--monitor_interval", "1.5",
         # else a configuration in the user's home decides
         "--mixed_precision", "no",
         "--dynamo_backend", "no",

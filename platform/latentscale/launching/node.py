@@ -26,7 +26,14 @@ from latentscale.launching.command import RESTARTS_VARIABLE, node_command, node_
 from latentscale.launching.endings import Ending, joint_ending, read_endings
 from latentscale.launching.meeting import WORDLESS, Meeting, Seat
 from latentscale.launching.options import NodeOptions, Parser, add_options, make_options
-from latentscale.launching.workers import adopt_orphans, end_with_parent, kill_all_below, ranks_below, send
+from latentscale.launching.workers import (
+    adopt_orphans,
+    end_with_parent,
+    has_unreaped,
+    kill_all_below,
+    ranks_below,
+    send,
+)
 
 POLL_SECONDS = 0.1
 RETRY_SECONDS = 0.5
@@ -37,7 +44,7 @@ LOST_SECONDS = 10.0
 """For the other processes to notice, and say, that a run is refused or lost, before they are killed."""
 EXIT_SECONDS = 10.0
 """For processes that have told their end to be gone."""
-AGENT_SECONDS = 1.0
+AGENT_SECONDS = 1.5
 """For their agent to notice."""
 ANSWER_SECONDS = 10.0
 """For node 0 to answer to a loss."""
@@ -244,9 +251,9 @@ class Gang:
             if kinds and self.options.processes > 1 and not ranks_below(psutil.Process(agent.pid)):
                 ended_at = min(ended_at, now)
             # The agent is not waited for: it may wait for minutes for another node's that was told to stop, and of
-            # what processes have said themselves it makes a page.
+            # what processes have said themselves it makes a page, unless it has begun to.
             if not told_well or self.seat is None or self._over():
-                patience = AGENT_SECONDS if told_well or told_at == float("inf") else 0.0
+                patience = 0.0 if not told_well and has_unreaped(psutil.Process(agent.pid)) else AGENT_SECONDS
                 if now > told_at + EXIT_SECONDS or now > ended_at + patience:
                     break
             if not told_well and (set(kinds) - set(WELL) or self._over()):

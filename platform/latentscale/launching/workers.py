@@ -37,6 +37,13 @@ def ranks_below(process: psutil.Process) -> dict[int, psutil.Process]:
     return found
 
 
+def has_unreaped(process: psutil.Process) -> bool:
+    """Whether a child has ended, and the process has not noticed."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(child.status() == psutil.STATUS_ZOMBIE for child in process.children())
+    return False
+
+
 def rank_of(process: psutil.Process) -> int | None:
     """The rank in a process' environment; None where it has none or cannot be read."""
     with contextlib.suppress(psutil.Error, OSError):
