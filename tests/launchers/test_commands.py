@@ -236,9 +236,11 @@ def test_a_pod_whose_main_name_never_comes_exits_with_1() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("scontrol"), reason="Slurm is not installed here: there is no scontrol")
-def test_the_batch_script_starts_one_launcher_a_node() -> None:
+def test_the_batch_script_starts_one_launcher_a_node(tmp_path: Path) -> None:
     script = LAUNCHERS / "slurm" / "train.sbatch"
+    (tmp_path / "slurm.conf").write_text("ClusterName=none\nSlurmctldHost=localhost\n")
     said = {"SLURM_JOB_ID": "34711", "SLURM_JOB_NODELIST": "n[3-5]", "DRY_RUN": "1", "PYTHON": "/venv/bin/python"}
+    said["SLURM_CONF"] = str(tmp_path / "slurm.conf")
     done = subprocess.run([script, *RECIPE], capture_output=True, text=True, env=environment(**said), timeout=60)
     assert done.returncode == 0, done.stderr
     step = ["srun", "--ntasks-per-node=1", "--kill-on-bad-exit=0", "--wait=0"]

@@ -199,8 +199,9 @@ def test_a_killed_node_is_gone_and_may_be_booted_again() -> None:
             cluster.nodes[1].run(["true"])
         cluster.nodes[1].boot()
         assert cluster.nodes[1].run(["hostname"]).out == "node-1\n"
+        # the others reach it at once: it has the hardware address that they remember
         receiver, _ = connect(cluster, sends=10_000, size=100, pause=0.02)
-        until(lambda: arrivals(receiver))
+        until(lambda: arrivals(receiver), timeout_seconds=5)
         cluster.nodes[1].kill(silently=True)  # and a loss of power tells nobody
         with pytest.raises(TimeoutError):
             receiver.wait(1)

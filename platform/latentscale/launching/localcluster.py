@@ -59,6 +59,7 @@ class Command:
         environment: Mapping[str, str],
         on_line: Callable[[str], None] | None = None,
     ) -> None:
+        self._node, self._argv, self._environment, self._on_line = node, argv, environment, on_line
         self._lines: list[str] = []
         self._process = subprocess.Popen(
             node.machine.inside(argv),
@@ -71,7 +72,7 @@ class Command:
             start_new_session=True,
             preexec_fn=die_with_parent,
         )
-        self._reader = threading.Thread(target=self._read, args=(on_line,), daemon=True)
+        self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     @property
@@ -101,12 +102,16 @@ class Command:
         # nsenter starts it as its child in the other process-id namespace, and passes nothing on
         send(number, psutil.Process(self._process.pid).children())
 
-    def _read(self, on_line: Callable[[str], None] | None) -> None:
+    def start_again(self) -> "Command":
+        """The same command, once more."""
+        return Command(self._node, self._argv, self._environment, self._on_line)
+
+    def _read(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             self._lines.append(line)
-            if on_line:
-                on_line(line)
+            if self._on_line:
+                self._on_line(line)
 
 
 class ClusterNode:
@@ -284,6 +289,8 @@ class LocalCluster:
         chosen = list(range(len(self.nodes)) if nodes is None else nodes)
         said = NodeOptions(tuple(command), **{"cpu": True, **options})  # type: ignore[arg-type]
         started = []
+        for node in self.nodes:
+            node.launcher = None
         for rank, number in enumerate(chosen):
             own = replace(
                 said, nodes=len(chosen), node_rank=rank, main_address=host_name(chosen[0]), main_port=MAIN_PORT
@@ -294,12 +301,12 @@ class LocalCluster:
             started.append(node.launcher)
         return started
 
-    def relaunch(self, number: int, command: Sequence[str], **options: object) -> Command:
-        """Start one node's launcher of a run on all nodes, again or late; arguments as of ``launch``."""
-        said = NodeOptions(tuple(command), **{"cpu": True, **options})  # type: ignore[arg-type]
-        own = replace(said, nodes=len(self.nodes), node_rank=number, main_address=host_name(0), main_port=MAIN_PORT)
+    def relaunch(self, number: int) -> Command:
+        """Start a node's launcher again, as it was started last: after a kill, and a boot."""
         node = self.nodes[number]
-        node.launcher = node.start(launcher_argv(own))
+        if node.launcher is None:
+            raise RuntimeError(f"{node.name} has had no launcher: launch() a run")
+        node.launcher = node.launcher.start_again()
         return node.launcher
 
     def wait(self, timeout_seconds: float) -> list[int]:

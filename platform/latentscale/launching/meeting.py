@@ -42,6 +42,7 @@ def free_port() -> int:
 
 
 WORDLESS = "ended without a word"
+LOST_NODE = GONE, STARTED_AGAIN = "has gone", "has started again"
 CAUSE_SECONDS = 5.0
 """From the first word of a loss to the end of the round, where not all nodes have said theirs."""
 
@@ -68,7 +69,7 @@ def likely_causes(losses: Sequence[Loss], most: int = 2) -> str:
     """One line of what fewest nodes say: that others are gone is said by many, that a disk is full by one."""
     times = Counter(loss.reason for loss in losses)
     first = {loss.reason: loss for loss in reversed(losses)}
-    rarest = sorted(times, key=lambda reason: (times[reason], reason != WORDLESS))
+    rarest = sorted(times, key=lambda reason: (times[reason], reason not in LOST_NODE, reason != WORDLESS))
     return "; ".join(str(first[reason]) for reason in rarest[:most])
 
 
@@ -160,7 +161,7 @@ class Meeting:
             return
         self._rounds = max(self._rounds, hello["rounds"])
         if node in self._running:
-            self._lose(node, "has started again")
+            self._lose(node, STARTED_AGAIN)
         if node in self._waiting:
             self._waiting[node].send(over=Ending.REFUSED, reason=f"another launcher says --node-rank {node}")
         self._waiting[node] = line
@@ -179,7 +180,7 @@ class Meeting:
             if node in self._ended:
                 del self._running[node]
             else:
-                self._lose(node, "has gone")
+                self._lose(node, GONE)
         line.close()
 
     def _refusal(self, node: int, hello: Mapping[str, Any]) -> str | None:

@@ -104,7 +104,7 @@ class Machine:
 
     def __init__(self, bridge: "Bridge", port: int, name: str, address: str, hosts: Path) -> None:
         self.name, self.address = name, address
-        self._bridge, self._cable = bridge, f"cable{port}"
+        self._bridge, self._port, self._cable = bridge, port, f"cable{port}"
         self._namespaces = Namespaces("--net", "--mount", "--uts", "--pid", "--mount-proc")
         try:
             self._wire(hosts)
@@ -121,6 +121,8 @@ class Machine:
             self._bridge.namespaces.do(*command.split())
         for command in (
             "ip link set lo up",
+            # the same after a reboot: neighbours remember it
+            f"ip link set eth0 address 02:00:00:00:00:{self._port:02x}",
             f"ip address add {self.address}/24 dev eth0",
             "ip link set eth0 up",
             f"hostname {self.name}",
