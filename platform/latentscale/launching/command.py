@@ -1,0 +1,85 @@
+"""What a node starts: the argv of its processes' agent, and their environment."""
+
+import os
+import socket
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from latentscale.launching import endings
+from latentscale.launching.options import NodeOptions
+
+RESTARTS_VARIABLE = "LATENTSCALE_RESTART_COUNT"
+"""Tells processes how often their gang was started before: where it is not 0, a run continues."""
+
+# what an outer launcher may have left, and ours says anew
+_OTHERS = ("PET_", "TORCHELASTIC_", "ACCELERATE_", "ROLE_", "GROUP_")
+_OTHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+def node_command(options: NodeOptions, port: int) -> list[str]:
+    """The argv that starts this node's processes.
+
+    Args:
+        port: TCP, on node 0, where the processes meet.
+
+    One process of its own needs no launcher, and ``accelerate launch`` would not pass signals on to it.
+    """
+    if options.processes == 1:
+        return [sys.executable, *options.command]
+    return [
+        sys.executable, "-m", "accelerate.commands.accelerate_cli", "launch",
+        "--multi_gpu",
+        "--num_machines", str(options.nodes),
+        "--num_processes", str(options.processes),
+        "--machine_rank", str(options.node_rank),
+        "--main_process_ip", options.main_address,
+        "--main_process_port", str(port),
+        # time for our launcher to read what processes have said before the agent reports them
+        "--monitor_interval", "1.5",
+        # else a configuration in the user's home decides
+        "--mixed_precision", "no",
+        "--dynamo_backend", "no",
+        "--gpu_ids", "all",
+        *options.command,
+    ]  # fmt: skip
+
+
+def node_environment(
+    options: NodeOptions, restarts: int, folder: Path, given: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """The environment of this node's processes.
+
+    Args:
+        restarts: how often the gang was started before.
+        folder: where the processes leave word of how they ended.
+        given: the launcher's own.
+    """
+    kept = {name: value for name, value in given.items() if not name.startswith(_OTHERS) and name not in _OTHER}
+    kept[endings.FOLDER_VARIABLE] = str(folder)
+    kept[RESTARTS_VARIABLE] = str(restarts)
+    kept["TORCH_ELASTIC_SHUTDOWN_TIMEOUT"] = str(max(1, round(options.grace_seconds)))
+    if options.cpu:
+        kept["ACCELERATE_USE_CPU"] = "true"
+        kept["CUDA_VISIBLE_DEVICES"] = ""
+    if options.nodes > 1 and "GLOO_SOCKET_IFNAME" not in kept and (interface := interface_to(options.main_address)):
+        # gloo would resolve this machine's own name, which often leads to 127.0.0.1 or nowhere
+        kept["GLOO_SOCKET_IFNAME"] = interface
+    return kept
+
+
+def interface_to(address: str) -> str | None:
+    """The network interface that leads to an address, or None where that cannot be told."""
+    try:
+        family, kind, _, _, place = socket.getaddrinfo(address, 9, type=socket.SOCK_DGRAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.connect(place)  # of a datagram socket: nothing is sent
+            own = probe.getsockname()[0].removeprefix("::ffff:")
+    except OSError:
+        return None
+    for name, addresses in psutil.net_if_addrs().items():
+        if any(entry.address.partition("%")[0] == own for entry in addresses):
+            return name
+    return None

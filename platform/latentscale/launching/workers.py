@@ -1,0 +1,88 @@
+"""The processes that a launcher has started, found and ended: its agent, the ranks, and all that these started."""
+
+import contextlib
+import ctypes
+import signal
+import sys
+from collections.abc import Iterable
+from functools import cache
+
+import psutil
+
+_SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
+
+
+def adopt_orphans() -> None:
+    """Become the parent of whatever processes our own leave behind, so that none is lost sight of (Linux)."""
+    _control_process(_SET_CHILD_SUBREAPER, 1)
+
+
+def end_with_parent() -> None:
+    """Be sent SIGTERM when the parent is gone, however it went (Linux); for a child between fork and exec."""
+    _control_process(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
+
+
+def die_with_parent() -> None:
+    """Be sent SIGKILL when the parent is gone, however it went (Linux); for a child between fork and exec."""
+    _control_process(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def ranks_below(process: psutil.Process) -> dict[int, psutil.Process]:
+    """The direct children that an agent has given a rank, by rank."""
+    found = {}
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in process.children():
+            if (rank := rank_of(child)) is not None:
+                found[rank] = child
+    return found
+
+
+def has_unreaped(process: psutil.Process) -> bool:
+    """Whether a child has ended, and the process has not noticed."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(child.status() == psutil.STATUS_ZOMBIE for child in process.children())
+    return False
+
+
+def rank_of(process: psutil.Process) -> int | None:
+    """The rank in a process' environment; None where it has none or cannot be read."""
+    with contextlib.suppress(psutil.Error, OSError):
+        rank = process.environ().get("RANK", "")
+        return int(rank) if rank.isdigit() else None
+    return None
+
+
+def send(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:
+    """Signal those that are still there."""
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(number)
+
+
+def kill_all_below(process: psutil.Process) -> None:
+    """SIGKILL all descendants; what they start meanwhile, too."""
+    while True:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            left = [child for child in process.children(recursive=True) if lives(child)]
+            if left:
+                send(signal.SIGKILL, left)
+                psutil.wait_procs(left, timeout=1)
+                continue
+        return
+
+
+def lives(process: psutil.Process) -> bool:
+    """Whether it has not ended, reaped or not."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
+
+
+@cache
+def _c_library() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)
+
+
+def _control_process(operation: int, value: int) -> None:
+    if sys.platform == "linux":
+        _c_library().prctl(operation, value, 0, 0, 0)

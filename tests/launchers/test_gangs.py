@@ -1,0 +1,191 @@
+"""Nodes that lose a process start again together; what is refused does not; and a stop on one node stops all.
+
+Two nodes are two launchers on the loopback, each with real processes over gloo.
+"""
+
+import re
+import signal
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from nodes import TALKER, Nodes, until
+from states import final_state, worst_difference
+
+from launching import ROOT, Processes, Train, overrides
+
+RECIPE = str(ROOT / "recipes" / "pvdgan.py")
+AGAIN = {"max-restarts": 1, "pause-seconds": 0.2}
+
+pytestmark = pytest.mark.processes
+
+
+def starts(folder: Path) -> list[str]:
+    """Which ranks were started, and after how many restarts: RANK-RESTARTS."""
+    return sorted(path.name.removeprefix("started-") for path in folder.glob("started-*"))
+
+
+def lines_of_launcher(output: str) -> list[str]:
+    return [line for line in output.splitlines() if line.startswith("launcher")]
+
+
+def test_a_killed_worker_restarts_both_nodes_and_the_run_is_the_uninterrupted_one(
+    processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    settings = {"training__steps": 60, "checkpoint__every_steps": 10}
+    train("pvdgan", tmp_path / "whole", **settings)
+    folder = tmp_path / "run"
+    # what an earlier run left: run.restart=true moves it aside at the first start, and not at the gang's second one
+    folder.mkdir()
+    (folder / "config.yaml").touch()
+    nodes = Nodes(processes, 2)
+    arguments = [f"run.dir={folder}", "run.restart=true", "distributed.processes=2", *overrides(**settings)]
+    nodes.start([RECIPE, *arguments], AGAIN)
+    until((folder / "checkpoints" / "step-000000020").exists)
+    nodes.rank(1).send_signal(signal.SIGKILL)
+    codes, outputs = nodes.wait()
+    assert codes == [0, 0], outputs
+    for output in outputs:
+        (line,) = lines_of_launcher(output)
+        assert "node 1: rank 1: ended without a word" in line
+        assert line.endswith("starting again in 0.2 s (restart 1 of 1)")
+    assert [path.name for path in tmp_path.glob("run.old-*")] == ["run.old-1"]
+    assert worst_difference(final_state(folder), final_state(tmp_path / "whole")) <= 1e-9
+
+
+def test_what_is_refused_is_not_started_again(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 2)
+    nodes.start([TALKER, str(tmp_path), "50", "refuse"], {**AGAIN, "max-restarts": 3})
+    codes, outputs = nodes.wait()
+    assert codes == [2, 2], outputs
+    assert starts(tmp_path) == ["0-0", "1-0"]
+    # the other node's processes know nothing of it, so its launcher says why
+    assert lines_of_launcher(outputs[0]) == ["launcher of node 0: node 1: rank 1: training.batch=0"]
+
+
+def test_out_of_restarts_ends_with_1_and_one_line(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 2)
+    nodes.start([TALKER, str(tmp_path), "50", "lose"], AGAIN)
+    codes, outputs = nodes.wait()
+    assert codes == [1, 1], outputs
+    assert starts(tmp_path) == ["0-0", "0-1", "1-0", "1-1"]
+    for node, output in enumerate(outputs):
+        again, last = lines_of_launcher(output)
+        assert "rank 0: the disk is full" in again
+        assert again.endswith("starting again in 0.2 s (restart 1 of 1)")
+        assert last.startswith(f"launcher of node {node}: ")
+        assert "rank 0: the disk is full" in last
+        assert last.endswith("giving up after 1 restart; the same command continues from the last checkpoint")
+
+
+def test_sigterm_to_one_node_stops_both_at_one_step_and_promptly(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 2, processes_per_node=2)
+    nodes.start([TALKER, str(tmp_path), "100000"], {**AGAIN, "stopped-status": 75})
+    until(lambda: len(list(tmp_path.glob("trains-*"))) == 4)
+    nodes.signal(1, signal.SIGTERM)
+    began = time.monotonic()
+    codes, outputs = nodes.wait()
+    assert codes == [75, 75], outputs
+    assert time.monotonic() - began < 15
+    steps = set(re.findall(r"stopped at step (\d+)", "".join(outputs)))
+    assert len(steps) == 1
+    assert not any(map(lines_of_launcher, outputs))
+
+
+def test_sigterm_to_all_processes_of_one_node_stops_both(processes: Processes, tmp_path: Path) -> None:
+    """As Slurm sends it: torchelastic's agents then wait for each other, for five minutes."""
+    nodes = Nodes(processes, 2)
+    nodes.start([TALKER, str(tmp_path), "100000"], AGAIN)
+    until(lambda: len(list(tmp_path.glob("trains-*"))) == 2)
+    launcher = psutil.Process(nodes.launchers[1].pid)
+    for process in [launcher, *launcher.children(recursive=True)]:
+        process.send_signal(signal.SIGTERM)
+    began = time.monotonic()
+    codes, outputs = nodes.wait()
+    assert codes == [0, 0], outputs
+    assert time.monotonic() - began < 15
+
+
+def test_a_process_that_will_not_stop_is_killed_after_the_grace(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 1, processes_per_node=2)
+    nodes.start([TALKER, str(tmp_path), "50", "hang"], {**AGAIN, "grace-seconds": 1})
+    until(lambda: len(list(tmp_path.glob("trains-*"))) == 2)
+    left = [nodes.rank(0), nodes.rank(1)]
+    nodes.signal(0, signal.SIGTERM)
+    codes, outputs = nodes.wait()
+    assert codes == [1]
+    assert outputs[0].splitlines()[-1].startswith("launcher: rank 0, 1: ended without a word, after it was told")
+    assert starts(tmp_path) == ["0-0", "1-0"]
+    assert not any(process.is_running() for process in left)
+
+
+def test_a_killed_launcher_takes_its_processes_with_it_and_its_node_may_come_back(
+    processes: Processes, tmp_path: Path
+) -> None:
+    nodes = Nodes(processes, 2)
+    command = [TALKER, str(tmp_path), "400"]
+    nodes.start(command, AGAIN)
+    until(lambda: len(list(tmp_path.glob("trains-*"))) == 2)
+    worker = nodes.rank(0)
+    nodes.launchers[0].kill()  # node 0: where all meet
+    psutil.wait_procs([worker], timeout=20)
+    assert not worker.is_running()
+    nodes.launchers[0].communicate()
+    nodes.launchers[0] = nodes.start_one(0, command, AGAIN)
+    codes, outputs = nodes.wait()
+    assert codes == [0, 0], outputs
+    # who comes back learns from the others that this is no first start
+    assert starts(tmp_path) == ["0-0", "0-1", "1-0", "1-1"]
+
+
+def test_nodes_that_do_not_come_are_named(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 3)
+    waiting = {**AGAIN, "meeting-seconds": 2}
+    nodes.launchers = [nodes.start_one(0, [TALKER, str(tmp_path), "1"], waiting)]
+    codes, outputs = nodes.wait()
+    assert codes == [1]
+    (line,) = outputs[0].splitlines()[-1:]
+    assert "node 1, 2 has not come to 127.0.0.1:" in line
+    assert "in 2 s: giving up" in line
+    nodes.launchers = [nodes.start_one(1, [TALKER, str(tmp_path), "1"], waiting)]
+    codes, outputs = nodes.wait()
+    assert codes == [1]
+    assert "node 0 is not reached at 127.0.0.1:" in outputs[0].splitlines()[-1]
+    assert not starts(tmp_path)
+
+
+def test_nodes_that_were_told_different_things_are_refused(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 2)
+    command = [TALKER, str(tmp_path), "1"]
+    nodes.launchers = [nodes.start_one(0, command, AGAIN), nodes.start_one(1, command, {"max-restarts": 5})]
+    codes, outputs = nodes.wait()
+    assert codes == [2, 2], outputs
+    for output in outputs:
+        assert "node 1 was given --max-restarts 5 and node 0 1: give all the same" in output
+    assert not starts(tmp_path)
+
+
+def test_a_port_that_is_taken_is_refused(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 2)
+    first = nodes.start_one(0, [TALKER, str(tmp_path), "1"], {})
+    until(lambda: psutil.Process(first.pid).net_connections("tcp"))
+    nodes.launchers = [nodes.start_one(0, [TALKER, str(tmp_path), "1"], {})]
+    codes, outputs = nodes.wait()
+    assert codes == [2]
+    assert re.fullmatch(r"error: --main-port \d+: node 0 cannot listen there \(.*\): choose another\n", outputs[0])
+    first.send_signal(signal.SIGTERM)
+    assert first.wait(20) == 0  # nothing had begun
+
+
+def test_one_process_needs_no_agent(processes: Processes, tmp_path: Path) -> None:
+    """Its status says how it ended; a refusal is not repeated, a kill is."""
+    script = tmp_path / "script.py"
+    script.write_text("import os, sys\nprint(os.environ['LATENTSCALE_RESTART_COUNT'])\nexec(sys.argv[1])\n")
+    endings = {"pass": (0, ["0"]), "sys.exit(2)": (2, ["0"]), "os.kill(os.getpid(), 9)": (1, ["0", "1"])}
+    for act, (code, counts) in endings.items():
+        nodes = Nodes(processes, 1)
+        nodes.start([str(script), act], AGAIN)
+        codes, outputs = nodes.wait()
+        assert codes == [code]
+        assert re.findall(r"^\d+$", outputs[0], re.MULTILINE) == counts

@@ -1,0 +1,268 @@
+"""Nodes with networks of their own: they train what one process does, and links and nodes fail as they are told to.
+
+Where there can be no such nodes (no root), the tests of the cluster are skipped with the reason, and node launchers on
+the loopback show the same equality.
+"""
+
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+
+import psutil
+import pytest
+from nodes import TALKER, Nodes, until
+from states import final_state, worst_difference
+from torch import Tensor
+
+from latentscale.errors import UserError
+from latentscale.launching.localcluster import Command, LocalCluster
+from latentscale.launching.namespaces import kernel_has_delays, why_not
+from launching import ROOT, Processes, environment, launch_command, overrides
+
+TOLERANCE = 1e-9
+RECIPE = str(ROOT / "recipes" / "pvdgan.py")
+SETTINGS = {"training__batch": 48, "distributed__streams": 12, "training__steps": 10}
+SCRIPT = str(ROOT / "launchers" / "localcluster.py")
+REASON = why_not()
+
+pytestmark = pytest.mark.processes
+on_a_cluster = pytest.mark.skipif(REASON is not None, reason=f"no local cluster: {REASON}")
+
+# receives for so many seconds, printing when the first byte came and how many came
+RECEIVE = """
+import socket, sys, time
+listener = socket.create_server(("", 5000))
+print("ready", flush=True)
+link, _ = listener.accept()
+link.settimeout(0.1)
+count = 0
+while True:
+    try:
+        data = link.recv(1 << 16)
+    except TimeoutError:
+        continue
+    if not data:
+        break
+    count += len(data)
+    print(f"{time.time()} {count}", flush=True)
+"""
+SEND = """
+import socket, sys, time
+link = socket.create_connection((sys.argv[1], 5000), timeout=10)
+link.settimeout(60)
+for _ in range(int(sys.argv[2])):
+    link.sendall(bytes(int(sys.argv[3])))
+    time.sleep(float(sys.argv[4]))
+"""
+
+
+def cluster_environment(**extra: str) -> dict[str, str]:
+    return environment(PYTHONPATH=str(ROOT / "platform"), **extra)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """What one process with the whole batch becomes."""
+    folder = tmp_path_factory.mktemp("alone")
+    finished = Processes().run([*launch_command(1, RECIPE), f"run.dir={folder}", *overrides(**SETTINGS)])
+    assert finished.code == 0, finished.err
+    return final_state(folder)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    with LocalCluster(3, cluster_environment()) as three:
+        yield three
+
+
+def arguments(folder: Path, processes: int) -> list[str]:
+    return [RECIPE, f"run.dir={folder}", f"distributed.processes={processes}", *overrides(**SETTINGS)]
+
+
+@on_a_cluster
+@pytest.mark.parametrize("processes_per_node", [1, 2])
+def test_three_nodes_train_what_one_process_does(
+    processes_per_node: int, cluster: LocalCluster, alone: dict[str, Tensor], tmp_path: Path
+) -> None:
+    launchers = cluster.launch(
+        arguments(tmp_path, 3 * processes_per_node), processes_per_node=processes_per_node, meeting_seconds=30
+    )
+    assert cluster.wait(120) == [0, 0, 0], [launcher.output[-2000:] for launcher in launchers]
+    assert worst_difference(final_state(tmp_path), alone) <= TOLERANCE
+
+
+@pytest.mark.skipif(REASON is None, reason="the same is shown on a cluster")
+@pytest.mark.parametrize("processes_per_node", [1, 2])
+def test_three_launchers_on_the_loopback_train_what_one_process_does(
+    processes_per_node: int, processes: Processes, alone: dict[str, Tensor], tmp_path: Path
+) -> None:
+    nodes = Nodes(processes, 3, processes_per_node)
+    nodes.start(arguments(tmp_path, 3 * processes_per_node), {})
+    codes, outputs = nodes.wait(120)
+    assert codes == [0, 0, 0], outputs
+    assert worst_difference(final_state(tmp_path), alone) <= TOLERANCE
+
+
+@on_a_cluster
+def test_nodes_have_names_and_addresses_and_no_other_network(cluster: LocalCluster) -> None:
+    for number, node in enumerate(cluster.nodes):
+        said = node.run(["sh", "-c", "hostname; getent hosts node-0 node-2; ip -brief link; ip route"]).out
+        lines = said.splitlines()
+        assert lines[0] == f"node-{number}"
+        assert [line.split() for line in lines[1:3]] == [["10.77.0.1", "node-0"], ["10.77.0.3", "node-2"]]
+        assert [line.split("@")[0].split()[0] for line in lines[3:5]] == ["lo", "eth0"]
+        assert [line.split()[0] for line in lines[5:]] == ["10.77.0.0/24"]  # no way out
+    names = {name for _, name in socket.if_nameindex()}
+    assert not any(name.startswith(("cable", "bridge")) for name in names)
+
+
+def connect(cluster: LocalCluster, sends: int, size: int, pause: float) -> tuple[Command, Command]:
+    """A connection from node 1 to node 0 with so much on it."""
+    receiver = cluster.nodes[0].start([sys.executable, "-c", RECEIVE])
+    until(lambda: "ready" in receiver.output)
+    command = [sys.executable, "-c", SEND, cluster.nodes[0].address, str(sends), str(size), str(pause)]
+    return receiver, cluster.nodes[1].start(command)
+
+
+def arrivals(receiver: Command) -> list[tuple[float, int]]:
+    """When how many bytes had come."""
+    lines = [line.split() for line in receiver.output.splitlines() if " " in line]
+    return [(float(seconds), int(count)) for seconds, count in lines]
+
+
+@on_a_cluster
+def test_a_cut_link_carries_nothing_and_a_mended_one_all(cluster: LocalCluster) -> None:
+    receiver, sender = connect(cluster, sends=20, size=100, pause=0.05)
+    until(lambda: arrivals(receiver))
+    cluster.nodes[1].cut()
+    time.sleep(0.2)
+    before = len(arrivals(receiver))
+    time.sleep(1.0)
+    assert len(arrivals(receiver)) == before
+    refused = cluster.nodes[1].run(
+        [sys.executable, "-c", "import socket; socket.create_connection(('node-2', 9), timeout=0.3)"]
+    )
+    assert "Error" in refused.err
+    cluster.nodes[1].mend()
+    assert (sender.wait(30), receiver.wait(30)) == (0, 0)  # the connection has outlived the cut
+    assert arrivals(receiver)[-1][1] == 20 * 100
+    gaps = [later - earlier for (earlier, _), (later, _) in pairwise(arrivals(receiver))]
+    assert max(gaps) > 1.0
+
+
+@on_a_cluster
+def test_a_slow_link_carries_what_it_is_told(cluster: LocalCluster) -> None:
+    def megabits_per_second() -> float:
+        receiver, sender = connect(cluster, sends=16, size=1 << 16, pause=0)
+        assert (sender.wait(60), receiver.wait(60)) == (0, 0)
+        (first, there), *_, (last, count) = arrivals(receiver)
+        return (count - there) * 8e-6 / (last - first)
+
+    cluster.nodes[1].slow(bits_per_second=10e6)
+    slow = megabits_per_second()
+    cluster.nodes[1].slow(None)
+    assert 7 < slow < 12
+    assert megabits_per_second() > 50
+
+
+@on_a_cluster
+def test_delays_need_netem(cluster: LocalCluster) -> None:
+    ask = [sys.executable, "-c", "import socket, time; s = time.time()\ntry: socket.create_connection(('node-0', 9))"
+           "\nexcept ConnectionRefusedError: print(time.time() - s)"]  # fmt: skip
+    if kernel_has_delays():
+        cluster.nodes[1].slow(None, delay_seconds=0.05)
+        assert float(cluster.nodes[1].run(ask).out) > 0.09
+    else:
+        with pytest.raises(UserError, match=r"netem.* failed"):
+            cluster.nodes[1].slow(None, delay_seconds=0.05)
+    cluster.nodes[1].slow(None)
+    assert float(cluster.nodes[1].run(ask).out) < 0.05
+
+
+@on_a_cluster
+def test_a_killed_node_is_gone_and_may_be_booted_again() -> None:
+    with LocalCluster(2, cluster_environment()) as cluster:
+        receiver, sender = connect(cluster, sends=10_000, size=100, pause=0.02)
+        until(lambda: arrivals(receiver))
+        there = cluster.nodes[1].machine.processes()
+        assert len(there) >= 1
+        cluster.nodes[1].kill()
+        assert sender.wait(5) == -signal.SIGKILL
+        assert not any(process.is_running() and process.status() != "zombie" for process in there)
+        assert receiver.wait(5) in (0, 1)  # its kernel told the other side
+        with pytest.raises(RuntimeError, match="node-1 is off"):
+            cluster.nodes[1].run(["true"])
+        cluster.nodes[1].boot()
+        assert cluster.nodes[1].run(["hostname"]).out == "node-1\n"
+        # the others reach it at once: it has the hardware address that they remember
+        receiver, _ = connect(cluster, sends=10_000, size=100, pause=0.02)
+        until(lambda: arrivals(receiver), timeout_seconds=5)
+        cluster.nodes[1].kill(silently=True)  # and a loss of power tells nobody
+        with pytest.raises(TimeoutError):
+            receiver.wait(1)
+
+
+@on_a_cluster
+def test_ranks_are_found_and_a_killed_one_starts_the_gang_again(cluster: LocalCluster, tmp_path: Path) -> None:
+    launchers = cluster.launch(
+        [TALKER, str(tmp_path), "400"], nodes=[1, 2], processes_per_node=2, max_restarts=1, pause_seconds=0.2
+    )
+    until(lambda: len(list(tmp_path.glob("trains-*"))) == 4)
+    assert [sorted(node.ranks()) for node in cluster.nodes] == [[], [0, 1], [2, 3]]
+    cluster.nodes[2].ranks()[3].kill()
+    assert [launcher.wait(60) for launcher in launchers] == [0, 0], [launcher.output for launcher in launchers]
+    assert "node 1: rank 3: ended without a word" in launchers[0].output
+    assert len(list(tmp_path.glob("started-*-1"))) == 4
+
+
+def network_of(pid: int) -> Path:
+    return Path(f"/proc/{pid}/ns/net").readlink()
+
+
+@on_a_cluster
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_of_a_cluster_that_is_ended(
+    number: signal.Signals, processes: Processes, tmp_path: Path
+) -> None:
+    command = [sys.executable, SCRIPT, "--nodes", "2", TALKER, str(tmp_path), "100000"]
+    process = processes.start(command, PYTHONPATH=str(ROOT / "platform"))
+    until(lambda: len(list(tmp_path.glob("trains-*"))) == 2)
+    children = psutil.Process(process.pid).children(recursive=True)
+    inside = [child for child in children if network_of(child.pid) != network_of(os.getpid())]
+    assert len(inside) > 6
+    began = time.monotonic()
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert time.monotonic() - began < 20
+    if number == signal.SIGTERM:
+        assert process.returncode == 0, err
+        assert sorted(line.split(" at ")[0] for line in out.splitlines()) == [
+            "[node-0] rank 0: stopped",
+            "[node-1] rank 1: stopped",
+        ]
+    # with the last process of its namespaces the kernel has removed these, their interfaces and mounts
+    _, alive = psutil.wait_procs(inside, timeout=10)
+    assert not alive
+
+
+@on_a_cluster
+@pytest.mark.parametrize("status", [0, 1, 2])
+def test_the_worst_status_of_a_node_is_the_cluster_s(status: int, processes: Processes, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(f"import sys\nprint('here')\nsys.exit({status})\n")
+    finished = processes.run([sys.executable, SCRIPT, "--nodes", "1", str(script)], PYTHONPATH=str(ROOT / "platform"))
+    assert finished.code == status
+    assert "[node-0] here\n" in finished.out
+
+
+def test_without_root_it_says_so(processes: Processes) -> None:
+    command = [sys.executable, SCRIPT, TALKER]
+    if os.geteuid() == 0:
+        command = ["setpriv", "--reuid=65534", "--clear-groups", *command]
+    finished = processes.run(command, PYTHONPATH=str(ROOT / "platform"))
+    assert (finished.code, finished.out, finished.err) == (2, "", "error: network namespaces need root\n")
