@@ -51,6 +51,9 @@ class OptimizerSettings:
     beta1: float = setting(0.0, "decay of the first moment", minimum=0, maximum=0.999999)
     beta2: float = setting(0.99, "decay of the second moment", minimum=0, maximum=0.999999)
     epsilon: float = setting(1e-8, "added to the root of the second moment", above=0)
+    gradient_clipping: float = setting(
+        0.0, "scale each phase's reduced gradient down to this norm where it is larger; 0: never", minimum=0
+    )
     weight_decay: float = setting(0.0, "decoupled for adamw, added to the gradient for adam", minimum=0)
 
 

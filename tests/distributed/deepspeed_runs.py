@@ -92,6 +92,8 @@ def equal(folder: Path) -> None:
         # an epoch of 1,500 digits is 2.34 steps
         decay = {"training__batch": 640, "distributed__streams": 8, "optimizer__epoch_decay": 0.5}
         run(folder / f"decay-{engine}", 4, "vanilla", engine, **decay)
+    for engine in ("ddp", "zero0", "zero1", "zero2_offload"):
+        run(folder / f"clipped-{engine}", 4, "pvdgan", engine, optimizer__gradient_clipping=0.01)
     for engine in PARTITIONED:
         with replaced(adapter, "BUCKET_ELEMENTS", 40):  # most gradients are larger than that, and some are not
             run(folder / f"buckets-{engine}", STEPS, MOVED, engine)

@@ -107,6 +107,11 @@ def test_learning_rates_decay_as_under_ddp(engine: str, runs: Path) -> None:
     assert difference(runs, f"decay-{engine}", "decay-ddp") <= TOLERANCE
 
 
+@pytest.mark.parametrize("engine", ["zero0", "zero1", "zero2_offload"])
+def test_clipped_gradients_are_ddps(engine: str, runs: Path) -> None:
+    assert difference(runs, f"clipped-{engine}", "clipped-ddp") <= TOLERANCE
+
+
 def test_a_compiled_phase_takes_the_same_steps(runs: Path) -> None:
     assert difference(runs, "compiled-zero2", "compiled-ddp") <= TOLERANCE
 
@@ -226,6 +231,15 @@ def test_what_the_launcher_says_becomes_keys(variables: dict[str, str], zero: in
     }  # fmt: skip
 
 
+def test_clipping_is_off_unless_the_launcher_asks_for_it(tmp_path: Path) -> None:
+    key = "optimizer.gradient_clipping"
+    assert key not in asked_of_launcher({**LAUNCHER, "ACCELERATE_GRADIENT_CLIPPING": "0.0"})
+    assert asked_of_launcher({**LAUNCHER, "ACCELERATE_GRADIENT_CLIPPING": "0.5"})[key] == 0.5
+    file = tmp_path / "deepspeed.json"
+    file.write_text(json.dumps({"gradient_clipping": 2}))
+    assert asked_of_launcher({**LAUNCHER, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)})[key] == 2.0
+
+
 def test_a_launcher_that_says_nothing_of_deepspeed_changes_nothing() -> None:
     assert asked_of_launcher({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}) == {}
     assert asked_of_launcher({"ACCELERATE_USE_DEEPSPEED": "false"}) == {}
@@ -238,7 +252,7 @@ def test_a_launcher_that_says_nothing_of_deepspeed_changes_nothing() -> None:
         ({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "two"}, ["zero_stage=two", "0, 1 or 2"]),
         ({"ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE": "nvme"}, ["offload_optimizer_device=nvme", "cpu"]),
         ({"ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE": "cpu"}, ["offload_param_device=cpu", "none"]),
-        ({"ACCELERATE_GRADIENT_CLIPPING": "1.0"}, ["gradient_clipping=1.0", "give 0"]),
+        ({"ACCELERATE_GRADIENT_CLIPPING": "much"}, ["gradient_clipping=much", "give a number"]),
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, ["gradient_accumulation_steps=4", "training.accumulation"]),
     ],
 )
@@ -260,7 +274,7 @@ def test_what_a_recipe_does_not_do_is_refused_by_name(variables: dict[str, str],
         ({"fp16": {"enabled": True}}, {}, ["fp16=true", "training.precision=bf16"]),
         ({"bf16": {"enabled": True}}, {}, ["bf16=true", "training.precision=bf16"]),
         ({"train_batch_size": 64}, {}, ["train_batch_size=64", "training.batch"]),
-        ({"gradient_clipping": 1.0}, {}, ["gradient_clipping=1.0"]),
+        ({"gradient_clipping": 1.0}, {"ACCELERATE_GRADIENT_CLIPPING": "2.0"}, ["gradient_clipping=2.0", "the same"]),
         ({"optimizer": {"type": "Adam"}}, {}, ["optimizer.type", "optimizer.*"]),
         (
             {"zero_optimization": {"reduce_bucket_size": 5}},

@@ -9,11 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
-from latentscale.launching.localcluster import ClusterNode, LocalCluster
-from latentscale.launching.namespaces import why_not
 from states import final_state, worst_difference
 from torch import Tensor
 
+from latentscale.launching.localcluster import ClusterNode, LocalCluster
+from latentscale.launching.namespaces import why_not
 from launching import ROOT, Processes, environment, launch_command, overrides
 
 pytestmark = [pytest.mark.processes, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
@@ -143,7 +143,7 @@ def test_a_node_that_is_lost_and_then_node_0(reference: dict[str, Tensor], tmp_p
             cluster.nodes[lost].kill(silently=lost != 0)
             time.sleep(1)
             cluster.nodes[lost].boot()
-            cluster.relaunch(lost, run, **changed)
+            cluster.relaunch(lost)
         finishes(cluster, folder, reference)
 
 

@@ -270,6 +270,29 @@ def test_a_resumed_run_whose_latents_enter_the_generator_as_drawn_is_the_uninter
     assert bitwise_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "resumed"))
 
 
+def test_gradients_are_clipped_to_the_norm_that_is_asked_for(tmp_path: Path) -> None:
+    # beta1 = 0: Adam's first moment is the newest gradient
+    for name, clipping in (("free", 0.0), ("clipped", 0.05), ("wide", 1e6)):
+        run_here("dlsgan", tmp_path / name, training__steps=1, optimizer__gradient_clipping=clipping)
+    for phase in ("discriminator", "generator"):
+        gradients = {
+            name: torch.cat(
+                [
+                    value.flatten()
+                    for key, value in sorted(final_state(tmp_path / name).items())
+                    if key.startswith(f"optimizer/{phase}/exp_avg/")
+                ]
+            )
+            for name in ("free", "clipped", "wide")
+        }
+        assert gradients["free"].norm() > 0.05
+        assert gradients["clipped"].norm().item() == pytest.approx(0.05, rel=1e-6)
+        if phase == "discriminator":  # the generator then meets another discriminator
+            factor = 0.05 / gradients["free"].norm()
+            torch.testing.assert_close(gradients["clipped"], factor * gradients["free"], rtol=1e-6, atol=0)
+        assert torch.equal(gradients["wide"], gradients["free"])
+
+
 def test_v_of_a_run_is_the_moving_average_of_what_both_phases_predicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

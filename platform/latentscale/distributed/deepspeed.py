@@ -2,7 +2,7 @@
 
 The phase is called by itself, never through DeepSpeed's engine, whose hooks around the forward pass cannot stand a
 gradient penalty; the engine then takes the loss (`backward`) and the step. DeepSpeed clips, scales and skips nothing:
-losses are divided here, and a step is skipped on the device, by the optimizer, as under DDP.
+losses are divided here, and a step is clipped or skipped on the device, by the optimizer, as under DDP.
 
 At ZeRO 1 and 2 DeepSpeed lays the parameters of a group end to end, padded with zeros to equal parts, one a process,
 and lets the torch optimizer step its process's part alone. Gradients and moments are such parts, and joined here.
@@ -69,8 +69,8 @@ class DeepSpeedPhase(DistributedPhase):
             listener.remove()
         return [name for name, _ in self.phase.named_parameters() if name not in self._reached]
 
-    def step(self, skip: Tensor) -> None:
-        self._leave_to_the_optimizer(skip)
+    def step(self, skip: Tensor, norm: Tensor) -> None:
+        self._leave_to_the_optimizer(skip, norm)
         self.engine.step()
 
     def _forward_backward(self, batch: Batch, count: int, last: bool) -> Terms:
@@ -150,12 +150,12 @@ class PartitionedPhase(DeepSpeedPhase):
     def let_sleep(self, schedule: Mapping[str, float]) -> None:
         self._asleep = self.phase.asleep(schedule)
 
-    def step(self, skip: Tensor) -> None:
+    def step(self, skip: Tensor, norm: Tensor) -> None:
         if self.offloads:
             # DeepSpeed would read each parameter's norm, and skip by itself where one is not finite
             self._partitioned.norm_for_param_grads.clear()
-            skip = skip.cpu()
-        super().step(skip)
+            skip, norm = skip.cpu(), norm.cpu()
+        super().step(skip, norm)
 
     def moments(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}

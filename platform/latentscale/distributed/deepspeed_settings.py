@@ -53,7 +53,8 @@ def asked_of_launcher(environment: Mapping[str, str] = os.environ) -> dict[str, 
     """What ``accelerate launch --use_deepspeed …``, or the DeepSpeed file it was given, says, as our keys.
 
     Returns:
-        ``distributed.engine``, ``distributed.zero`` and ``distributed.offload_optimizer``; empty without DeepSpeed.
+        ``distributed.engine``, ``distributed.zero``, ``distributed.offload_optimizer`` and, where gradients are to be
+        clipped, ``optimizer.gradient_clipping``; empty without DeepSpeed.
 
     Raises:
         UserError: naming what was asked that a recipe does not do.
@@ -83,11 +84,18 @@ def asked_of_launcher(environment: Mapping[str, str] = os.environ) -> dict[str, 
     told, device = said.get(_OFFLOAD, ("", "none"))
     if device.lower() not in ("none", "auto", "cpu"):
         raise UserError(f"{told}: the optimizer can be offloaded to cpu alone: give cpu or none")
-    return {
+    found: dict[str, Any] = {
         "distributed.engine": "deepspeed",
         "distributed.zero": int(stage),
         "distributed.offload_optimizer": device.lower() == "cpu",
     }
+    told, clipping = said.get(_CLIPPING, ("", "none"))
+    if clipping.lower() not in (*_NONE, "0", "0.0"):
+        try:
+            found["optimizer.gradient_clipping"] = float(clipping)
+        except ValueError:
+            raise UserError(f"{told}: give a number, the largest norm of a gradient, or 0 for no clipping") from None
+    return found
 
 
 def refuse_other_than_launched(chosen: Mapping[str, Any]) -> None:
@@ -144,19 +152,19 @@ def _flatten(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield f"{prefix}{name}", value
 
 
-_STAGE, _OFFLOAD = "zero_stage", "offload_optimizer_device"
+_STAGE, _OFFLOAD, _CLIPPING = "zero_stage", "offload_optimizer_device", "gradient_clipping"
 _OPTIONS = {
     _STAGE: "ACCELERATE_DEEPSPEED_ZERO_STAGE",
     _OFFLOAD: "ACCELERATE_DEEPSPEED_OFFLOAD_OPTIMIZER_DEVICE",
     "offload_param_device": "ACCELERATE_DEEPSPEED_OFFLOAD_PARAM_DEVICE",
-    "gradient_clipping": "ACCELERATE_GRADIENT_CLIPPING",
+    _CLIPPING: "ACCELERATE_GRADIENT_CLIPPING",
     "gradient_accumulation_steps": "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
 }
 _KEYS = {
     "zero_optimization.stage": _STAGE,
     "zero_optimization.offload_optimizer.device": _OFFLOAD,
     "zero_optimization.offload_param.device": "offload_param_device",
-    "gradient_clipping": "gradient_clipping",
+    "gradient_clipping": _CLIPPING,
     "gradient_accumulation_steps": "gradient_accumulation_steps",
     "train_batch_size": "train_batch_size",
     "train_micro_batch_size_per_gpu": "train_micro_batch_size_per_gpu",
@@ -166,7 +174,6 @@ _KEYS = {
 _NONE = ("", "none", "auto")
 _HARMLESS = {
     "offload_param_device": _NONE,
-    "gradient_clipping": (*_NONE, "0", "0.0"),
     "gradient_accumulation_steps": (*_NONE, "1"),
     "train_batch_size": _NONE,
     "train_micro_batch_size_per_gpu": _NONE,
@@ -175,7 +182,6 @@ _HARMLESS = {
 }
 _REMEDIES = {
     "offload_param_device": "weights stay where they are used: give none",
-    "gradient_clipping": "a recipe does not clip gradients: give 0",
     "gradient_accumulation_steps": "give training.accumulation=N, and 1 to the launcher",
     "train_batch_size": "give training.batch=N (of all processes), and auto here",
     "train_micro_batch_size_per_gpu": "it follows from training.batch and training.accumulation: give auto",

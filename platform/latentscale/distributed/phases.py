@@ -24,7 +24,12 @@ class DistributedPhase(ABC):
         precision: fp32, bf16 (autocast) or fp64.
         device: of the phase.
         compile_backend: of ``torch.compile``, before an engine wraps; empty for eager.
+
+    Attributes:
+        clip_norm: gradients of a larger norm are scaled down to it; 0 for never.
     """
+
+    clip_norm = 0.0
 
     def __init__(
         self,
@@ -81,15 +86,20 @@ class DistributedPhase(ABC):
         """Owned parameters without a gradient, which nothing in the loss reaches; asked in the first step."""
         return [name for name, parameter in self.phase.named_parameters() if parameter.grad is None]
 
-    def step(self, skip: Tensor) -> None:
-        """One optimizer step; where ``skip`` (0-dim float32) is 1 nothing changes; a GPU is not waited for."""
+    def step(self, skip: Tensor, norm: Tensor) -> None:
+        """One optimizer step; a GPU is not waited for.
+
+        Args:
+            skip: 0-dim float32; where it is 1 nothing changes.
+            norm: `gradient_norm`.
+        """
         if self.on_cpu and self.optimizer.state:
             # reading the flag waits for nothing here, and the device's way costs an operation a parameter
             if not skip.item():
-                self.optimizer.found_inf = None  # type: ignore[attr-defined]
+                self._leave_to_the_optimizer(None, norm)
                 self.optimizer.step()
             return
-        self._leave_to_the_optimizer(skip)
+        self._leave_to_the_optimizer(skip, norm)
         self.optimizer.step()
 
     def moments(self) -> dict[str, Tensor]:
@@ -126,10 +136,11 @@ class DistributedPhase(ABC):
     def _forward_backward(self, batch: Batch, count: int, last: bool) -> Terms:
         """One of ``count`` micro-batches, whose loss counts 1/count; gradients are joined with the last."""
 
-    def _leave_to_the_optimizer(self, skip: Tensor) -> None:
-        """The contract by which GradScaler tells a fused optimizer of non-finite gradients."""
+    def _leave_to_the_optimizer(self, skip: Tensor | None, norm: Tensor) -> None:
+        """The contract by which GradScaler tells a fused optimizer of non-finite gradients, and what to divide by."""
+        excess = (norm / self.clip_norm).clamp(min=1).to(torch.float32) if self.clip_norm else None
         self.optimizer.found_inf = skip  # type: ignore[attr-defined]
-        self.optimizer.grad_scale = None  # type: ignore[attr-defined]
+        self.optimizer.grad_scale = excess  # type: ignore[attr-defined]
 
     def _autocast(self) -> AbstractContextManager[Any]:
         if self.precision != "bf16":

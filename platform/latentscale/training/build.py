@@ -65,6 +65,8 @@ def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: di
         )
         for phase in method.phases
     ]
+    for phase in phases:
+        phase.clip_norm = config.optimizer.gradient_clipping
     state = TrainingState(method, average, phases)
     if resumes:
         state.load(broadcast_tensors(tensors, device))

@@ -209,7 +209,7 @@ def _train(
                     # 1 where the norm is not finite (∞ − ∞ and NaN are not 0), and from then on in this step
                     nonfinite = ((norm - norm) != 0).to(torch.float32)
                     skip = nonfinite if skip is None else torch.maximum(skip, nonfinite)
-                    phase.step(skip)
+                    phase.step(skip, norm)
                     measured |= mean_measured(phase.phase.name, results)
                     measured[f"{phase.phase.name}/gradient_norm"] = norm
 

@@ -172,7 +172,8 @@ def _check_engine(config: Config) -> None:
     """An engine that can do what is asked of it, and none that the launcher contradicts."""
     ours = config.distributed
     chosen = {key: getattr(ours, key) for key in ("engine", "zero", "offload_optimizer")}
-    refuse_other_than_launched({f"distributed.{key}": value for key, value in chosen.items()})
+    clipping = {"optimizer.gradient_clipping": config.optimizer.gradient_clipping}
+    refuse_other_than_launched({**{f"distributed.{key}": value for key, value in chosen.items()}, **clipping})
     check_engine(**chosen, precision=config.training.precision)
 
 
