@@ -189,7 +189,7 @@ def test_processes_are_told_where_to_leave_word_and_nothing_of_an_outer_launcher
     options = NodeOptions(("recipe.py",), nodes=2, node_rank=1, processes_per_node=2, cpu=True, grace_seconds=77)
     outer = {
         "PET_NNODES": "9", "RANK": "5", "MASTER_PORT": "1", "TORCHELASTIC_RESTART_COUNT": "3",
-        "ACCELERATE_MIXED_PRECISION": "bf16", "HOME": "/home", "LATENTSCALE_CACHE": "/cache",
+        "ROLE_NAME": "default", "HOME": "/home", "LATENTSCALE_CACHE": "/cache",
     }  # fmt: skip
     said = node_environment(options, 3, tmp_path, outer)
     assert said == {

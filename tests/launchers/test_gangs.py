@@ -155,6 +155,17 @@ def test_nodes_that_do_not_come_are_named(processes: Processes, tmp_path: Path) 
     assert not starts(tmp_path)
 
 
+def test_a_stop_while_nodes_wait_for_another_ends_all(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 3)
+    nodes.launchers = [nodes.start_one(rank, [TALKER, str(tmp_path), "1"], {"stopped-status": 75}) for rank in (0, 1)]
+    connected = psutil.Process(nodes.launchers[1].pid)
+    until(lambda: any(link.status == psutil.CONN_ESTABLISHED for link in connected.net_connections("tcp")))
+    nodes.signal(1, signal.SIGTERM)
+    codes, outputs = nodes.wait()
+    assert codes == [75, 75], outputs
+    assert not starts(tmp_path)
+
+
 def test_nodes_that_were_told_different_things_are_refused(processes: Processes, tmp_path: Path) -> None:
     nodes = Nodes(processes, 2)
     command = [TALKER, str(tmp_path), "1"]

@@ -140,8 +140,7 @@ class Node:
         try:
             yield
         finally:
-            meeting.close()
-            await asyncio.sleep(POLL_SECONDS)  # what was said last is sent
+            await meeting.close()
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -195,6 +194,9 @@ class Node:
                     told = True
                     self.say(f"waiting: {missing}")
             if self.stop.asked:
+                if seat is None or seat.gone:
+                    with contextlib.suppress(OSError, TimeoutError):
+                        seat = await Seat.take(options, self.rounds)
                 if seat:
                     seat.ask_stop()
                 yield None
