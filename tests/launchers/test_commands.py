@@ -269,6 +269,8 @@ def test_the_cause_of_a_loss_is_told_before_its_consequences() -> None:
         "node 6: rank 6, 7: ended without a word; node 5: rank 5: the disk is full"
     )
     assert likely_causes([Loss(2, "", "has gone")]) == "node 2: has gone"
+    assert likely_causes(gone[:2]) == "node 0: rank 0 and node 1: rank 1: lost contact with another process"
+    assert likely_causes(gone) == "node 0: rank 0 and node 1: rank 1 and 3 more: lost contact with another process"
 
 
 def test_slurm_says_no_more_than_it_must() -> None:

@@ -15,7 +15,6 @@ import json
 import random
 import socket
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,16 +60,29 @@ class Loss:
     where: str
     reason: str
 
-    def __str__(self) -> str:
-        return ": ".join(part for part in (f"node {self.node}", self.where, self.reason) if part)
+    @property
+    def place(self) -> str:
+        """Node, and ranks where it is they."""
+        return f"node {self.node}: {self.where}" if self.where else f"node {self.node}"
 
 
 def likely_causes(losses: Sequence[Loss], most: int = 2) -> str:
-    """One line of what fewest nodes say: that others are gone is said by many, that a disk is full by one."""
-    times = Counter(loss.reason for loss in losses)
-    first = {loss.reason: loss for loss in reversed(losses)}
-    rarest = sorted(times, key=lambda reason: (times[reason], reason not in LOST_NODE, reason != WORDLESS))
-    return "; ".join(str(first[reason]) for reason in rarest[:most])
+    """One line of what fewest nodes say: that others are gone is said by many, that a disk is full by one.
+
+    Args:
+        losses: of one round, in the order in which they were told.
+        most: so many reasons, and places of each.
+    """
+    places: dict[str, list[str]] = {}
+    for loss in losses:
+        places.setdefault(loss.reason, []).append(loss.place)
+    rarest = sorted(places, key=lambda reason: (len(places[reason]), reason not in LOST_NODE, reason != WORDLESS))
+    lines = []
+    for reason in rarest[:most]:
+        further = len(places[reason]) - most
+        shown = places[reason][:most] + ([f"{further} more"] if further > 0 else [])
+        lines.append(f"{' and '.join(shown)}: {reason}")
+    return "; ".join(lines)
 
 
 class Line:
@@ -230,7 +242,7 @@ class Meeting:
             ending = Ending.FINISHED
         self._ended[node] = ending
         if ending == Ending.REFUSED:
-            self._over(ending, str(loss))
+            self._over(ending, f"{loss.place}: {loss.reason}")
         elif ending == Ending.LOST:
             self._losses.append(loss)
             # the cause may be told after those who only lost contact with it
