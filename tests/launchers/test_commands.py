@@ -10,12 +10,13 @@ import pytest
 
 from latentscale.errors import UserError
 from latentscale.launching import kubernetes, slurm
-from latentscale.launching.command import RESTARTS_VARIABLE, node_command, node_environment
+from latentscale.launching.command import node_command, node_environment
 from latentscale.launching.endings import FOLDER_VARIABLE
 from latentscale.launching.meeting import WORDLESS, Loss, likely_causes
 from latentscale.launching.names import wait_for_name
 from latentscale.launching.options import NodeOptions
 from latentscale.launching.platforms import said_by
+from latentscale.launching.restarts import RESTARTS_VARIABLE
 from launching import ROOT, environment
 
 LAUNCHERS = ROOT / "launchers"

@@ -10,9 +10,7 @@ import psutil
 
 from latentscale.launching import endings
 from latentscale.launching.options import NodeOptions
-
-RESTARTS_VARIABLE = "LATENTSCALE_RESTART_COUNT"
-"""Tells processes how often their gang was started before: where it is not 0, a run continues."""
+from latentscale.launching.restarts import RESTARTS_VARIABLE
 
 # what an outer launcher may have left, and ours says anew
 _OTHERS = ("PET_", "TORCHELASTIC_")
