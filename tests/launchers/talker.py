@@ -17,8 +17,8 @@ import time
 from pathlib import Path
 
 from latentscale.atomic import new_file
-from latentscale.launching.command import RESTARTS_VARIABLE
 from latentscale.launching.endings import Ending, ProcessEnding, tell_ending
+from latentscale.launching.restarts import RESTARTS_VARIABLE
 
 
 class Group:

@@ -10,12 +10,13 @@ import pytest
 
 from latentscale.errors import UserError
 from latentscale.launching import kubernetes, slurm
-from latentscale.launching.command import RESTARTS_VARIABLE, node_command, node_environment
+from latentscale.launching.command import node_command, node_environment
 from latentscale.launching.endings import FOLDER_VARIABLE
 from latentscale.launching.meeting import WORDLESS, Loss, likely_causes
 from latentscale.launching.names import wait_for_name
 from latentscale.launching.options import NodeOptions
 from latentscale.launching.platforms import said_by
+from latentscale.launching.restarts import RESTARTS_VARIABLE
 from launching import ROOT, environment
 
 LAUNCHERS = ROOT / "launchers"
@@ -189,7 +190,7 @@ def test_processes_are_told_where_to_leave_word_and_nothing_of_an_outer_launcher
     options = NodeOptions(("recipe.py",), nodes=2, node_rank=1, processes_per_node=2, cpu=True, grace_seconds=77)
     outer = {
         "PET_NNODES": "9", "RANK": "5", "MASTER_PORT": "1", "TORCHELASTIC_RESTART_COUNT": "3",
-        "ACCELERATE_MIXED_PRECISION": "bf16", "HOME": "/home", "LATENTSCALE_CACHE": "/cache",
+        "ROLE_NAME": "default", "HOME": "/home", "LATENTSCALE_CACHE": "/cache",
     }  # fmt: skip
     said = node_environment(options, 3, tmp_path, outer)
     assert said == {
@@ -269,6 +270,8 @@ def test_the_cause_of_a_loss_is_told_before_its_consequences() -> None:
         "node 6: rank 6, 7: ended without a word; node 5: rank 5: the disk is full"
     )
     assert likely_causes([Loss(2, "", "has gone")]) == "node 2: has gone"
+    assert likely_causes(gone[:2]) == "node 0: rank 0 and node 1: rank 1: lost contact with another process"
+    assert likely_causes(gone) == "node 0: rank 0 and node 1: rank 1 and 3 more: lost contact with another process"
 
 
 def test_slurm_says_no_more_than_it_must() -> None:

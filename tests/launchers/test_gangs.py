@@ -48,7 +48,8 @@ def test_a_killed_worker_restarts_both_nodes_and_the_run_is_the_uninterrupted_on
     assert codes == [0, 0], outputs
     for output in outputs:
         (line,) = lines_of_launcher(output)
-        assert "node 1: rank 1: ended without a word" in line
+        assert "node 1: rank 1" in line
+        assert "ended without a word" in line
         assert line.endswith("starting again in 0.2 s (restart 1 of 1)")
     assert [path.name for path in tmp_path.glob("run.old-*")] == ["run.old-1"]
     assert worst_difference(final_state(folder), final_state(tmp_path / "whole")) <= 1e-9
@@ -152,6 +153,17 @@ def test_nodes_that_do_not_come_are_named(processes: Processes, tmp_path: Path) 
     codes, outputs = nodes.wait()
     assert codes == [1]
     assert "node 0 is not reached at 127.0.0.1:" in outputs[0].splitlines()[-1]
+    assert not starts(tmp_path)
+
+
+def test_a_stop_while_nodes_wait_for_another_ends_all(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 3)
+    nodes.launchers = [nodes.start_one(rank, [TALKER, str(tmp_path), "1"], {"stopped-status": 75}) for rank in (0, 1)]
+    connected = psutil.Process(nodes.launchers[1].pid)
+    until(lambda: any(link.status == psutil.CONN_ESTABLISHED for link in connected.net_connections("tcp")))
+    nodes.signal(1, signal.SIGTERM)
+    codes, outputs = nodes.wait()
+    assert codes == [75, 75], outputs
     assert not starts(tmp_path)
 
 

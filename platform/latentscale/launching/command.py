@@ -10,13 +10,14 @@ import psutil
 
 from latentscale.launching import endings
 from latentscale.launching.options import NodeOptions
-
-RESTARTS_VARIABLE = "LATENTSCALE_RESTART_COUNT"
-"""Tells processes how often their gang was started before: where it is not 0, a run continues."""
+from latentscale.launching.restarts import RESTARTS_VARIABLE
 
 # what an outer launcher may have left, and ours says anew
-_OTHERS = ("PET_", "TORCHELASTIC_", "ACCELERATE_", "ROLE_", "GROUP_")
-_OTHER = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_OTHERS = ("PET_", "TORCHELASTIC_")
+_OTHER = (
+    "RANK", "LOCAL_RANK", "GROUP_RANK", "ROLE_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE",
+    "ROLE_WORLD_SIZE", "ROLE_NAME", "MASTER_ADDR", "MASTER_PORT",
+)  # fmt: skip
 
 
 def node_command(options: NodeOptions, port: int) -> list[str]:

@@ -15,7 +15,6 @@ import json
 import random
 import socket
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -61,16 +60,29 @@ class Loss:
     where: str
     reason: str
 
-    def __str__(self) -> str:
-        return ": ".join(part for part in (f"node {self.node}", self.where, self.reason) if part)
+    @property
+    def place(self) -> str:
+        """Node, and ranks where it is they."""
+        return f"node {self.node}: {self.where}" if self.where else f"node {self.node}"
 
 
 def likely_causes(losses: Sequence[Loss], most: int = 2) -> str:
-    """One line of what fewest nodes say: that others are gone is said by many, that a disk is full by one."""
-    times = Counter(loss.reason for loss in losses)
-    first = {loss.reason: loss for loss in reversed(losses)}
-    rarest = sorted(times, key=lambda reason: (times[reason], reason not in LOST_NODE, reason != WORDLESS))
-    return "; ".join(str(first[reason]) for reason in rarest[:most])
+    """One line of what fewest nodes say: that others are gone is said by many, that a disk is full by one.
+
+    Args:
+        losses: of one round, in the order in which they were told.
+        most: so many reasons, and places of each.
+    """
+    places: dict[str, list[str]] = {}
+    for loss in losses:
+        places.setdefault(loss.reason, []).append(loss.place)
+    rarest = sorted(places, key=lambda reason: (len(places[reason]), reason not in LOST_NODE, reason != WORDLESS))
+    lines = []
+    for reason in rarest[:most]:
+        further = len(places[reason]) - most
+        shown = places[reason][:most] + ([f"{further} more"] if further > 0 else [])
+        lines.append(f"{' and '.join(shown)}: {reason}")
+    return "; ".join(lines)
 
 
 class Line:
@@ -116,12 +128,13 @@ class Meeting:
     def __init__(self, options: NodeOptions) -> None:
         self._options = options
         self._server: asyncio.Server | None = None
+        self._lines: set[Line] = set()
         self._waiting: dict[int, Line] = {}
         self._running: dict[int, Line] = {}
         self._ended: dict[int, Ending] = {}
         self._losses: list[Loss] = []
         self._hosts: dict[int, object] = {}
-        self._refused = ""
+        self._refused, self._stopping = "", False
         self._rounds = 0
 
     async def open(self) -> None:
@@ -138,37 +151,49 @@ class Meeting:
                 f"--main-port {self._options.main_port}: node 0 cannot listen there ({error.strerror}): choose another"
             ) from None
 
-    def close(self) -> None:
-        """Leave; connections end."""
+    async def close(self) -> None:
+        """Leave, once what was said last is sent; connections end."""
         if self._server:
             self._server.close()
-        for line in (*self._waiting.values(), *self._running.values()):
+        for line in self._lines:
             line.close()
+        await asyncio.sleep(0.1)
 
     async def _attend(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = Line(reader, writer)
+        self._lines.add(line)
+        try:
+            await self._listen(line)
+        except asyncio.CancelledError:
+            pass  # the launcher ends; asyncio would write a page of it
+        finally:
+            line.close()
+            self._lines.discard(line)
+
+    async def _listen(self, line: Line) -> None:
         hello = await line.receive()
         node = hello.get("node") if hello else None
-        if not hello or not isinstance(node, int) or not isinstance(hello.get("rounds"), int):
-            line.close()
+        if not hello or not isinstance(node, int) or node < 0 or not isinstance(hello.get("rounds"), int):
             return
         if refusal := self._refused or self._refusal(node, hello):
             line.send(over=Ending.REFUSED, reason=refusal)
             if not self._running:  # a run that is on its way is not ended by a stranger
                 self._refused = refusal
                 self._tell_all(over=Ending.REFUSED, reason=refusal)
-            line.close()
             return
         self._rounds = max(self._rounds, hello["rounds"])
         if node in self._running:
             self._lose(node, STARTED_AGAIN)
         if node in self._waiting:
             self._waiting[node].send(over=Ending.REFUSED, reason=f"another launcher says --node-rank {node}")
+        if self._stopping:
+            line.send(stop=True)
         self._waiting[node] = line
         self._hosts[node] = hello.get("host")
         self._begin_if_complete()
         while message := await line.receive():
             if message.get("stop"):
+                self._stopping = True
                 self._tell_all(stop=True)
             if "ended" in message and self._running.get(node) is line:
                 loss = Loss(node, str(message.get("where", "")), str(message.get("reason", "")))
@@ -181,7 +206,6 @@ class Meeting:
                 del self._running[node]
             else:
                 self._lose(node, GONE)
-        line.close()
 
     def _refusal(self, node: int, hello: Mapping[str, Any]) -> str | None:
         # from the same machine it is a launcher that was started again
@@ -191,6 +215,8 @@ class Meeting:
             ours = getattr(self._options, name)
             if hello.get(name) != ours:
                 return f"node {node} was given {flag(name)} {hello.get(name)} and node 0 {ours}: give all the same"
+        if node >= self._options.nodes:
+            return f"--node-rank {node}: there are {self._options.nodes} nodes"
         return None
 
     def _begin_if_complete(self) -> None:
@@ -216,7 +242,7 @@ class Meeting:
             ending = Ending.FINISHED
         self._ended[node] = ending
         if ending == Ending.REFUSED:
-            self._over(ending, str(loss))
+            self._over(ending, f"{loss.place}: {loss.reason}")
         elif ending == Ending.LOST:
             self._losses.append(loss)
             # the cause may be told after those who only lost contact with it

@@ -8,7 +8,6 @@ that, what was lost starts again, on all nodes together, up to ``--max-restarts`
 import argparse
 import asyncio
 import contextlib
-import os
 import shlex
 import signal
 import subprocess
@@ -22,10 +21,11 @@ from typing import NoReturn
 import psutil
 
 from latentscale.errors import UserError
-from latentscale.launching.command import RESTARTS_VARIABLE, node_command, node_environment
+from latentscale.launching.command import node_command, node_environment
 from latentscale.launching.endings import Ending, joint_ending, read_endings
 from latentscale.launching.meeting import WORDLESS, Meeting, Seat
 from latentscale.launching.options import NodeOptions, Parser, add_options, make_options
+from latentscale.launching.restarts import times_restarted
 from latentscale.launching.workers import (
     adopt_orphans,
     end_with_parent,
@@ -140,8 +140,7 @@ class Node:
         try:
             yield
         finally:
-            meeting.close()
-            await asyncio.sleep(POLL_SECONDS)  # what was said last is sent
+            await meeting.close()
 
     async def _pause(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -195,6 +194,9 @@ class Node:
                     told = True
                     self.say(f"waiting: {missing}")
             if self.stop.asked:
+                if seat is None or seat.gone:
+                    with contextlib.suppress(OSError, TimeoutError):
+                        seat = await Seat.take(options, self.rounds)
                 if seat:
                     seat.ask_stop()
                 yield None
@@ -349,8 +351,7 @@ def start(options: NodeOptions, restarted_before: int | None = None) -> int:
         print(shlex.join(node_command(options, options.main_port if options.nodes > 1 else 0)))
         return 0
     if restarted_before is None:
-        before = os.environ.get(RESTARTS_VARIABLE, "0")
-        restarted_before = int(before) if before.isdigit() else 0
+        restarted_before = times_restarted()
     adopt_orphans()
     return asyncio.run(Node(options, restarted_before).run())
 

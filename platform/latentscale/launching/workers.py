@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import signal
 import sys
+import time
 from collections.abc import Iterable
 from functools import cache
 
@@ -59,16 +60,17 @@ def send(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:
             process.send_signal(number)
 
 
-def kill_all_below(process: psutil.Process) -> None:
-    """SIGKILL all descendants; what they start meanwhile, too."""
-    while True:
+def kill_all_below(process: psutil.Process, patience_seconds: float = 30.0) -> None:
+    """SIGKILL all descendants, and what they start meanwhile; one that the kernel holds is left to it after a while."""
+    until = time.monotonic() + patience_seconds
+    while time.monotonic() < until:
+        left: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
             left = [child for child in process.children(recursive=True) if lives(child)]
-            if left:
-                send(signal.SIGKILL, left)
-                psutil.wait_procs(left, timeout=1)
-                continue
-        return
+        if not left:
+            return
+        send(signal.SIGKILL, left)
+        psutil.wait_procs(left, timeout=1)
 
 
 def lives(process: psutil.Process) -> bool:

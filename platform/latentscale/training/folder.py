@@ -8,11 +8,8 @@ from typing import TextIO
 from latentscale.atomic import new_file
 from latentscale.config import Config, changed_keys
 from latentscale.errors import UserError
-from latentscale.launching.command import RESTARTS_VARIABLE
+from latentscale.launching.restarts import times_restarted
 from latentscale.training.checkpoints import Checkpoint, list_checkpoints, load_checkpoint
-
-# of torchelastic's own restarts, and of our launchers'
-_RESTARTS = ("TORCHELASTIC_RESTART_COUNT", RESTARTS_VARIABLE)
 
 
 class RunFolder:
@@ -43,8 +40,7 @@ class RunFolder:
             self._refuse_foreign()
             self._lock = self._acquire()
             # a launcher that restarts a failed gang repeats the command: then it continues
-            restarted = any(int(os.environ.get(name, "0")) for name in _RESTARTS)
-            if config.run.restart and not restarted and self.config.exists():
+            if config.run.restart and not times_restarted() and self.config.exists():
                 self.moved_to = self._move_aside()
                 self._lock = self._acquire()
             self.resumed = self._checkpoint_to_continue(config, identity)
