@@ -36,6 +36,9 @@ class Alone:
         return 1
 whole = statistics.dist
 statistics.dist = Alone()
+# processes that drift apart would not come to the end
+from latentscale.training import loop
+loop.refuse_divergence = lambda *arguments: None
 """,
 }
 

@@ -246,11 +246,11 @@ def test_the_batch_script_starts_one_launcher_a_node(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     step = ["srun", "--ntasks-per-node=1", "--kill-on-bad-exit=0", "--wait=0"]
     launcher = ["/venv/bin/python", "-m", "latentscale.launching.slurm", "--main-address", "n3", "--main-port", "14711"]
-    course = ["--max-restarts", "3", "--stopped-status", "75"]
+    course = ["--max-restarts", "3", "--stopped-status", "85"]
     assert shlex.split(done.stdout) == [*step, *launcher, *course, *RECIPE]
     chosen = environment(**said, MAX_RESTARTS="0", PROCESSES_PER_NODE="4")
     done = subprocess.run([script, *RECIPE], capture_output=True, text=True, env=chosen, timeout=60)
-    course = ["--max-restarts", "0", "--stopped-status", "75", "--processes-per-node", "4"]
+    course = ["--max-restarts", "0", "--stopped-status", "85", "--processes-per-node", "4"]
     assert shlex.split(done.stdout) == [*step, *launcher, *course, *RECIPE]
 
 
