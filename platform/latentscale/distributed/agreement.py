@@ -56,18 +56,19 @@ def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
     return result
 
 
-def joint_failure(failure: UserError | None, spoiled_steps: int) -> tuple[UserError | None, int]:
+def joint_failure(own: UserError | None, spoiled_steps: int, shared: UserError | None) -> tuple[UserError | None, int]:
     """What ended the run on any process, on all of them; and how many of the last steps that one had no data for.
 
     Args:
-        failure: this process's, or the same on all.
+        own: what keeps this process from going on.
         spoiled_steps: that this process went through without data, so that all have skipped them.
+        shared: what all processes know, such as too many skipped steps: of which the other may be the cause.
     """
-    everyone = everyones((failure and str(failure), isinstance(failure, Interruption), spoiled_steps))
+    everyone = everyones((own and str(own), isinstance(own, Interruption), spoiled_steps))
     spoiled = max(steps for _, _, steps in everyone)
     failed = [(rank, message, passing) for rank, (message, passing, _) in enumerate(everyone) if message]
     if not failed:
-        return None, spoiled
+        return shared, spoiled
     rank, message, passing = failed[0]
     where = "" if len({message for message, _, _ in everyone}) == 1 else f"rank {rank}: "
     return (Interruption if passing else UserError)(where + message).on_every_process(), spoiled

@@ -254,7 +254,7 @@ def _train(
 
         # the end, on all processes after the same step: what one of them could not do ends all, with what was reached
         if step > start:
-            failure, spoiled = joint_failure(failure or failing(), feed.spoiled)
+            failure, spoiled = joint_failure(failing(), feed.spoiled, failure)
             step -= spoiled
             with clock.stage("checkpoint", host=True):
                 checkpoint = whole(step)
