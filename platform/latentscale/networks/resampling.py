@@ -24,7 +24,7 @@ _LARGEST_DENSE = 64
 
 
 def blur_matrix(kind: Kind, size: int) -> Tensor:
-    """The blur along one axis as ``[size, size out]``, applied from the right; float32, every entry exact.
+    """The blur along one axis as ``[size, size out]``, applied from the right; float32 on the CPU, every entry exact.
 
     ``up``: out[2i] = ¾x_i + ¼x_{i−1}, out[2i+1] = ¾x_i + ¼x_{i+1}. ``down``: out[i] = (x_{2i−1} + 3x_{2i} +
     3x_{2i+1} + x_{2i+2})/8. ``same``: out[i] = (x_{i−1} + 3x_i + 3x_{i+1} + x_{i+2})/8. x is zero outside.
@@ -39,7 +39,7 @@ def blur_matrix(kind: Kind, size: int) -> Tensor:
             row = stride * out + tap - 1
             if 0 <= row < size:
                 rows[row][out] = weight / 8.0
-    return torch.tensor(rows)
+    return torch.tensor(rows, device="cpu")
 
 
 def blur_by_shifts(kind: Kind, x: Tensor) -> Tensor:
@@ -78,7 +78,8 @@ class Blur(nn.Module):
         self.flattened = max(size, self.size_out) <= _LARGEST_FLATTENED
         matrix = blur_matrix(kind, size)
         constant = torch.kron(matrix, matrix) if self.flattened else matrix
-        self.register_buffer("constant", constant, persistent=False)
+        # made on the CPU: where only sizes are asked for, torch would load its compiler for each product
+        self.register_buffer("constant", constant.to(torch.get_default_device()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The blurred map; the shapes are the class's."""
