@@ -118,6 +118,10 @@ def test_published_settings() -> None:
         (["data.shape=[3,8,8]"], ["data.shape=[3, 8, 8]", "[1, 8, 8]"]),
         (["network.widths=[]"], ["network.widths"]),
         (["training.compile=nothing"], ["training.compile=nothing"]),
+        (
+            ["distributed.timeout_seconds=5"],
+            ["distributed.timeout_seconds=5", "distributed.heartbeat_seconds=2", "raise the one or lower the other"],
+        ),
         (["--fast"], ["--fast", "key=value"]),
         (["distributed.engine=deepspeed", "distributed.zero=3"], ["distributed.zero=3", "gradient penalties"]),
         (["distributed.streams=2048", "training.batch=4096"], ["distributed.streams=2048", "1500"]),

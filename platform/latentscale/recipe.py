@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,21 +25,26 @@ INSIST_SECONDS = 3.0
 class StopRequest:
     """Turns SIGTERM and SIGINT into a flag that the loop reads, from its first question on.
 
-    Before it, while processes meet and networks are built, there is nothing to lose and a signal ends the process.
-    A launcher passes a Ctrl-C on to processes that the terminal has told already, and a supervisor that means it
-    follows with SIGKILL, so repeated signals change nothing; only a Ctrl-C that comes seconds after the first one ends
-    the process at once.
+    Before it, while processes meet, networks are built and the first step is compiled, there is nothing to lose: a
+    signal ends the process at once, as one that has stopped. That is a thread's to do, for the main one may be waiting
+    for others where Python does not reach it. A launcher passes a Ctrl-C on to processes that the terminal has told
+    already, and a supervisor that means it follows with SIGKILL, so repeated signals change nothing; only a Ctrl-C that
+    comes seconds after the first one ends the process at once.
     """
 
     def __init__(self) -> None:
-        self._installed = False
+        self._trains = False
         self._asked_at: float | None = None
+        told, tell = os.pipe()
+        os.set_blocking(tell, False)
+        # written to as a signal arrives, whatever the main thread does
+        signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+        threading.Thread(target=self._end_before_training, args=(told,), name="signals", daemon=True).start()
 
     def __call__(self) -> bool:
-        if not self._installed:
-            self._installed = True
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, self._take)
+        self._trains = True
         return self._asked_at is not None
 
     def _take(self, number: int, frame: FrameType | None) -> None:
@@ -46,6 +52,13 @@ class StopRequest:
             self._asked_at = time.monotonic()
         elif number == signal.SIGINT and time.monotonic() - self._asked_at > INSIST_SECONDS:
             raise KeyboardInterrupt
+
+    def _end_before_training(self, told: int) -> None:
+        while number := os.read(told, 1):
+            if self._trains:
+                return
+            if number[0] in (signal.SIGTERM, signal.SIGINT):
+                end_stopped()
 
 
 def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments: Sequence[str] | None = None) -> None:
@@ -110,6 +123,17 @@ def _train(config: Config, method: type[Method]) -> None:
     print(f"model:    {outcome.folder / 'model'}")
     if method.inverts:
         print(f"next:     latentscale invert {outcome.folder} IMAGE…")
+
+
+def end_stopped() -> NoReturn:
+    """End well before the first step: a checkpoint that the run continues from, if there is one, stands as it was."""
+    topology = Topology.from_environment()
+    try:
+        if topology.local_rank == 0:
+            print("stopped before the first step: run the same command to continue", flush=True)
+        tell_ending(ProcessEnding(topology.rank, Ending.STOPPED))
+    finally:
+        os._exit(0)
 
 
 def dry_run(config: Config, method: type[Method]) -> str:

@@ -19,8 +19,9 @@ def roll_of(count: int) -> Roll:
     return Roll(count, 0.0)
 
 
-def verdict(roll: Roll, now: float) -> str:
-    return roll.verdict(now, SILENCE, HURRIED)
+def verdict(roll: Roll, now: float, stuck: float | None = None) -> str:
+    found = roll.verdict(now, SILENCE, HURRIED, stuck)
+    return found.text if found else ""
 
 
 def test_nobody_is_missing_while_all_speak() -> None:
@@ -45,6 +46,29 @@ def test_who_repeats_the_same_word_for_long_is_silent_and_named_with_host_and_st
     assert verdict(roll, 31.0) == (
         "nothing heard from ranks 2, 3 on b (last at step 102, data) for 30 s: killed, stopped or cut off"
     )
+
+
+def test_the_ranks_that_are_silent_are_told_apart_from_the_words() -> None:
+    roll = roll_of(3)
+    for now in (1.0, 40.0):
+        roll.hear(1, word(int(now)), now)
+    found = roll.verdict(40.0, SILENCE, HURRIED)
+    assert found is not None
+    assert found.gone == [0, 2]
+
+
+def test_where_no_process_comes_further_for_long_all_are_named() -> None:
+    roll = roll_of(2)
+    for now in (1.0, 10.0, 59.0, 60.0):
+        roll.hear(0, word(int(now), step=9, stage="generator"), now)
+        roll.hear(1, word(int(now), step=8, stage="data"), now)
+    assert verdict(roll, 60.0) == ""  # collectives that time out tell it elsewhere
+    assert verdict(roll, 60.0, stuck=59.5) == ""
+    assert verdict(roll, 60.5, stuck=59.5) == (
+        "no process has come further for 60 s: ranks 0, 1 on a (last at step 9, generator)"
+    )
+    roll.hear(1, word(99, step=8, stage="discriminator"), 60.5)
+    assert verdict(roll, 61.0, stuck=59.5) == ""
 
 
 def test_after_a_lost_connection_silence_is_shorter() -> None:
@@ -97,8 +121,9 @@ meet(topology, 20)
 with Presence(topology.rank, 0.2, 1.5, end_interrupted) as presence:
     presence.step = 7
     print("there", flush=True)
-    threading.Event().wait(1.0 if os.environ.get("LEAVES") == os.environ["RANK"] else 30)
-    if os.environ.get("LEAVES") == os.environ["RANK"]:
+    leaves = os.environ["RANK"] in os.environ["LEAVES"].split(",")
+    threading.Event().wait(1.0 if leaves else 30)
+    if leaves:
         if sys.argv[1] == "raises":
             raise ValueError("no more paper")
         os.kill(os.getpid(), 19 if sys.argv[1] == "stops" else 9)
@@ -132,6 +157,28 @@ def test_processes_whose_main_thread_hangs_end_naming_who_has_gone(
         assert len(lines) == 1
         assert told in lines[0]
         assert lines[0].endswith("run the same command to continue")
+
+
+def test_the_first_process_of_a_node_that_is_left_says_it_and_even_where_no_word_can_be_left(
+    processes: Processes, tmp_path: Path
+) -> None:
+    script = tmp_path / "hangs.py"
+    script.write_text(HANGS)
+    started = processes.start_ranks(
+        4,
+        [sys.executable, str(script), "is killed"],
+        PYTHONPATH=str(ROOT / "platform"),
+        LEAVES="1,2",
+        LATENTSCALE_ENDINGS_FOLDER="/proc/nowhere",
+    )
+    said = {}
+    for rank in (0, 3):
+        _, err = started[rank].communicate(timeout=40)
+        assert started[rank].returncode == 75, err
+        said[rank] = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert len(said[0]) == 1
+    assert "nothing heard from ranks 1, 2 on" in said[0][0]
+    assert said[3] == []
 
 
 def test_a_process_that_does_not_come_is_named(processes: Processes, tmp_path: Path) -> None:

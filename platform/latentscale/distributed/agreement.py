@@ -29,14 +29,14 @@ def agree(facts: Mapping[str, Any], refusal: UserError | None) -> None:
         if refusal:
             raise refusal
         return
-    everyone = everyones((str(refusal) if refusal else None, dict(facts)))
-    refused = [rank for rank, (message, _) in enumerate(everyone) if message]
+    everyone = everyones((refusal and str(refusal), isinstance(refusal, Interruption), dict(facts)))
+    refused = [(rank, message, passing) for rank, (message, passing, _) in enumerate(everyone) if message]
     if refused:
-        message = str(everyone[refused[0]][0])
-        where = "" if len(refused) == len(everyone) else f"rank {', '.join(map(str, refused))}: "
-        raise UserError(where + message).on_every_process()
-    for what, first in everyone[0][1].items():
-        others = [str(rank) for rank, (_, theirs) in enumerate(everyone) if theirs[what] != first]
+        _, message, passing = refused[0]
+        ranks = ", ".join(str(rank) for rank, _, _ in refused)
+        raise _shared(message, passing, "" if len(refused) == len(everyone) else ranks)
+    for what, first in everyone[0][2].items():
+        others = [str(rank) for rank, (_, _, theirs) in enumerate(everyone) if theirs[what] != first]
         if others:
             raise UserError(
                 f"rank {', '.join(others)} has another {what} than rank 0: start all with the same"
@@ -45,14 +45,14 @@ def agree(facts: Mapping[str, Any], refusal: UserError | None) -> None:
 
 def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
     """Rank 0's result on rank 0; its UserError on every rank, so that all end together."""
-    result, message = None, None
+    result, refusal = None, None
     if rank == 0:
         try:
             result = act()
         except UserError as error:
-            message = str(error)
-    if message := share(message):
-        raise UserError(message).on_every_process()
+            refusal = str(error), isinstance(error, Interruption)
+    if refusal := share(refusal):
+        raise _shared(*refusal)
     return result
 
 
@@ -70,8 +70,13 @@ def joint_failure(own: UserError | None, spoiled_steps: int, shared: UserError |
     if not failed:
         return shared, spoiled
     rank, message, passing = failed[0]
-    where = "" if len({message for message, _, _ in everyone}) == 1 else f"rank {rank}: "
-    return (Interruption if passing else UserError)(where + message).on_every_process(), spoiled
+    return _shared(message, passing, "" if len({message for message, _, _ in everyone}) == 1 else str(rank)), spoiled
+
+
+def _shared(message: str, passing: bool, ranks: str = "") -> UserError:
+    """An error that all processes raise, naming the ranks that it comes from."""
+    where = f"rank {ranks}: " if ranks else ""
+    return (Interruption if passing else UserError)(where + message).on_every_process()
 
 
 def everyones(value: T) -> list[T]:

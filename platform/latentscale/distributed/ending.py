@@ -28,8 +28,10 @@ def end_interrupted(reason: str, step: int, says_it: bool) -> NoReturn:
 
     Nothing registered to run at exit is waited for: it might need the main thread.
     """
-    if says_it:
-        print(f"error: {reason}; run the same command to continue", file=sys.stderr, flush=True)
-    tell_ending(ProcessEnding(Topology.from_environment().rank, Ending.LOST, step, reason))
-    sys.stdout.flush()
-    os._exit(INTERRUPTED_STATUS)
+    try:
+        if says_it:
+            print(f"error: {reason}; run the same command to continue", file=sys.stderr, flush=True)
+        tell_ending(ProcessEnding(Topology.from_environment().rank, Ending.LOST, step, reason))
+        sys.stdout.flush()
+    finally:  # also where nothing can be written any more
+        os._exit(INTERRUPTED_STATUS)

@@ -10,7 +10,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from latentscale.distributed.ddp import DDPPhase
 from latentscale.distributed.deepspeed_settings import forget_launcher
 from latentscale.distributed.phases import DistributedPhase
-from latentscale.distributed.topology import prefer_loopback
+from latentscale.distributed.topology import prefer_loopback, uses_gpu
 from latentscale.methods.phase import Phase
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
@@ -21,7 +21,7 @@ def make_accelerator(timeout_seconds: float, **options: Any) -> Accelerator:
     prefer_loopback()
     forget_launcher()
     return Accelerator(
-        cpu=not torch.cuda.is_available(),
+        cpu=not uses_gpu(),
         mixed_precision="no",
         kwargs_handlers=[
             DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),

@@ -7,7 +7,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from latentscale.distributed.topology import Topology, prefer_loopback
+from latentscale.distributed.topology import Topology, prefer_loopback, uses_gpu
 from latentscale.errors import Interruption, UserError
 
 _POLL_SECONDS = 0.1
@@ -25,14 +25,24 @@ def meet(topology: Topology, timeout_seconds: float) -> None:
 
     Raises:
         Interruption: naming the ranks that did not come, or that rank 0 cannot be reached.
+        UserError: where there are more processes than GPUs.
     """
     if topology.processes == 1 or dist.is_initialized():
         return
     prefer_loopback()
+    gpu = uses_gpu()
+    if gpu and topology.local_rank >= (count := torch.cuda.device_count()):
+        raise UserError(
+            f"process {topology.local_rank} of this machine has no GPU of its own, for there are {count}: start as many"
+            " processes (accelerate's --num_processes over all machines, the node launcher's --processes-per-node)"
+        )
     timeout, began = timedelta(seconds=timeout_seconds), time.monotonic()
     address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
-        store = _store(topology, timeout)
+        # torchelastic's store outlives a start of the gang: what was said before the last one is not for this
+        store = dist.PrefixStore(
+            f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", _store(topology, timeout)
+        )
         came = dist.PrefixStore("latentscale-came", store)
         came.set(str(topology.rank), "1")
         came.add("count", 1)
@@ -43,10 +53,14 @@ def meet(topology: Topology, timeout_seconds: float) -> None:
                 missing = [rank for rank in range(processes) if not came.check([str(rank)])]
                 raise _missing(missing, processes, timeout_seconds)
             time.sleep(_POLL_SECONDS)
-        if torch.cuda.is_available():
+        if gpu:
             torch.cuda.set_device(topology.local_rank)
-        backend = "nccl" if torch.cuda.is_available() else "gloo"
-        dist.init_process_group(backend, store=store, rank=topology.rank, world_size=processes, timeout=timeout)
+            # torch's own watchdog would abort the process with a page of stack frames before it could be said who has
+            # gone; `Presence` ends it instead
+            os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"
+        dist.init_process_group(
+            "nccl" if gpu else "gloo", store=store, rank=topology.rank, world_size=processes, timeout=timeout
+        )
     except UserError:
         raise
     except (dist.DistError, RuntimeError) as error:

@@ -11,7 +11,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from types import TracebackType
 from typing import Any
 
@@ -19,8 +19,10 @@ import torch.distributed as dist
 
 from latentscale.distributed.agreement import several, share
 from latentscale.distributed.topology import Topology
+from latentscale.errors import Interruption
 
 FINISHED, LOST = "finished", "lost contact"
+ALL_LOST = "all processes have lost contact with one another"
 HURRIED_BEATS = 2.5
 """After a connection was closed, who misses so many beats has gone."""
 
@@ -43,6 +45,18 @@ class Word:
     end: str = ""
 
 
+@dataclass(frozen=True)
+class Verdict:
+    """What has happened, in one line.
+
+    Attributes:
+        gone: ranks that cannot say it any more.
+    """
+
+    text: str
+    gone: list[int] = field(default_factory=list)
+
+
 class Roll:
     """What rank 0 knows of all: their last words, and since when it has heard nothing new from each.
 
@@ -54,45 +68,58 @@ class Roll:
     def __init__(self, processes: int, now: float) -> None:
         self._words: list[Word | None] = [None] * processes
         self._changed = [now] * processes
+        self._moved = now
         self._lost_at: float | None = None
 
     def hear(self, rank: int, word: Word, now: float) -> None:
         """Take what stands in the store; the same as before is silence."""
-        if self._words[rank] != word:
+        before = self._words[rank]
+        if before is None or (before.step, before.stage) != (word.step, word.stage):
+            self._moved = now
+        if before != word:
             self._words[rank], self._changed[rank] = word, now
         if word.end == LOST and self._lost_at is None:
             self._lost_at = now
 
-    def verdict(self, now: float, silence_seconds: float, hurried_seconds: float) -> str:
-        """Who is missing, in one line; empty while nobody is known to be.
+    def verdict(
+        self, now: float, silence_seconds: float, hurried_seconds: float, stuck_seconds: float | None = None
+    ) -> Verdict | None:
+        """Who is missing, in one line; None while nobody is known to be.
 
         Args:
             silence_seconds: who says nothing for so long is missing.
             hurried_seconds: the same once any process has lost a connection or waited too long in a collective.
+            stuck_seconds: what is wrong where no process comes further for so long; None where collectives tell.
         """
         hurry = self._lost_at is not None and now - self._lost_at >= hurried_seconds
         limit = hurried_seconds if hurry else silence_seconds
         training = [rank for rank, word in enumerate(self._words) if word is None or not word.end]
         silent = [rank for rank in training if now - self._changed[rank] >= limit]
         if silent:
-            longest = max(now - self._changed[rank] for rank in silent)
-            return f"nothing heard from {self._named(silent)} for {longest:.0f} s: killed, stopped or cut off"
+            return self._silent(silent, now)
         # why a process ended explains more than that others have lost it
         for rank, word in enumerate(self._words):
             if word is not None and word.end not in ("", FINISHED, LOST):
-                return f"rank {rank} ended: {word.end}"
+                return Verdict(f"rank {rank} ended: {word.end}", [rank])
+        if training and stuck_seconds is not None and now - self._moved >= stuck_seconds:
+            return Verdict(f"no process has come further for {now - self._moved:.0f} s: {self._named(training)}")
         if not hurry:
-            return ""
+            return None
         if not training:
-            return "all processes have lost contact with one another"
-        return f"{self._named(training)} did not come to a collective that the others waited in"
+            return Verdict(ALL_LOST)
+        return Verdict(f"{self._named(training)} did not come to a collective that the others waited in")
 
-    def verdict_on_rank_zero(self, now: float, silence_seconds: float) -> str:
+    def verdict_on_rank_zero(self, now: float, silence_seconds: float) -> Verdict | None:
         """The same of rank 0 alone, for the others, to which only it speaks."""
         word = self._words[0]
         if now - self._changed[0] < silence_seconds or word is None or word.end not in ("", LOST):
-            return ""
-        return f"nothing heard from {self._named([0])} for {now - self._changed[0]:.0f} s: killed, stopped or cut off"
+            return None
+        return self._silent([0], now)
+
+    def _silent(self, ranks: list[int], now: float) -> Verdict:
+        longest = max(now - self._changed[rank] for rank in ranks)
+        text = f"nothing heard from {self._named(ranks)} for {longest:.0f} s: killed, stopped or cut off"
+        return Verdict(text, ranks)
 
     def _named(self, ranks: Sequence[int]) -> str:
         """Ranks by host, with the last step that each host's first told."""
@@ -123,29 +150,33 @@ class Presence:
 
     Attributes:
         step, stage: what the next word tells.
+        stuck_seconds: no process coming further for so long ends the run; None where collectives by themselves wait no
+            longer than they may.
     """
 
     def __init__(
         self, rank: int, heartbeat_seconds: float, silence_seconds: float, give_up: Callable[[str, int, bool], Any]
     ) -> None:
         self.step, self.stage = 0, "start-up"
+        self.stuck_seconds: float | None = None
         self._rank = rank
         self._heartbeat, self._silence = heartbeat_seconds, silence_seconds
         self._hurried = HURRIED_BEATS * heartbeat_seconds
         self._give_up = give_up
         self._host = socket.gethostname()
-        self._processes = dist.get_world_size() if several() else 1
+        self._processes = 1
         self._store: Any = None
         self._beat, self._end = 0, ""
         self._answer: tuple[float, Sequence[bytes]] = (0.0, ())
         self._refused = False
-        self._verdict = ""
+        self._verdict: Verdict | None = None
         self._poked, self._known, self._lost, self._closed = (threading.Event() for _ in range(4))
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> "Presence":
-        if self._processes == 1:
+        if not several():
             return self
+        self._processes = dist.get_world_size()
         # one process group may serve several runs, one after the other
         run = share(time.time_ns())
         # a connection of its own: a request that hangs holds up nobody else
@@ -165,13 +196,27 @@ class Presence:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.leave(FINISHED if error is None else f"{type(error).__name__}: {error}".splitlines()[0])
+        if error is not None and lost_contact(error):
+            self._ask()
+        else:
+            self.leave(FINISHED if error is None else f"{type(error).__name__}: {error}".splitlines()[0])
 
-    @property
-    def says_it(self) -> bool:
-        """Whether this is the process of its node to say a verdict: the first, or the next where rank 0 has gone."""
-        local_rank = Topology.from_environment().local_rank
-        return local_rank == 0 or (self._rank == local_rank == 1 and "rank 0" in self._verdict)
+    def interruption(self, error: BaseException) -> Interruption:
+        """Why the process group failed under the main thread, once the ``with`` is left; said once a node."""
+        told = self._verdict.text if self._verdict else "lost contact with another process"
+        if self._verdict is None or self._verdict.text == ALL_LOST:
+            told += f" ({str(error).splitlines()[0]})"
+        interruption = Interruption(f"{told}; run the same command to continue")
+        # what is shared is said by a node's first process alone
+        interruption.shared = Topology.from_environment().local_rank == 0 or not self._says_it()
+        return interruption
+
+    def _says_it(self) -> bool:
+        """Whether this is the process of its node to say the verdict: the first that is still there."""
+        topology = Topology.from_environment()
+        gone = self._verdict.gone if self._verdict else []
+        first = topology.rank - topology.local_rank
+        return all(rank in gone for rank in range(first, topology.rank))
 
     def enter(self, stage: str) -> None:
         """Tell the stage of a step from now on."""
@@ -186,10 +231,10 @@ class Presence:
         self._poked.set()
         self._threads[0].join(self._heartbeat)
 
-    def explain(self) -> str:
-        """Why the process group failed under the main thread: who has gone, once that is known; else nothing."""
+    def _ask(self) -> None:
+        """Say that the process group has failed here, and wait until it is known who has gone."""
         if not self._threads:
-            return ""
+            return
         self._end = LOST
         self._lost.set()
         self._poked.set()
@@ -197,7 +242,6 @@ class Presence:
         if known and self._rank == 0:
             time.sleep(1.5 * self._heartbeat)  # the store may end with this process: the others are to read it first
         self._closed.set()
-        return self._verdict
 
     def _talk(self) -> None:
         names = [f"word-{rank}" for rank in range(self._processes)] if self._rank == 0 else ["verdict", "word-0"]
@@ -210,7 +254,7 @@ class Presence:
                     return
                 if self._rank == 0 and self._verdict and not published:
                     published = True
-                    self._store.set("verdict", self._verdict)
+                    self._store.set("verdict", json.dumps(asdict(self._verdict)))
                 self._answer = (time.monotonic(), self._store.multi_get(names))
                 self._poked.wait(self._heartbeat)
                 self._poked.clear()
@@ -223,16 +267,16 @@ class Presence:
             now = time.monotonic()
             answered, found = self._answer
             if self._refused or now - answered >= (self._hurried if self._lost.is_set() else self._silence):
-                self._verdict = "rank 0 unreachable"
+                self._verdict = Verdict("rank 0 unreachable", [0])
             elif self._rank == 0:
                 for rank, text in enumerate(found):
                     roll.hear(rank, Word(**json.loads(text)), now)
-                self._verdict = roll.verdict(now, self._silence, self._hurried)
+                self._verdict = roll.verdict(now, self._silence, self._hurried, self.stuck_seconds)
             elif found:
                 roll.hear(0, Word(**json.loads(found[1])), now)
-                self._verdict = found[0].decode() or roll.verdict_on_rank_zero(
-                    now, self._hurried + self._heartbeat if self._lost.is_set() else self._silence
-                )
+                limit = self._hurried + self._heartbeat if self._lost.is_set() else self._silence
+                said = Verdict(**json.loads(found[0])) if found[0] else None
+                self._verdict = said or roll.verdict_on_rank_zero(now, limit)
             if self._verdict:
                 break
         else:
@@ -242,7 +286,7 @@ class Presence:
         # the main thread, if it noticed by itself, is the one to end the process
         if self._closed.wait(2 * self._heartbeat) or self._lost.is_set():
             return
-        self._give_up(self._verdict, self.step, self.says_it)
+        self._give_up(self._verdict.text, self.step, self._says_it())
 
     def _speak(self) -> None:
         self._beat += 1
@@ -257,6 +301,7 @@ def lost_contact(error: BaseException) -> bool:
 
 
 _SIGNS: Iterable[str] = (
-    "gloo/transport", "Connection closed by peer", "Connection reset by peer", "NCCL", "Timed out waiting",
-    "Broken pipe",
+    "gloo/transport", "Connection closed by peer", "Connection reset by peer", "Timed out waiting", "Broken pipe",
+    "remote process exited", "ncclRemoteError", "ncclSystemError", "NCCL communicator was aborted",
+    "Watchdog caught collective",
 )  # fmt: skip

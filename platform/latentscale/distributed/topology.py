@@ -4,6 +4,8 @@ import os
 import socket
 from dataclasses import dataclass
 
+import torch
+
 from latentscale.errors import UserError
 
 
@@ -59,6 +61,11 @@ class Topology:
         """World size, 1 where the launcher's words are no numbers."""
         size = os.environ.get("WORLD_SIZE", "1")
         return int(size) if size.isdigit() else 1
+
+
+def uses_gpu() -> bool:
+    """Whether processes train on GPUs: where there are any, unless the launcher says ACCELERATE_USE_CPU."""
+    return torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true", "yes")
 
 
 def prefer_loopback() -> None:

@@ -7,6 +7,7 @@ processes ended well. So who starts them names a folder in the environment, and 
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -47,7 +48,8 @@ class ProcessEnding:
 def tell_ending(ending: ProcessEnding) -> None:
     """Leave word in the folder that the launcher named; without one nothing is done."""
     if folder := os.environ.get(FOLDER_VARIABLE):
-        with new_file(Path(folder) / f"rank-{ending.rank}.json") as new:
+        # what has ended the run may be a full disk, of which the launcher then hears nothing
+        with suppress(OSError), new_file(Path(folder) / f"rank-{ending.rank}.json") as new:
             new.write_text(json.dumps(ending.__dict__))
 
 

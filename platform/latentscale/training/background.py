@@ -23,6 +23,8 @@ class Background:
         self._name = name
         self._patience = patience_seconds
         self._device = device
+        # one for all jobs: what the allocator keeps for a stream no other one can use
+        self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._thread: threading.Thread | None = None
         self.error: BaseException | None = None
 
@@ -34,8 +36,10 @@ class Background:
         """
         if not self.wait(self._patience):
             return False
-        stream = self._stream()
-        self._thread = threading.Thread(target=self._run, args=(job, stream), name=self._name, daemon=True)
+        if self._stream is not None:
+            # what the training has enqueued so far comes first
+            self._stream.wait_stream(torch.cuda.current_stream(self._device))
+        self._thread = threading.Thread(target=self._run, args=(job,), name=self._name, daemon=True)
         self._thread.start()
         return True
 
@@ -48,20 +52,12 @@ class Background:
             self._thread = None
         return True
 
-    def _run(self, job: Callable[[], Any], stream: torch.cuda.Stream | None) -> None:
+    def _run(self, job: Callable[[], Any]) -> None:
         try:
-            if stream is None:
+            if self._stream is None:
                 job()
             else:
-                with torch.cuda.device(self._device), torch.cuda.stream(stream):
+                with torch.cuda.device(self._device), torch.cuda.stream(self._stream):
                     job()
         except BaseException as error:
             self.error = error
-
-    def _stream(self) -> torch.cuda.Stream | None:
-        """A stream on which what the training has enqueued so far is done."""
-        if self._device.type != "cuda":
-            return None
-        stream = torch.cuda.Stream(self._device)
-        stream.wait_stream(torch.cuda.current_stream(self._device))
-        return stream

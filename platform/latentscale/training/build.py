@@ -13,7 +13,7 @@ from latentscale.methods.base import Method
 from latentscale.training.ema import WeightAverage
 from latentscale.training.optimizers import make_optimizer
 from latentscale.training.prepare import Preparation
-from latentscale.training.state import TrainingState, broadcast_tensors
+from latentscale.training.state import TrainingState, broadcast_tensors, share_tensors
 
 
 @dataclass
@@ -72,5 +72,8 @@ def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: di
         state.load(broadcast_tensors(tensors, device))
         if tensors:
             tensors.clear()
+    else:
+        # processors may differ in the last bit of a quantile, and averages would keep that for ever
+        share_tensors(state.replicated())
     statistics = FusedStatistics(method.statistics, device, sums_dtype)
     return Training(method, phases, average, statistics, state, dtype, sums_dtype)

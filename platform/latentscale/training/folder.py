@@ -1,5 +1,6 @@
 """A run's folder: who may write in it, whether it continues, and what it must agree with. Rank 0 only."""
 
+import errno
 import fcntl
 import os
 from pathlib import Path
@@ -7,9 +8,12 @@ from typing import TextIO
 
 from latentscale.atomic import new_file
 from latentscale.config import Config, changed_keys
-from latentscale.errors import UserError
+from latentscale.errors import Interruption, UserError
 from latentscale.launching.restarts import times_restarted
 from latentscale.training.checkpoints import Checkpoint, list_checkpoints, load_checkpoint
+
+_LOCK = ".lock"
+_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 
 class RunFolder:
@@ -48,9 +52,13 @@ class RunFolder:
             with new_file(self.config) as new:
                 new.write_text(config.to_yaml())
         except OSError as error:
-            raise UserError(
-                f"run.dir={self.path} cannot be written ({error.strerror}): choose another run.dir"
-            ) from None
+            raise self.refusal(error) from None
+
+    def refusal(self, error: OSError) -> UserError:
+        """That nothing can be written here; an interruption where that may pass."""
+        if error.errno in _PASSING:
+            return Interruption(f"run.dir={self.path} cannot be written ({error.strerror}): make room there")
+        return UserError(f"run.dir={self.path} cannot be written ({error.strerror}): choose another run.dir")
 
     def close(self) -> None:
         """Let another run have the folder."""
@@ -66,11 +74,14 @@ class RunFolder:
 
         Raises:
             OSError: where that cannot be.
+            UserError: where another run has taken the place.
         """
-        if not self.config.exists():
-            lock = self._acquire()
+        lock = self.path / _LOCK
+        if not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(self._lock.fileno()))):
+            again = self._acquire()
             self._lock.close()
-            self._lock = lock
+            self._lock = again
+        if not self.config.exists():
             with new_file(self.config) as new:
                 new.write_text(config.to_yaml())
 
@@ -82,7 +93,7 @@ class RunFolder:
 
     def _acquire(self) -> TextIO:
         self.path.mkdir(parents=True, exist_ok=True)
-        lock = (self.path / ".lock").open("w")
+        lock = (self.path / _LOCK).open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

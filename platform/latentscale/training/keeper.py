@@ -43,7 +43,11 @@ class Keeper:
         say: Callable[[str], None],
     ) -> None:
         self._config, self._folder, self._outputs, self._say = config, folder, outputs, say
-        self._metrics = MetricsFile(folder.metrics, start)
+        try:
+            self._metrics = MetricsFile(folder.metrics, start)
+        except OSError as error:
+            raise folder.refusal(error) from None
+        self._ended = False
         patience = min(_PATIENCE * config.distributed.timeout_seconds, _MOST_PATIENCE_SECONDS)
         self._writing = Background("checkpoint", patience, device)
         self._looking = Background("pictures and evaluation", patience, device)
@@ -68,9 +72,9 @@ class Keeper:
 
         def job() -> None:
             try:
-                if pictures:
+                if pictures and not self._ended:
                     self._outputs.snapshot(model)
-                if evaluation:
+                if evaluation and not self._ended:
                     found = self._outputs.evaluate(model)
                     self.record({"step": step, **{f"evaluation/{name}": value for name, value in found.items()}})
             except DISK_ERRORS as error:
@@ -92,15 +96,16 @@ class Keeper:
                 " written: raise checkpoint.every_steps, or write to a faster disk"
             )
 
-    def last_checkpoint(self, checkpoint: Checkpoint) -> None:
+    def last_checkpoint(self, checkpoint: Checkpoint, stopped: bool) -> None:
         """Write the one that a run ends with, and wait for it.
+
+        Args:
+            stopped: whether the run was asked to stop, and may be continued.
 
         Raises:
             Interruption: where it cannot be written.
         """
         self._writing.wait()
-        if self._writing.error:
-            raise self._writing.error
         try:
             self._write(checkpoint)
         except DISK_ERRORS as error:
@@ -108,14 +113,21 @@ class Keeper:
                 f"the checkpoint of step {checkpoint.step:,} cannot be written to {self._folder.checkpoints}"
                 f" ({_reason(error)}): make room there; {self._standing()}"
             ) from None
+        if stopped:
+            try:
+                self._folder.mark_stopped(checkpoint.step)
+            except OSError as error:
+                self._say(
+                    f"warning: {self._folder.stopped} cannot be written ({error.strerror}), but the run has stopped"
+                )
 
     @property
     def failure(self) -> UserError | None:
-        """What pictures or evaluations beside the training ended with, such as held-out data that are damaged."""
-        error = self._looking.error
-        if error is None or isinstance(error, UserError):
-            return error
-        raise error
+        """What the work beside the training ended with, such as held-out data that are damaged."""
+        for error in (self._looking.error, self._writing.error):
+            if error is not None and not isinstance(error, UserError):
+                raise error
+        return self._looking.error  # type: ignore[return-value]
 
     def finish(self, step: int, finished: bool, taken: int) -> dict[str, Any] | None:
         """Export the model, and at the run's end draw and measure it.
@@ -148,13 +160,14 @@ class Keeper:
 
     def close(self) -> None:
         """Let a checkpoint that is being written be whole, and close the files."""
+        self._ended = True
         self._writing.wait()
         self._metrics.close()
 
     def _try_to_write(self, checkpoint: Checkpoint) -> None:
         try:
             self._write(checkpoint)
-        except DISK_ERRORS as error:
+        except (*DISK_ERRORS, UserError) as error:
             self._say(
                 f"warning: the checkpoint of step {checkpoint.step:,} cannot be written to {self._folder.checkpoints}"
                 f" ({_reason(error)}): the run goes on and tries the next; {self._standing()}"

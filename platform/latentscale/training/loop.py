@@ -23,8 +23,8 @@ from latentscale.distributed.fingerprint import refuse_divergence
 from latentscale.distributed.meeting import meet, set_collective_timeout
 from latentscale.distributed.presence import Presence, lost_contact
 from latentscale.distributed.statistics import LateFlags, global_means
-from latentscale.distributed.topology import Topology
-from latentscale.errors import Interruption, UserError
+from latentscale.distributed.topology import Topology, uses_gpu
+from latentscale.errors import UserError
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
 from latentscale.telemetry.run_log import ProgressLine, tensorboard_logger
@@ -82,37 +82,33 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
         raise refusal
     if config.data.workers:
         start_fork_server()
-    if not torch.cuda.is_available():
+    if not uses_gpu():
         keep_freed_memory()
-    tracked, limits = config.telemetry.tensorboard, config.distributed
+    limits, topology = config.distributed, Topology.from_environment()
     # a process group that stood before, whoever made it, outlives the run
     ours = not dist.is_initialized()
-    meet(Topology.from_environment(), limits.startup_timeout_seconds)
-    accelerator = make_accelerator(
-        limits.startup_timeout_seconds,
-        log_with="tensorboard" if tracked else None,
-        project_dir=config.run.dir,
-    )
-    rank = accelerator.process_index
-    with (
-        ExitStack() as afterwards,
-        Presence(rank, limits.heartbeat_seconds, limits.timeout_seconds, end_interrupted) as presence,
-    ):
-        afterwards.callback(_end_training, accelerator, ours)
-        try:
+    presence = Presence(topology.rank, limits.heartbeat_seconds, limits.timeout_seconds, end_interrupted)
+    try:
+        with ExitStack() as afterwards:
+            meet(topology, limits.startup_timeout_seconds)
+            accelerator = make_accelerator(
+                limits.startup_timeout_seconds,
+                log_with="tensorboard" if config.telemetry.tensorboard else None,
+                project_dir=config.run.dir,
+            )
+            afterwards.callback(_end_training, accelerator, ours)
+            afterwards.enter_context(presence)
             identity = preparation.identity() if preparation else {}
             agree({"configuration": config.to_yaml(), **identity}, refusal)
             assert preparation is not None
             # rank 0 alone touches the run's folder
-            if folder := on_rank_zero(rank, lambda: RunFolder(config, identity)):
+            if folder := on_rank_zero(topology.rank, lambda: RunFolder(config, identity)):
                 afterwards.callback(folder.close)
             return _train(preparation, accelerator, folder, presence, afterwards, should_stop)
-        except RuntimeError as error:
-            if not lost_contact(error):
-                raise
-            reason = presence.explain() or "lost contact with another process"
-            interruption = Interruption(f"{reason}; run the same command to continue")
-            raise (interruption if presence.says_it else interruption.on_every_process()) from error
+    except RuntimeError as error:
+        if not lost_contact(error):
+            raise
+        raise presence.interruption(error) from error
 
 
 def _end_training(accelerator: Any, end_processes: bool) -> None:
@@ -140,6 +136,8 @@ def _train(
 
     built = build(preparation, accelerator, start > 0, resumed.tensors if resumed else None)
     method, phases, state, statistics = built.method, built.phases, built.state, built.statistics
+    if device.type == "cuda":
+        presence.stuck_seconds = config.distributed.startup_timeout_seconds
     health, clock, flags = Health(device), StageClock(device, presence.enter), LateFlags(3, device)
     skipped_in_a_row = torch.zeros(1, device=device)
 
@@ -222,7 +220,10 @@ def _train(
                 health.add({**measured, "skipped_steps": skip})
                 flags.put(torch.cat([asked.to(skip.dtype), skipped_in_a_row]))
             if step == start:
-                set_collective_timeout(config.distributed.timeout_seconds + 4 * config.distributed.heartbeat_seconds)
+                # presence, which can say who is missing, gives up first
+                waits_seconds = config.distributed.timeout_seconds + 4 * config.distributed.heartbeat_seconds
+                set_collective_timeout(waits_seconds)
+                presence.stuck_seconds = waits_seconds if device.type == "cuda" else None
             step += 1
 
             # a step late, so that nothing waits; before a checkpoint at once: it must not count what was spoiled
@@ -259,15 +260,13 @@ def _train(
             with clock.stage("checkpoint", host=True):
                 checkpoint = whole(step)
                 if keeper and checkpoint:
-                    keeper.last_checkpoint(checkpoint)
+                    keeper.last_checkpoint(checkpoint, stopped=failure is None and step < training.steps)
             if failure := failure or unreadable.failure():
                 raise with_checkpoint(failure, step)
     presence.leave()
     finished = step >= training.steps
-    if keeper and folder:
+    if keeper:
         evaluation = keeper.finish(step, finished, taken=step - start)
-        if not finished:
-            folder.mark_stopped(step)
     return Outcome(step, finished, Path(config.run.dir), evaluation)
 
 

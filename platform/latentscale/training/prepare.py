@@ -110,6 +110,7 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
     topology.refuse_launcher_contradictions(config.training.precision)
     training = config.training
     _check_engine(config)
+    _refuse_rare_heartbeats(config)
     plan = StepPlan.make(training.batch, config.distributed.streams, topology.processes, training.accumulation)
     method.validate(config.method, config.latent.law, plan.stream_batch)
     if config.network.minibatch_deviation and plan.stream_batch < 2:
@@ -175,6 +176,16 @@ def _check_engine(config: Config) -> None:
     clipping = {"optimizer.gradient_clipping": config.optimizer.gradient_clipping}
     refuse_other_than_launched({**{f"distributed.{key}": value for key, value in chosen.items()}, **clipping})
     check_engine(**chosen, precision=config.training.precision)
+
+
+def _refuse_rare_heartbeats(config: Config) -> None:
+    """A process that is well must have spoken several times before it counts as silent."""
+    heartbeat_seconds, timeout_seconds = config.distributed.heartbeat_seconds, config.distributed.timeout_seconds
+    if timeout_seconds < 4 * heartbeat_seconds:
+        raise UserError(
+            f"distributed.timeout_seconds={timeout_seconds:g} is less than four times"
+            f" distributed.heartbeat_seconds={heartbeat_seconds:g}: raise the one or lower the other"
+        )
 
 
 def _refuse_retries_that_outlast_the_others(config: Config, topology: Topology) -> None:

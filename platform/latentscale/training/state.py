@@ -82,6 +82,14 @@ class TrainingState:
         ]
 
 
+@torch.no_grad()
+def share_tensors(tensors: Sequence[Tensor]) -> None:
+    """Give every process rank 0's values of tensors that all have."""
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        for tensor in tensors:
+            dist.broadcast(tensor, src=0)
+
+
 def broadcast_tensors(tensors: Mapping[str, Tensor] | None, device: torch.device) -> dict[str, Tensor]:
     """Rank 0's tensors on every process, one after the other; on rank 0 alone they are given."""
     if not (dist.is_initialized() and dist.get_world_size() > 1):
