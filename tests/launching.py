@@ -130,4 +130,24 @@ def overrides(**changes: object) -> list[str]:
     return [f"{name}={value}" for name, value in settings.items()]
 
 
+def slowed_script(path: Path, recipe: str, lines: str = "", phase_seconds: float = 0.03) -> Path:
+    """A recipe after some lines, whose phases each last a while more, as a larger model's do."""
+    script = ROOT / "recipes" / f"{recipe}.py"
+    path.write_text(f"""
+import os, runpy, sys, time
+from latentscale.distributed.phases import DistributedPhase
+RANK = os.environ.get("RANK", "0")
+backward_at_once = DistributedPhase.backward
+def backward(self, batches):
+    time.sleep({phase_seconds})
+    return backward_at_once(self, batches)
+DistributedPhase.backward = backward
+{lines}
+if __name__ == "__main__":
+    sys.argv[0] = {str(script)!r}
+    runpy.run_path({str(script)!r}, run_name="__main__")
+""")
+    return path
+
+
 Train = Callable[..., Finished]

@@ -18,7 +18,7 @@ from states import bitwise_equal, final_state, worst_difference
 from torch import Tensor
 
 from latentscale.launching.endings import FOLDER_VARIABLE, Ending, read_endings
-from launching import ROOT, Processes, Train, free_port, launch_command, overrides
+from launching import ROOT, Processes, Train, free_port, launch_command, overrides, slowed_script
 
 TOLERANCE = 1e-9
 STEPS = 60
@@ -33,36 +33,14 @@ SETTINGS: dict[str, object] = {
     # else a run without a launcher would end before a test can reach it
     "telemetry__progress": "true",
 }
-# makes every step last a while, as a larger model's would
-SLOW = """
-import time
-from latentscale.distributed.phases import DistributedPhase
-whole = DistributedPhase.backward
-def backward(self, batches):
-    time.sleep(SECONDS)
-    return whole(self, batches)
-DistributedPhase.backward = backward
-"""
-
 pytestmark = pytest.mark.processes
-
-
-def script_of(folder: Path, lines: str, seconds: float = 0.03) -> Path:
-    """PVDGAN's recipe after some lines, with every phase a little slower."""
-    script = folder.with_suffix(".py")
-    script.write_text(
-        f"import os, runpy, sys\nRANK = os.environ.get('RANK', '0')\n{SLOW.replace('SECONDS', str(seconds))}\n{lines}\n"
-        f"if __name__ == '__main__':\n    sys.argv[0] = {str(RECIPE)!r}\n"
-        f"    runpy.run_path({str(RECIPE)!r}, run_name='__main__')\n"
-    )
-    return script
 
 
 def start(
     processes: Processes, folder: Path, count: int, lines: str = "", **changes: object
 ) -> list[subprocess.Popen[str]]:
     command = [
-        sys.executable, str(script_of(folder, lines)), f"run.dir={folder}", *overrides(**{**SETTINGS, **changes})
+        sys.executable, str(slowed_script(folder.with_suffix(".py"), "pvdgan", lines)), f"run.dir={folder}", *overrides(**{**SETTINGS, **changes})
     ]  # fmt: skip
     return processes.start_ranks(count, command) if count > 1 else [processes.start(command)]
 
@@ -384,7 +362,7 @@ def test_torchs_own_restart_continues_the_run(
     uninterrupted: dict[str, Tensor], processes: Processes, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    command = launch_command(2, script_of(folder, ""))
+    command = launch_command(2, slowed_script(folder.with_suffix(".py"), "pvdgan"))
     command[command.index("--num_machines") : command.index("--num_machines")] = ["--max_restarts", "1"]
     process = processes.start([*command, f"run.dir={folder}", *overrides(**SETTINGS)])
     wait_for_step(folder, 8, [process])

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from latentscale.launching.localcluster import ClusterNode, LocalCluster
 from latentscale.launching.namespaces import why_not
-from launching import ROOT, Processes, environment, launch_command, overrides
+from launching import ROOT, Processes, environment, launch_command, overrides, slowed_script
 
 pytestmark = [pytest.mark.processes, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
 
@@ -32,18 +32,6 @@ SETTINGS: dict[str, object] = {
     "distributed__timeout_seconds": TIMEOUT_SECONDS,
     "telemetry__progress": "true",
 }
-SLOW = f"""
-import runpy, sys, time
-from latentscale.distributed.phases import DistributedPhase
-whole = DistributedPhase.backward
-def backward(self, batches):
-    time.sleep(0.04)
-    return whole(self, batches)
-DistributedPhase.backward = backward
-if __name__ == "__main__":
-    sys.argv[0] = {str(RECIPE)!r}
-    runpy.run_path({str(RECIPE)!r}, run_name="__main__")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -61,8 +49,7 @@ def cluster_of(nodes: int) -> LocalCluster:
 
 def command(folder: Path) -> list[str]:
     """PVDGAN's recipe with steps that last a while, as a larger model's do."""
-    script = folder.with_suffix(".py")
-    script.write_text(SLOW)
+    script = slowed_script(folder.with_suffix(".py"), "pvdgan", phase_seconds=0.04)
     return [str(script), f"run.dir={folder}", *overrides(**SETTINGS)]
 
 
