@@ -39,9 +39,8 @@ pytestmark = pytest.mark.processes
 def start(
     processes: Processes, folder: Path, count: int, lines: str = "", **changes: object
 ) -> list[subprocess.Popen[str]]:
-    command = [
-        sys.executable, str(slowed_script(folder.with_suffix(".py"), "pvdgan", lines)), f"run.dir={folder}", *overrides(**{**SETTINGS, **changes})
-    ]  # fmt: skip
+    script = slowed_script(folder.with_suffix(".py"), "pvdgan", lines)
+    command = [sys.executable, str(script), f"run.dir={folder}", *overrides(**{**SETTINGS, **changes})]
     return processes.start_ranks(count, command) if count > 1 else [processes.start(command)]
 
 
