@@ -118,7 +118,9 @@ def test_a_stopped_process_is_named_and_the_run_goes_on(
     assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
 
 
-def test_a_process_that_hangs_is_named_by_those_that_wait_for_it(processes: Processes, tmp_path: Path) -> None:
+def test_a_process_that_hangs_is_named_by_those_that_wait_for_it_and_the_run_goes_on(
+    uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
+) -> None:
     lines = """
 from latentscale.training.feed import Feed
 fetch = Feed.fetch
@@ -128,10 +130,15 @@ def hang(self, step, state):
     return fetch(self, step, state)
 Feed.fetch = hang
 """
-    started = start(processes, tmp_path / "run", 2, lines, distributed__timeout_seconds=4)
+    folder = tmp_path / "run"
+    started = start(processes, folder, 2, lines, distributed__timeout_seconds=4)
     _, err = started[0].communicate(timeout=60)
     assert started[0].returncode == 75, err
     assert "(last at step 8, data) did not come to a collective that the others waited in" in errors(err)[0]
+    started[1].kill()
+    assert newest_checkpoint(folder) == 5
+    train("pvdgan", folder, 1, **SETTINGS)
+    assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
 
 
 def test_a_nan_on_one_process_for_too_long_ends_all_with_the_name_of_the_term(
