@@ -201,10 +201,13 @@ class NodeCache:
         return found
 
     def _kept_bytes(self, ours: str) -> int:
-        """What other processes' arriving files will take; what killed ones left behind is removed."""
+        """What others' arriving files will take, ``ours`` not counted; what killed processes left behind is removed."""
         total = 0
         for path in list(self._arriving.iterdir()):
             sha256, _, rest = path.name.partition(".")
+            if path.name == ours:
+                # kept for what we fetch ourselves
+                continue
             if sha256[:_LOCK_DIGITS] == ours[:_LOCK_DIGITS]:
                 # the lock is ours, so nobody fetches it
                 path.unlink(missing_ok=True)
