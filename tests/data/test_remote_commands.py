@@ -73,6 +73,8 @@ def test_what_is_broken_there_is_named_as_it_is_here(web, copied, tmp_path, give
     cut = copied / "test/shard-000000.tar"
     cut.write_bytes(cut.read_bytes()[:4000])
     (copied / "test/shard-000001.tar").unlink()
+    longer = copied / "test/shard-000002.tar"
+    longer.write_bytes(longer.read_bytes() + b"x")
     (copied / "test/shard-000002.index.safetensors").write_bytes(b"nothing")
     found = verify(web.url, 0, options=options(tmp_path)).broken
     for line in (
@@ -80,6 +82,7 @@ def test_what_is_broken_there_is_named_as_it_is_here(web, copied, tmp_path, give
         f"{web.url}/train/shard-000001.tar member 000000003.png is not a readable image",
         f"{web.url}/test/shard-000000.tar has 4000 bytes instead of",
         f"{web.url}/test/shard-000001.tar cannot be read",
+        f"{web.url}/test/shard-000002.tar has {longer.stat().st_size} bytes instead of {longer.stat().st_size - 1}",
         f"{web.url}/test/shard-000002.index.safetensors has another SHA-256 than was written",
         f"{web.url}/test/shard-000002.index.safetensors is no index",
     ):

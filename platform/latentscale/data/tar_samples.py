@@ -11,7 +11,6 @@ from latentscale.data.sample import Sample
 from latentscale.data.shard_index import TAR_BLOCK_BYTES
 from latentscale.data.shard_writer import LABEL_MEMBER, ORIGIN_MEMBER
 
-
 # what tarfile raises of headers that are damaged, or made to do harm
 DAMAGED_HEADER = (tarfile.TarError, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
 
