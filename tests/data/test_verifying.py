@@ -198,10 +198,11 @@ def test_what_is_no_dataset_is_refused(tmp_path, copied):
 
 NO_COUNT, NO_LIST = (None, "x", -1, 0, 1.5, True, [], {}, 10**30), (None, "x", 1, {}, [None], [1.5])
 NO_NAME, NO_SUM = (None, 1, [], "", "..", "../secret.tar", "a\\b"), (None, 1, "", "../secret", "A" * 64, "0" * 63)
+HUGE = ([10**14], [2**63 - 1], [3, 10**7, 10**7], [1, 2**63 - 1, 1], [2**14, 2**14, 2])
 WRONG = {
     "name": (None, 1, []),
     "licence": (None, 1, {}),
-    "shape": (*NO_COUNT, [3, 8], [3, 8, 0], [3, 8, "8"]),
+    "shape": (*NO_COUNT, [3, 8], [3, 8, 0], [3, 8, "8"], *HUGE),
     "count": NO_COUNT,
     "labels": (*NO_LIST, [1]),
     "extensions": (*NO_LIST, [1], ["../png"]),
