@@ -90,6 +90,12 @@ class CachedFolder:
 
     def _open(self, file: StoredFile, needed: bool, hold: bool, make_room: MakeRoom = no_room) -> OpenFile | None:
         where = self.where(file.name)
+        size = file.about_bytes if file.bytes is None else file.bytes
+        if size > self._options.cache_bytes and not self._options.has_keys:
+            raise UserError(
+                f"{where} of {size} bytes is larger than the cache of {self._options.cache_bytes} bytes may be: copy"
+                " the dataset to this machine and name its folder"
+            )
         try:
             return self._cache.open(
                 file, where, lambda path: self._remote.download(file.name, path, needed), needed, hold, make_room
@@ -112,7 +118,9 @@ class CachedFolder:
         return UserError(f"{where} cannot be fetched ({reason(error)}): upload it, or mend its permissions")
 
     def _disk_refusal(self, error: OSError) -> UserError:
+        folder = self._options.cache_folder
+        named, key = (f"data.cache_folder={folder}", "") if self._options.has_keys else (folder, ": LATENTSCALE_CACHE")
         return UserError(
-            f"data.cache_folder={self._options.cache_folder} cannot be written ({error.strerror or reason(error)}):"
-            " make room there, or name a folder with more"
+            f"{named} cannot be written ({error.strerror or reason(error)}):"
+            f" make room there, or name a folder with more{key}"
         )

@@ -242,8 +242,7 @@ class NodeCache:
 def _say_full(folder: Path) -> None:
     """Once a process."""
     _log.warning(
-        "data.cache_folder=%s: its disk is full before the cache is; shards make room for one another, and some will be"
-        " fetched again",
+        "%s: its disk is full before the cache is; shards make room for one another, and some will be fetched again",
         folder,
     )
 

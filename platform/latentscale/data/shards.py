@@ -277,7 +277,7 @@ class ShardedDataset:
             content = (opened or self.folder.open(file)).read_all()
             if hashlib.sha256(content).hexdigest() != file.sha256:
                 remedy = (
-                    "remove its copy from data.cache_folder"
+                    "remove its copy from the node's cache"
                     if self.folder.remote
                     else "copy it again or write the shards again"
                 )

@@ -30,6 +30,7 @@ class StorageOptions:
         retry_seconds: how long a failing remote is tried again.
         stall_seconds: a transfer without a byte for so long has failed.
         skip_damaged: open a local folder although files are missing or cut off; their samples are found unreadable.
+        has_keys: whether messages name the keys; commands have none, but LATENTSCALE_CACHE.
     """
 
     cache_folder: Path
@@ -37,6 +38,22 @@ class StorageOptions:
     retry_seconds: float = 300.0
     stall_seconds: float = 60.0
     skip_damaged: bool = False
+    has_keys: bool = True
+
+    @property
+    def path_words(self) -> str:
+        """What stands before a URL in messages."""
+        return "data.path=" if self.has_keys else ""
+
+    @property
+    def retry_words(self) -> str:
+        """``retry_seconds`` in messages."""
+        return f"data.retry_seconds={self.retry_seconds:g}" if self.has_keys else f"{self.retry_seconds:g} s"
+
+    @property
+    def stall_words(self) -> str:
+        """``stall_seconds`` in messages."""
+        return f"data.stall_seconds={self.stall_seconds:g}" if self.has_keys else f"{self.stall_seconds:g} s"
 
 
 @dataclass(frozen=True)
