@@ -2,6 +2,7 @@
 
 import io
 import os
+import re
 import struct
 import tarfile
 import zipfile
@@ -98,6 +99,30 @@ def test_a_tar_that_is_cut_off_or_damaged_is_named(tmp_path):
     cut.write_bytes(b"nonsense" * 100)
     with pytest.raises(UserError, match=r"cut\.tar cannot be read as a tar file"):
         built("tar", cut, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({"GNU.sparse.map": "a,b"}, r"data\.tar has a damaged header at byte \d+, after member cat/1\.png"),
+        ({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, r"data\.tar has a damaged header .* cat/1\.png"),
+        ({"GNU.sparse.size": "x"}, r"data\.tar has a damaged header at byte \d+, after member cat/1\.png"),
+        ({"GNU.sparse.map": "0,0", "GNU.sparse.size": "0"}, r"evil\.png is stored sparsely"),
+    ],
+)
+@pytest.mark.parametrize("first", [False, True])
+def test_headers_that_were_made_to_do_harm_are_named(tmp_path, headers, reason, first):
+    evil = tarfile.TarInfo("evil.png")
+    evil.pax_headers = headers
+    members: dict[str, bytes | tarfile.TarInfo] = {"cat/1.png": image_bytes(1), "evil.png": evil}
+    archive = tar(tmp_path / "data.tar", dict(sorted(members.items(), reverse=first)))
+    with pytest.raises(UserError) as refused:
+        built("tar", archive, tmp_path / "out")
+    if not first:
+        assert re.search(reason, str(refused.value))
+    assert "data.tar" in str(refused.value) or "evil.png" in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["data.tar"]
 
 
 def test_a_compressed_tar_is_refused_with_its_remedy(tmp_path):

@@ -3,14 +3,20 @@
 import hashlib
 import json
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from layouts import contents
 from small_disk import SmallDisk
+from web_server import serving
 
+from latentscale.data import node_cache
+from latentscale.data.fetching_ahead import ShardFetcher
 from latentscale.data.node_cache import NodeCache
-from latentscale.data.storage import StoredFile
+from latentscale.data.shards import ShardedDataset
+from latentscale.data.storage import StorageOptions, StoredFile
+from latentscale.errors import UserError
 from launching import Finished, Processes
 
 COMMAND = str(Path(sys.executable).with_name("latentscale"))
@@ -100,3 +106,40 @@ def test_the_nodes_cache_makes_room_on_a_full_disk_for_what_is_needed_and_spares
         [everything.append(open_file(number, hold=True)) for number in (4, 5)]
     assert [file.read_all() for file in (held, everything[1])] == [contents_of[0], contents_of[3]]
     assert not list((small_disk.path / "cache/arriving").glob("*.data"))
+
+
+def test_on_a_full_disk_shards_held_for_later_make_room_for_those_that_are_needed(
+    small_disk: SmallDisk, numbered, monkeypatch
+):
+    """They are held again when they are needed themselves."""
+    local = numbered(200, 8)
+    size = int(local.shard_sizes_bytes.max())
+    small_disk.resize(10 * size)
+    options = StorageOptions(small_disk.path / "cache", 2**30, 5.0, 5.0)
+    with serving(local.path) as web:
+        dataset = ShardedDataset.open(web.url, options)
+        fetcher = ShardFetcher(dataset)
+        fetcher.start()
+        try:
+            later = list(range(1, 15))
+            fetcher.want([0], later)
+            deadline = time.monotonic() + 10
+            while len(dataset.held) < 5 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            time.sleep(0.3)  # as many as the disk takes
+            assert 5 <= len(dataset.held) < 10
+            for needed in ([20, 21, 22], [0, 1, 2, 3], [23, 24]):
+                fetcher.want(needed, [shard for shard in (*later, 20) if shard not in needed])
+                assert fetcher.holds(needed)
+                assert all(dataset.read(shard, 3) == local.read(shard, 3) for shard in needed)
+            assert fetcher.released >= 1
+            # what is needed at once must fit
+            monkeypatch.setattr(node_cache, "_FULL_DISK_SECONDS", 0.3)
+            with pytest.raises(
+                UserError, match=r"data\.cache_folder=.* cannot be written \(No space left.*\)"
+            ) as refused:
+                fetcher.want(list(range(14)), [])
+            assert "make room there, or name a folder with more" in str(refused.value)
+            assert "cache_bytes" not in str(refused.value)
+        finally:
+            fetcher.close()

@@ -1,5 +1,6 @@
 """A node's cache: fetched once, bounded, what is in use stays, and nothing broken is left by whoever is killed."""
 
+import errno
 import hashlib
 import os
 import signal
@@ -40,9 +41,13 @@ class Source:
         def fetch(path: Path) -> None:
             self.fetched.append(number)
             time.sleep(self.seconds)
+            self.before_writing()
             path.write_bytes(content(number))
 
         return cache.open(stored(number, size), f"file-{number}", fetch, needed)
+
+    def before_writing(self) -> None:
+        """For disks that are full."""
 
 
 def kept(folder: Path) -> list[int]:
@@ -136,6 +141,27 @@ def test_a_file_that_was_cut_off_on_the_disk_is_fetched_anew(tmp_path):
     assert source.fetched == [1, 1]
 
 
+def test_while_a_full_disk_is_given_room_the_cache_keeps_that_of_the_file_that_arrives(tmp_path):
+    cache, source = NodeCache(tmp_path, 2 * SIZE), Source()
+    source.open(cache, 1)
+    held = []
+
+    class FullDisk(Source):
+        def before_writing(self) -> None:
+            if len(self.fetched) == 1:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            # others fetch ahead meanwhile: there is room for one
+            for number in (3, 4):
+                if opened := source.open(NodeCache(tmp_path, 2 * SIZE), number, needed=False):
+                    opened.hold()
+                    held.append(opened)
+
+    opened = FullDisk().open(cache, 2)
+    assert opened is not None
+    assert opened.read_all() == content(2)
+    assert kept(tmp_path) == [2, 3]
+
+
 KILLED = """
 import hashlib, sys, time
 from pathlib import Path
@@ -176,16 +202,27 @@ def test_who_is_killed_while_fetching_leaves_nothing_broken_and_no_room_taken(tm
 
 
 CROWD = """
-import sys, random
+import errno, random, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from latentscale.data.node_cache import NodeCache
 from test_node_cache import Source, content
 
-cache, source, draw = NodeCache(Path(sys.argv[1]), 4000), Source(0.002), random.Random(int(sys.argv[2]))
+cache, draw = NodeCache(Path(sys.argv[1]), 4000), random.Random(int(sys.argv[2]))
+
+class SmallDisk(Source):
+    def before_writing(self):
+        if draw.random() < 0.2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+source = SmallDisk(0.002)
 for _ in range(60):
     number = draw.randrange(12)
-    opened = source.open(cache, number, needed=draw.random() < 0.7)
+    try:
+        opened = source.open(cache, number, needed=draw.random() < 0.7)
+    except OSError as error:
+        assert error.errno == errno.ENOSPC
+        continue
     if opened:
         opened.hold()
         assert opened.read_all() == content(number)
@@ -195,6 +232,7 @@ for _ in range(60):
 
 
 def test_a_crowd_of_processes_never_exceeds_the_bound(tmp_path):
+    """Although the disk has no room again and again."""
     script, folder = tmp_path / "crowd.py", tmp_path / "cache"
     script.write_text(CROWD.format(paths=[str(Path(__file__).parent)]))
     crowd = [subprocess.Popen([sys.executable, script, folder, str(seed)]) for seed in range(4)]

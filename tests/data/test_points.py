@@ -4,6 +4,7 @@ import contextlib
 import io
 import pickle
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -66,6 +67,19 @@ def test_headers_of_other_spellings_are_read_too():
     assert np.array_equal(decoded(with_header("{'shape':(2,),'fortran_order':True,'descr':'<f4'}")), POINT)
 
 
+def test_reading_leaves_the_filters_of_warnings_alone(monkeypatch):
+    """They are the whole process's, and points are decoded in threads."""
+
+    def refused(*arguments: object, **named: object) -> None:
+        raise AssertionError("filters are touched")
+
+    for name in ("catch_warnings", "simplefilter", "filterwarnings"):
+        monkeypatch.setattr(warnings, name, refused)
+    assert np.array_equal(decoded(saved(POINT, version=(2, 0))), POINT)
+    with pytest.raises(ImageRefused, match="header is damaged"):
+        decoded(with_header("{'descr':'<f4','fortran_order':False,'shape':(2L,)}"))
+
+
 class Bomb:
     """Unpickled, it would say so."""
 
@@ -94,6 +108,9 @@ DAMAGED = {
     "a false length": (b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}", "header is damaged"),
     "code": (with_header("__import__('os').system('true')"), "header is damaged"),
     "another version": (with_header("{'descr':'<f4','fortran_order':False,'shape':(2,)}", b"\x09\x00"), "is damaged"),
+    "of Python 2": (with_header("{'descr':'<f4','fortran_order':False,'shape':(2L,)}"), "header is damaged"),
+    "of Python 2, apart": (with_header("{'descr':'<f4','fortran_order':False,'shape':(2 L,)}"), "header is damaged"),
+    "with escapes": (with_header("{'descr':'\\\\d','fortran_order':False,'shape':(2,)}"), "header is damaged"),
     "not a number": (encode_point(np.array([1, np.nan], np.float32)), "not finite"),
     "infinite": (encode_point(np.array([np.inf, -np.inf], np.float32)), "not finite"),
 }
@@ -179,6 +196,9 @@ def test_another_law_is_drawn_and_stated(tmp_path):
         ({"probabilities": "0.1,0.2,-0.3,1"}, "must be positive"),
         ({"deviation": 0.0}, "--deviation 0 is not allowed"),
         ({"deviation": float("nan")}, "--deviation nan is not allowed"),
+        ({"deviation": 1e39}, "--deviation 1e+39 is not allowed: it must be positive and below 1e+30"),
+        ({"count": 10**12}, "--count 1000000000000 is not allowed: at most 11184810 points of 2 coordinates"),
+        ({"test_count": 10**12, "means": "1;2"}, "--test-count 1000000000000 is not allowed: at most 13421772"),
         ({"patches": "grid"}, "--patches is not used by clusters"),
         ({"split": "all", "test_count": 3}, "--test-count is not used with --split all"),
     ],
@@ -187,6 +207,15 @@ def test_what_makes_no_law_is_refused(options, message):
     with pytest.raises(UserError) as refused:
         list_source("clusters", None, SourceOptions(**options))
     assert message in str(refused.value)
+
+
+def test_means_that_differ_little_have_names_that_differ(tmp_path):
+    built(tmp_path / "out", means="1.00000001,2;1.00000002,2;-1e-7,20000000", count=30, test_count=3)
+    assert ShardedDataset.open(tmp_path / "out/train").labels == [
+        "(1.00000001, 2)",
+        "(1.00000002, 2)",
+        "(-1e-07, 20000000)",
+    ]
 
 
 def test_what_is_asked_of_images_is_refused(tmp_path):

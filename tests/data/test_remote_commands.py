@@ -2,8 +2,9 @@
 
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,9 @@ from layouts import afhq, built, contents
 from PIL import Image
 from web_server import WebServer, serving
 
+from latentscale.commands.storage import options_for
 from latentscale.data.dataset_folders import dataset_folders
+from latentscale.data.shards import ShardedDataset
 from latentscale.data.splitting import fractions, split_dataset
 from latentscale.data.storage import StorageOptions
 from latentscale.data.verifying import verify
@@ -73,6 +76,8 @@ def test_what_is_broken_there_is_named_as_it_is_here(web, copied, tmp_path, give
     cut = copied / "test/shard-000000.tar"
     cut.write_bytes(cut.read_bytes()[:4000])
     (copied / "test/shard-000001.tar").unlink()
+    longer = copied / "test/shard-000002.tar"
+    longer.write_bytes(longer.read_bytes() + b"x")
     (copied / "test/shard-000002.index.safetensors").write_bytes(b"nothing")
     found = verify(web.url, 0, options=options(tmp_path)).broken
     for line in (
@@ -80,6 +85,7 @@ def test_what_is_broken_there_is_named_as_it_is_here(web, copied, tmp_path, give
         f"{web.url}/train/shard-000001.tar member 000000003.png is not a readable image",
         f"{web.url}/test/shard-000000.tar has 4000 bytes instead of",
         f"{web.url}/test/shard-000001.tar cannot be read",
+        f"{web.url}/test/shard-000002.tar has {longer.stat().st_size} bytes instead of {longer.stat().st_size - 1}",
         f"{web.url}/test/shard-000002.index.safetensors has another SHA-256 than was written",
         f"{web.url}/test/shard-000002.index.safetensors is no index",
     ):
@@ -96,6 +102,34 @@ def test_a_remote_that_is_dead_is_no_damage(web, tmp_path):
     assert "\n" not in str(refused.value)
     with pytest.raises(UserError, match=r"/nothing holds no dataset\.json .*nor do its folders train/, val/, test/"):
         dataset_folders(f"{web.url}/nothing", options(tmp_path))
+
+
+def test_messages_to_commands_name_no_keys_of_runs(web, tmp_path, monkeypatch):
+    monkeypatch.setenv("LATENTSCALE_CACHE", str(tmp_path / "cache"))
+    kind = options_for(web.url)
+    assert kind is not None
+    tight = replace(kind, retry_seconds=0.3)
+    messages = []
+
+    def refused(act: Callable[[], object]) -> None:
+        with pytest.raises(UserError) as error:
+            act()
+        messages.append(str(error.value))
+
+    web.faults = {"train/dataset.json": ["refuse"] * 1000}
+    refused(lambda: ShardedDataset.open(f"{web.url}/train", tight))
+    web.faults = {}
+    refused(lambda: ShardedDataset.open("unknown://x", tight))
+    refused(lambda: ShardedDataset.open(f"{web.url}/train", replace(kind, cache_bytes=9)).read(0, 0))
+    (tmp_path / "cache").write_text("no folder")
+    refused(lambda: ShardedDataset.open(f"{web.url}/train", tight).read(0, 0))
+    for message, words in zip(
+        messages,
+        ("for 0.3 s (503", "unknown://x cannot be read", "larger than the cache of 9 bytes", "LATENTSCALE_CACHE"),
+        strict=True,
+    ):
+        assert words in message
+        assert "data." not in message
 
 
 def test_a_split_of_a_url_is_that_of_the_folder(web, copied, tmp_path):

@@ -211,7 +211,7 @@ def padded_png(number: int, more_bytes: int) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("counts", "streams", "batch"), [([5, 1], 4, 2), ([9], 4, 3), ([4, 4, 1], 3, 3), ([1, 20, 3], 8, 2)]
+    ("counts", "streams", "batch"), [([5, 1], 4, 2), ([9], 4, 2), ([9], 4, 3), ([4, 4, 1], 3, 3), ([1, 20, 3], 8, 2)]
 )
 def test_any_number_of_shards_feeds_any_number_of_streams(
     tmp_path: Path, counts: list[int], streams: int, batch: int

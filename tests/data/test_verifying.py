@@ -1,7 +1,10 @@
 """``verify`` finds everything that is broken and names it; what is whole passes."""
 
+import io
 import json
 import shutil
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +57,41 @@ def cut(path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
 
 
+def hostile(kind: str, name: str, said: bool) -> Callable[[Path], None]:
+    """Adds a member to the second shard; whoever meant it adapts checksum and size too."""
+
+    def damage(folder: Path) -> None:
+        info = tarfile.TarInfo(name)
+        if kind == "link":
+            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        elif kind in SPARSE:
+            info.pax_headers = SPARSE[kind]
+        add_member(folder / "shard-000001.tar", info)
+        if said:
+            description = json.loads((folder / "dataset.json").read_text())
+            tar = folder / "shard-000001.tar"
+            description["shards"][1] |= {"sha256": sha256_of_file(tar), "bytes": tar.stat().st_size}
+            (folder / "dataset.json").write_text(json.dumps(description))
+
+    return damage
+
+
+def add_member(tar: Path, info: tarfile.TarInfo, content: bytes = b"") -> None:
+    """At the end of an archive, by tarfile in the format of pax."""
+    info.size = len(content)
+    with tarfile.open(tar, "a", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, io.BytesIO(content))
+
+
+# headers of sparse files as GNU tar writes them, with nonsense for numbers
+SPARSE = {
+    "map": {"GNU.sparse.map": "a,b"},
+    "major": {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"},
+    "size": {"GNU.sparse.size": "x"},
+    "whole": {"GNU.sparse.map": "0,0", "GNU.sparse.size": "0"},
+}
+
+
 def undescribed(folder: Path) -> None:
     description = json.loads((folder / "dataset.json").read_text())
     description["shards"].pop()
@@ -97,6 +135,19 @@ def test_what_is_whole_passes_with_any_number_of_processes(whole):
         (lambda f: rewritten(f, extension=(0, 9)), ["000000003.png stands otherwise in the index: extension number 9"]),
         (undescribed, ["dataset.json says 9 samples, its shards have 6", "shard-000002.index.safetensors is no part"]),
         (lambda f: shutil.copy(f / "shard-000000.tar", f / "shard-000009.tar"), ["shard-000009.tar is no part of"]),
+        (
+            hostile("file", "../evil.png", False),
+            ["instead of", "000001.tar has a member '../evil.png' that is"],
+        ),
+        (hostile("file", "../evil.png", True), ["000001.tar has a member '../evil.png' that is no part"]),
+        (hostile("link", "000000006.png", False), ["instead of", "000001.tar has a member '000000006.png' that is no"]),
+        (hostile("link", "000000006.png", True), ["000001.tar has a member '000000006.png' that is no part"]),
+        *(
+            (hostile(kind, "000000006.png", True), ["000001.tar has a damaged header at byte"])
+            for kind in SPARSE
+            if kind != "whole"
+        ),
+        (hostile("whole", "000000006.png", True), ["000001.tar has a member '000000006.png' that is stored sparsely"]),
     ],
 )
 def test_damage_is_named_and_nothing_else(copied, damage, lines):
@@ -106,6 +157,23 @@ def test_damage_is_named_and_nothing_else(copied, damage, lines):
         assert any(line in broken for broken in found), found
     assert all("/train/" in broken and "\n" not in broken for broken in found)
     assert len(found) <= len(lines) + 1
+    assert sorted(path.name for path in copied.parent.iterdir()) == ["copied"]  # nothing is unpacked
+
+
+def test_a_damaged_header_is_named_by_the_member_before_it_however_it_is_damaged(copied):
+    tar = copied / "train/shard-000001.tar"
+    content = tar.read_bytes()
+    for headers in SPARSE.values():
+        tar.write_bytes(content)
+        info = tarfile.TarInfo("000000006.png")
+        info.pax_headers = headers
+        add_member(tar, info)
+        assert any("000000005.png" in line or "000000006.png" in line for line in verify(copied, 0).broken)
+        tar.unlink()  # and where it is the first
+        add_member(tar, info)
+        found = verify(copied, 0).broken
+        assert any("shard-000001.tar is no tar file" in x or "stored sparsely" in x for x in found), found
+        assert not any("\n" in line for line in found)
 
 
 def test_labels_out_of_range_and_images_of_another_size_are_named(copied):
@@ -130,10 +198,11 @@ def test_what_is_no_dataset_is_refused(tmp_path, copied):
 
 NO_COUNT, NO_LIST = (None, "x", -1, 0, 1.5, True, [], {}, 10**30), (None, "x", 1, {}, [None], [1.5])
 NO_NAME, NO_SUM = (None, 1, [], "", "..", "../secret.tar", "a\\b"), (None, 1, "", "../secret", "A" * 64, "0" * 63)
+HUGE = ([10**14], [2**63 - 1], [3, 10**7, 10**7], [1, 2**63 - 1, 1], [2**14, 2**14, 2])
 WRONG = {
     "name": (None, 1, []),
     "licence": (None, 1, {}),
-    "shape": (*NO_COUNT, [3, 8], [3, 8, 0], [3, 8, "8"]),
+    "shape": (*NO_COUNT, [3, 8], [3, 8, 0], [3, 8, "8"], *HUGE),
     "count": NO_COUNT,
     "labels": (*NO_LIST, [1]),
     "extensions": (*NO_LIST, [1], ["../png"]),

@@ -15,4 +15,6 @@ def options_for(path: str) -> "StorageOptions | None":
     from latentscale.data.remote import is_remote
     from latentscale.data.storage import StorageOptions
 
-    return StorageOptions(cache_folder() / "shards", retry_seconds=RETRY_SECONDS) if is_remote(path) else None
+    if not is_remote(path):
+        return None
+    return StorageOptions(cache_folder() / "shards", retry_seconds=RETRY_SECONDS, has_keys=False)

@@ -12,7 +12,7 @@ from latentscale.data.open_files import out_of_open_files, too_many_open
 from latentscale.data.range_stream import RANGE_BYTES, RangeStream
 from latentscale.data.remote import Remote, reason
 from latentscale.data.shard_index import DATASET_FILE
-from latentscale.data.storage import OpenFile, StorageOptions, StoredFile
+from latentscale.data.storage import MakeRoom, OpenFile, StorageOptions, StoredFile, no_room
 from latentscale.errors import UserError
 
 
@@ -49,9 +49,9 @@ class CachedFolder:
     def check(self, files: Iterable[StoredFile]) -> None:
         """Nothing: a file is checked when it arrives."""
 
-    def open(self, file: StoredFile, hold: bool = False) -> OpenFile:
+    def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = no_room) -> OpenFile:
         """See Folder."""
-        opened = self._open(file, needed=True, hold=hold)
+        opened = self._open(file, needed=True, hold=hold, make_room=make_room)
         assert opened is not None
         return opened
 
@@ -88,11 +88,17 @@ class CachedFolder:
         except (FileNotFoundError, PermissionError) as error:
             raise self._remote_refusal(file, error) from error
 
-    def _open(self, file: StoredFile, needed: bool, hold: bool) -> OpenFile | None:
+    def _open(self, file: StoredFile, needed: bool, hold: bool, make_room: MakeRoom = no_room) -> OpenFile | None:
         where = self.where(file.name)
+        size = file.about_bytes if file.bytes is None else file.bytes
+        if size > self._options.cache_bytes and not self._options.has_keys:
+            raise UserError(
+                f"{where} of {size} bytes is larger than the cache of {self._options.cache_bytes} bytes may be: copy"
+                " the dataset to this machine and name its folder"
+            )
         try:
             return self._cache.open(
-                file, where, lambda path: self._remote.download(file.name, path, needed), needed, hold
+                file, where, lambda path: self._remote.download(file.name, path, needed), needed, hold, make_room
             )
         except WrongChecksum:
             raise UserError(
@@ -112,7 +118,9 @@ class CachedFolder:
         return UserError(f"{where} cannot be fetched ({reason(error)}): upload it, or mend its permissions")
 
     def _disk_refusal(self, error: OSError) -> UserError:
+        folder = self._options.cache_folder
+        named, key = (f"data.cache_folder={folder}", "") if self._options.has_keys else (folder, ": LATENTSCALE_CACHE")
         return UserError(
-            f"data.cache_folder={self._options.cache_folder} cannot be written ({error.strerror or reason(error)}):"
-            " make room there, lower data.cache_bytes, or name another folder"
+            f"{named} cannot be written ({error.strerror or reason(error)}):"
+            f" make room there, or name a folder with more{key}"
         )

@@ -28,7 +28,7 @@ class ClusterLaw:
     @property
     def names(self) -> list[str]:
         """Of the clusters: their means."""
-        return [f"({', '.join(f'{value:g}' for value in mean)})" for mean in self.means]
+        return [f"({', '.join(map(_number, mean))})" for mean in self.means]
 
     def draw(self, seed: int, split: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
         """Points ``[count, D]`` and their clusters ``[count]``: a function of the law and these numbers.
@@ -43,3 +43,8 @@ class ClusterLaw:
         clusters = np.searchsorted(np.cumsum(self.probabilities)[:-1], draws[0], side="right").astype(np.int64)
         noise = torch.special.ndtri(torch.from_numpy(draws[1:])).numpy().T
         return (means[clusters] + self.deviation * noise).astype(np.float32), clusters
+
+
+def _number(value: float) -> str:
+    """As short as no other number is written."""
+    return repr(value).removesuffix(".0")

@@ -11,6 +11,8 @@ from latentscale.errors import UserError
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _LARGEST = 2**63 - 1
+# what a batch takes is a multiple of it, and comes before the first file is looked at
+_LARGEST_SAMPLE = 2**28
 
 
 class DescribedFolder(Protocol):
@@ -64,6 +66,8 @@ def _check(description: dict[str, Any]) -> None:
     sizes, labels = description.get("label_sizes"), len(description["labels"])
     if sizes and math.prod(sizes) != labels:
         raise ValueError(f"label_sizes {sizes} make no {labels} labels")
+    if math.prod(description["shape"]) > _LARGEST_SAMPLE:
+        raise ValueError(f"shape {description['shape']} is more than the {_LARGEST_SAMPLE} numbers a sample may have")
     for number, entry in enumerate(description["shards"]):
         _check_values(entry, _OF_SHARD, f" of shard {number}")
         if unknown := entry.keys() - _OF_SHARD.keys():

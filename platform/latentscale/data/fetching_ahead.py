@@ -50,7 +50,11 @@ class ShardFetcher:
     """Threads that hold the shards of a dataset which are wanted, in the order of their need.
 
     What cannot be fetched ahead is left alone for a while that doubles; without room until room is made here, and where
-    the remote has no such file, or has it damaged, until it is needed.
+    the remote has no such file, or has it damaged, until it is needed. Where the disk has no room for a needed shard,
+    those that are held for later are released for it.
+
+    Attributes:
+        released: how often shards that are still wanted were.
     """
 
     def __init__(self, dataset: ShardedDataset) -> None:
@@ -63,6 +67,7 @@ class ShardFetcher:
         self._paused: dict[int, _Pause] = {}
         self._most_held = 0
         self._closed = False
+        self.released = 0
 
     def start(self) -> None:
         """Start the threads."""
@@ -141,9 +146,22 @@ class ShardFetcher:
             # whoever needs it next asks again
             self._paused[shard] = _Pause(inf, inf, True)
             return
+        self._pause_longer(shard, error is not None)
+
+    def _pause_longer(self, shard: int, failed: bool) -> None:
         last = self._paused.get(shard)
         seconds = _FIRST_PAUSE_SECONDS if last is None else min(2 * last.seconds, _LONGEST_PAUSE_SECONDS)
-        self._paused[shard] = _Pause(time.monotonic() + seconds, seconds, error is not None)
+        self._paused[shard] = _Pause(time.monotonic() + seconds, seconds, failed)
+
+    def _release_later(self) -> bool:
+        """Let go of what is held but not needed now, where a needed shard finds no room; whether there was any."""
+        with self._changed:
+            later = self._dataset.held.keys() - self._needed
+            for shard in later:
+                self._dataset.held.pop(shard).let_go()
+                self._pause_longer(shard, failed=True)
+            self.released += bool(later)
+            return bool(later)
 
     def _work(self, ahead: bool) -> None:
         while True:
@@ -159,7 +177,7 @@ class ShardFetcher:
                 needed = shard in self._needed
             opened, error = None, None
             try:
-                opened = self._dataset.fetch(shard, needed)
+                opened = self._dataset.fetch(shard, needed, self._release_later)
             except Exception as raised:
                 error = raised
             with self._changed:
@@ -201,7 +219,7 @@ class AheadReader:
         # the next window, and in large shards the next shard
         self._ahead_images = max(window_images, int(dataset.shard_counts.max()))
         self._fetcher: ShardFetcher | None = None
-        # the windows for which everything is held that the steps in them read
+        # the windows for which everything is held that the steps in them read, and the releases until then
         self._ready: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -256,9 +274,9 @@ class AheadReader:
             self._order.windows(self._owned_streams, position)
             for position in (steps.start * self._stream_batch, steps.stop * self._stream_batch - 1)
         ]
-        if windows == self._ready:
+        if self._ready == (windows, released := self._fetcher.released):
             return
         now, near, later = self.wanted(steps)
         self._fetcher.want(now, [*near, *later])
         if self._fetcher.holds(near):
-            self._ready = windows
+            self._ready = windows, released

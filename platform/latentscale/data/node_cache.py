@@ -23,7 +23,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from latentscale.data.shard_index import sha256_of_file
-from latentscale.data.storage import OpenFile, StoredFile
+from latentscale.data.storage import MakeRoom, OpenFile, StoredFile, no_room
 from latentscale.errors import UserError
 
 _WAIT_SECONDS = 0.02
@@ -77,6 +77,7 @@ class NodeCache:
         fetch: Callable[[Path], None],
         needed: bool = True,
         hold: bool = False,
+        make_room: MakeRoom = no_room,
     ) -> OpenFile | None:
         """The file, fetched by ``fetch(path to write)`` where it is not here.
 
@@ -84,6 +85,7 @@ class NodeCache:
             where: the file as messages name it.
             needed: wait for other processes and for room; else None where that would take either.
             hold: as ``OpenFile.hold``, from before anybody else can evict it.
+            make_room: asked where it is needed, the disk is full, and no file here is without use.
 
         Raises:
             UserError: the file is larger than the cache.
@@ -99,7 +101,7 @@ class NodeCache:
         except Timeout:
             return None
         try:
-            return self.find(file, hold) or self._fetch(file, where, fetch, needed, hold)
+            return self.find(file, hold) or self._fetch(file, where, fetch, needed, hold, make_room)
         finally:
             lock.release()
 
@@ -107,7 +109,13 @@ class NodeCache:
         return FileLock(self._locks / sha256[:_LOCK_DIGITS])
 
     def _fetch(
-        self, file: StoredFile, where: str, fetch: Callable[[Path], None], needed: bool, hold: bool
+        self,
+        file: StoredFile,
+        where: str,
+        fetch: Callable[[Path], None],
+        needed: bool,
+        hold: bool,
+        make_room: MakeRoom,
     ) -> OpenFile | None:
         size = file.about_bytes if file.bytes is None else file.bytes
         if size > self._capacity_bytes:
@@ -124,7 +132,7 @@ class NodeCache:
         arriving = self._arriving / f"{file.sha256}.data"
         try:
             for attempt in range(2):
-                self._write(fetch, arriving, size, kept_room.name, needed)
+                self._write(fetch, arriving, size, kept_room.name, make_room if needed else None)
                 if sha256_of_file(arriving) == file.sha256:
                     break
                 if attempt:
@@ -139,8 +147,14 @@ class NodeCache:
             arriving.unlink(missing_ok=True)
             kept_room.unlink(missing_ok=True)
 
-    def _write(self, fetch: Callable[[Path], None], to: Path, size: int, kept_room: str, needed: bool) -> None:
-        """Fetch; where the disk is full before the cache is, files that nobody uses go for one that is needed now."""
+    def _write(
+        self, fetch: Callable[[Path], None], to: Path, size: int, kept_room: str, make_room: MakeRoom | None
+    ) -> None:
+        """Fetch; where the disk is full before the cache is, files that nobody uses go for one that is needed now.
+
+        Args:
+            make_room: None of a file that is not needed now.
+        """
         give_up_at = None
         while True:
             try:
@@ -148,10 +162,11 @@ class NodeCache:
                 return
             except OSError as error:
                 to.unlink(missing_ok=True)
-                if not needed or error.errno not in _FULL:
+                if make_room is None or error.errno not in _FULL:
                     raise
                 with FileLock(self._room_lock, poll_interval=_WAIT_SECONDS):
-                    made_room, others_bytes = self._evict_unused(size), self._kept_bytes(kept_room)
+                    made_room = self._evict_unused(size) or (make_room() and self._evict_unused(size))
+                    others_bytes = self._kept_bytes(kept_room)
                 if made_room:
                     _say_full(self._files.parent)
                     continue
@@ -201,10 +216,13 @@ class NodeCache:
         return found
 
     def _kept_bytes(self, ours: str) -> int:
-        """What other processes' arriving files will take; what killed ones left behind is removed."""
+        """What others' arriving files will take, ``ours`` not counted; what killed processes left behind is removed."""
         total = 0
         for path in list(self._arriving.iterdir()):
             sha256, _, rest = path.name.partition(".")
+            if path.name == ours:
+                # kept for what we fetch ourselves
+                continue
             if sha256[:_LOCK_DIGITS] == ours[:_LOCK_DIGITS]:
                 # the lock is ours, so nobody fetches it
                 path.unlink(missing_ok=True)
@@ -224,8 +242,7 @@ class NodeCache:
 def _say_full(folder: Path) -> None:
     """Once a process."""
     _log.warning(
-        "data.cache_folder=%s: its disk is full before the cache is; shards make room for one another, and some will be"
-        " fetched again",
+        "%s: its disk is full before the cache is; shards make room for one another, and some will be fetched again",
         folder,
     )
 

@@ -65,7 +65,7 @@ class Remote:
         """The file system, and the folder within it."""
         with self._lock:
             if self._opened is None:
-                self._opened = _connect(self.url)
+                self._opened = _connect(self.url, self._options.path_words)
             return self._opened
 
     def where(self, name: str) -> str:
@@ -124,10 +124,10 @@ class Remote:
 
     def _refusal(self, name: str, error: Exception) -> UserError:
         passing = passes(error)
-        tried = f" for data.retry_seconds={self._options.retry_seconds:g}" if passing else ""
+        tried = f" for {self._options.retry_words}" if passing else ""
+        remedy = "data.path, then run the same command to continue" if self._options.has_keys else "the URL"
         return (Interruption if passing else UserError)(
-            f"{self.where(name)} cannot be fetched{tried} ({reason(error)}): mend the connection or data.path, then run"
-            " the same command to continue"
+            f"{self.where(name)} cannot be fetched{tried} ({reason(error)}): mend the connection or {remedy}"
         )
 
     def _announce(self, name: str, error: BaseException, left_seconds: float) -> None:
@@ -156,7 +156,7 @@ class Remote:
                 seen, moved_at = arrived, now
             if now - moved_at > self._options.stall_seconds:
                 future.cancel()
-                limit = f"data.stall_seconds={self._options.stall_seconds:g}"
+                limit = self._options.stall_words
                 # of what is read to memory one sees no single bytes: a slow remote may have sent some
                 raise TimeoutError(f"no byte for {limit}" if arrived_bytes else f"no whole answer within {limit}")
         return future.result()
@@ -167,7 +167,7 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _connect(url: str) -> tuple[Any, str]:
+def _connect(url: str, named: str) -> tuple[Any, str]:
     import fsspec
 
     protocol = urlsplit(url).scheme.split("::")[-1]
@@ -176,10 +176,10 @@ def _connect(url: str) -> tuple[Any, str]:
     except ImportError as error:
         extra = EXTRAS.get(protocol)
         remedy = f"pip install 'latentscale[{extra}]'" if extra else f"install what fsspec asks for ({reason(error)})"
-        raise UserError(f"data.path={url} needs a package that is not installed: {remedy}") from error
+        raise UserError(f"{named}{url} needs a package that is not installed: {remedy}") from error
     except ValueError as error:
         raise UserError(
-            f"data.path={url} cannot be read ({reason(error)}): use s3://, gs://, http(s)://, file:// or a folder"
+            f"{named}{url} cannot be read ({reason(error)}): use s3://, gs://, http(s)://, file:// or a folder"
         ) from error
     return files, str(folder).rstrip("/")
 

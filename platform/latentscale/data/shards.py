@@ -20,7 +20,15 @@ from latentscale.data.description import read_description
 from latentscale.data.open_files import cannot_be_read, out_of_open_files, too_many_open
 from latentscale.data.remote import is_remote
 from latentscale.data.shard_index import DATASET_FILE, INDEX_TYPES, NO_LABEL, ShardEntry, ShardIndex, index_bytes
-from latentscale.data.storage import Folder, LocalFolder, OpenFile, StorageOptions, StoredFile
+from latentscale.data.storage import (
+    Folder,
+    LocalFolder,
+    MakeRoom,
+    OpenFile,
+    StorageOptions,
+    StoredFile,
+    no_room,
+)
 from latentscale.errors import UserError
 
 # Two shards a stream are read at once; a quarter of a GB of 8×8 images takes 2.5 MB of index.
@@ -185,17 +193,18 @@ class ShardedDataset:
             return self.read(shard, member)
         return image, self.extensions[index.extension[member]], int(index.label[member])
 
-    def fetch(self, shard: int, needed: bool = True) -> OpenFile | None:
+    def fetch(self, shard: int, needed: bool = True, make_room: MakeRoom = no_room) -> OpenFile | None:
         """A shard, held (see OpenFile) and its index loaded, fetched where they are not at hand; for ``held``.
 
         Args:
             needed: wait for it; else None where another process fetches it or the node's cache has no room.
+            make_room: where it is needed and the disk is full; see storage.MakeRoom.
 
         Raises:
             UserError: it cannot be had.
         """
         tar, index_file = self._files(shard)
-        open_file = partial(self.folder.open, hold=True) if needed else self.folder.open_ahead
+        open_file = partial(self.folder.open, hold=True, make_room=make_room) if needed else self.folder.open_ahead
         try:
             # the index first: it stays in memory, while a tar that must wait for its index would be fetched for nothing
             if shard not in self._indexes:
@@ -268,7 +277,7 @@ class ShardedDataset:
             content = (opened or self.folder.open(file)).read_all()
             if hashlib.sha256(content).hexdigest() != file.sha256:
                 remedy = (
-                    "remove its copy from data.cache_folder"
+                    "remove its copy from the node's cache"
                     if self.folder.remote
                     else "copy it again or write the shards again"
                 )

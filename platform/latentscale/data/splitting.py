@@ -89,7 +89,8 @@ def split_dataset(
 
     Args:
         path: the dataset's folder, or one of train/, val/ and test/; or the URL of either, which is read shard by
-            shard: no more than the indexes is kept.
+            shard. No more than the indexes is kept, but for whole shards in the node's cache where a web server gives
+            no ranges.
         out: the new folder; complete or absent.
         plan: the parts, or how many samples become ``test``.
         shard_bytes: at which a shard ends.

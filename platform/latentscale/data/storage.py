@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,14 @@ from typing import BinaryIO, Protocol
 
 from latentscale.data.shard_index import DATASET_FILE
 from latentscale.errors import UserError
+
+MakeRoom = Callable[[], bool]
+"""Asked where a file that is needed finds the disk full: lets go of files that are held; whether there were any."""
+
+
+def no_room() -> bool:
+    """Nothing is held that could be let go of."""
+    return False
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,7 @@ class StorageOptions:
         retry_seconds: how long a failing remote is tried again.
         stall_seconds: a transfer without a byte for so long has failed.
         skip_damaged: open a local folder although files are missing or cut off; their samples are found unreadable.
+        has_keys: whether messages name the keys; commands have none, but LATENTSCALE_CACHE.
     """
 
     cache_folder: Path
@@ -29,6 +38,22 @@ class StorageOptions:
     retry_seconds: float = 300.0
     stall_seconds: float = 60.0
     skip_damaged: bool = False
+    has_keys: bool = True
+
+    @property
+    def path_words(self) -> str:
+        """What stands before a URL in messages."""
+        return "data.path=" if self.has_keys else ""
+
+    @property
+    def retry_words(self) -> str:
+        """``retry_seconds`` in messages."""
+        return f"data.retry_seconds={self.retry_seconds:g}" if self.has_keys else f"{self.retry_seconds:g} s"
+
+    @property
+    def stall_words(self) -> str:
+        """``stall_seconds`` in messages."""
+        return f"data.stall_seconds={self.stall_seconds:g}" if self.has_keys else f"{self.stall_seconds:g} s"
 
 
 @dataclass(frozen=True)
@@ -111,7 +136,7 @@ class Folder(Protocol):
     def check(self, files: Iterable[StoredFile]) -> None:
         """Refuse missing files and wrong sizes, as far as that costs no transfer; UserError names the file."""
 
-    def open(self, file: StoredFile, hold: bool = False) -> OpenFile:
+    def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = no_room) -> OpenFile:
         """The file, held if so wished, fetched where it is not at hand; OSError or UserError where it cannot be had."""
 
     def open_ahead(self, file: StoredFile) -> OpenFile | None:
@@ -161,7 +186,7 @@ class LocalFolder:
                     f"{path} has {size} bytes instead of {file.bytes}: copy it again or write the shards again"
                 )
 
-    def open(self, file: StoredFile, hold: bool = False) -> OpenFile:
+    def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = no_room) -> OpenFile:
         """See Folder; nobody makes room here, so nothing is to be held."""
         return OpenFile.of(self._folder / file.name)
 

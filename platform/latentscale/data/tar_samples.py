@@ -11,6 +11,9 @@ from latentscale.data.sample import Sample
 from latentscale.data.shard_index import TAR_BLOCK_BYTES
 from latentscale.data.shard_writer import LABEL_MEMBER, ORIGIN_MEMBER
 
+# what tarfile raises of headers that are damaged, or made to do harm
+DAMAGED_HEADER = (tarfile.TarError, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
+
 
 class DamagedShard(Exception):
     """What is wrong with a tar file, in words that follow its name."""
@@ -61,12 +64,14 @@ def stored_samples(file: ForwardFile) -> Iterator[StoredSample]:
     sample: StoredSample | None = None
     try:
         archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (its stream is the caller's)
-    except tarfile.TarError as error:
-        raise DamagedShard(f"is no tar file ({error})") from error
+    except DAMAGED_HEADER as error:
+        raise DamagedShard(f"is no tar file ({error_line(error)})") from error
     for member in _members(archive):
         key, dot, extension = member.name.partition(".")
         if not member.isreg() or not dot or "/" in member.name:
             raise DamagedShard(f"has a member {member.name!a} that is no part of a sample")
+        if member.issparse():
+            raise DamagedShard(f"has a member {member.name!a} that is stored sparsely")
         if sample is None or sample.key != key:
             if sample is not None:
                 yield sample
@@ -87,16 +92,25 @@ def stored_samples(file: ForwardFile) -> Iterator[StoredSample]:
 
 
 def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    last = ""
     while True:
         try:
             member = archive.next()
-        except tarfile.TarError as error:
+        except tarfile.ReadError as error:
             raise DamagedShard(f"is cut off at byte {archive.offset}") from error
+        except DAMAGED_HEADER as error:
+            raise DamagedShard(f"has a damaged header at byte {archive.offset}{last} ({error_line(error)})") from error
         if member is None:
             return
         yield member
+        last = f", after member {member.name!a}"
         # tarfile remembers every member that it has passed
         archive.members = []  # type: ignore[attr-defined]
+
+
+def error_line(error: BaseException) -> str:
+    """What tarfile says, in one short line."""
+    return ascii(str(error))[1:-1][:80] or type(error).__name__
 
 
 def read_samples(file: ForwardFile) -> Iterator[Sample]:

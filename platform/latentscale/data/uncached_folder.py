@@ -43,13 +43,15 @@ class UncachedFolder:
 
     @contextmanager
     def stream(self, file: StoredFile) -> Iterator[BinaryIO]:
-        """A file of known size from its beginning to its end, once.
+        """A file from its beginning to its end, once, whatever size it has.
 
-        In ranges, of which two are held; from a web server that gives none by way of a temporary file.
+        In ranges, of which two are held, where it has the size that is known; of another size, or from a web server
+        that gives no ranges, by way of a temporary file.
         """
         assert file.bytes is not None
         first = self._remote.read_range(file.name, min(RANGE_BYTES, file.bytes), 0)
-        if first is not None:
+        # the last byte is there by now or will be missed; one beyond it would make the file another
+        if first is not None and self._remote.read_range(file.name, 2, file.bytes - 1) is None:
             yield io.BufferedReader(RangeStream(lambda *place: self._range(file, *place), file.bytes, first))
             return
         with tempfile.TemporaryDirectory(prefix="latentscale-") as folder:

@@ -142,7 +142,7 @@ def _not_read(where: str, error: Exception) -> str:
         return str(error)
     if of_this_disk(error):
         raise UserError(
-            f"{tempfile.gettempdir()} has no room for {where} ({reason(error)}), whose server gives whole files only:"
+            f"{tempfile.gettempdir()} has no room for {where} ({reason(error)}), which can only be had whole:"
             " set TMPDIR to a folder with room, or lower --workers"
         ) from error
     strerror = error.strerror if isinstance(error, OSError) else None

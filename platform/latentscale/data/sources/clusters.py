@@ -14,6 +14,10 @@ from latentscale.data.sources.options import SourceOptions
 from latentscale.errors import UserError
 
 _SUM_TOLERANCE = 1e-6
+# float32 holds no more, and a cluster reaches around its mean
+_LARGEST = 1e30
+# of a split, which is drawn in one piece and listed point by point: some gigabytes of memory
+_MOST_NUMBERS, _NUMBERS_OF_AN_ITEM = 2**26, 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,14 @@ def list_clusters(path: Path | None, options: SourceOptions) -> Listing:
         if options.test_count:
             raise UserError(f"--test-count is not used with --split {options.split}: leave one of them out")
         del counts["test"]
+    dimensions = len(law.means[0])
+    most = _MOST_NUMBERS // (dimensions + _NUMBERS_OF_AN_ITEM)
+    for split, option in (("train", "--count"), ("test", "--test-count")):
+        if counts.get(split, 0) > most:
+            raise UserError(
+                f"{option} {counts[split]} is not allowed: at most {most} points of {dimensions} coordinates are drawn"
+                " for a split"
+            )
     means = "; ".join(law.names)
     probabilities = ", ".join(f"{probability:g}" for probability in law.probabilities)
     return Listing(
@@ -63,6 +75,8 @@ def list_clusters(path: Path | None, options: SourceOptions) -> Listing:
 
 def _items(law: ClusterLaw, seed: int, number: int, split: str, count: int) -> list[Item]:
     points, clusters = law.draw(seed, number, count)
+    if not np.isfinite(points).all():
+        raise UserError("--means and --deviation make points that float32 does not hold: choose smaller numbers")
     # a point that is drawn otherwise, as by another version of a library, is another one to a resumed build
     bits = points.view(np.uint32).tolist()
     return [
@@ -91,8 +105,8 @@ def _law(options: SourceOptions) -> ClusterLaw:
         if min(probabilities) <= 0 or abs(math.fsum(probabilities) - 1.0) > _SUM_TOLERANCE:
             raise UserError(f"--probabilities {options.probabilities}: they must be positive and add up to 1")
     deviation = ClusterLaw.deviation if options.deviation is None else options.deviation
-    if not 0 < deviation < math.inf:
-        raise UserError(f"--deviation {deviation:g} is not allowed: it must be positive and finite")
+    if not 0 < deviation < _LARGEST:
+        raise UserError(f"--deviation {deviation:g} is not allowed: it must be positive and below {_LARGEST:g}")
     return ClusterLaw(means, deviation, probabilities)
 
 
@@ -101,8 +115,7 @@ def _numbers(text: str, option: str, whole: str) -> list[float]:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
         numbers = []
-    # float32 holds no more, and a cluster reaches around its mean
-    if not numbers or not all(abs(number) < 1e30 for number in numbers):
+    if not numbers or not all(abs(number) < _LARGEST for number in numbers):
         raise UserError(
             f"{option} {whole} cannot be read: give numbers, such as -1,1;0,-2 for means, 0.3,0.7 otherwise"
         )

@@ -27,6 +27,7 @@ from latentscale.data.sources.listing import (
 )
 from latentscale.data.sources.naming import FilesBeside, LabelFile
 from latentscale.data.sources.options import SourceOptions
+from latentscale.data.tar_samples import DAMAGED_HEADER, error_line
 from latentscale.errors import UserError
 
 _BLOCK_BYTES = 512
@@ -65,8 +66,8 @@ def list_tar(path: Path | None, options: SourceOptions) -> Listing:
                 )
             stream.seek(0)
             members = _members(stream, archive_path, places)
-    except (OSError, tarfile.TarError) as error:
-        raise UserError(f"{archive_path} cannot be read as a tar file ({error}): fetch it again") from error
+    except (OSError, *DAMAGED_HEADER) as error:
+        raise UserError(f"{archive_path} cannot be read as a tar file ({error_line(error)}): fetch it again") from error
     reader = TarReader(archive_path)
 
     def beside(name: str) -> LabelFile | None:
@@ -83,7 +84,7 @@ def list_tar(path: Path | None, options: SourceOptions) -> Listing:
 
 def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -> Members:
     members, stamp = Members(), stamp_of(path)
-    size = stamp[0]
+    size, name = stamp[0], ""
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         try:
             for member in archive:
@@ -110,6 +111,11 @@ def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -
             whole = len(end) == _BLOCK_BYTES and not end.strip(b"\0")
         except tarfile.ReadError:
             whole = False
+        except DAMAGED_HEADER as error:
+            after = f", after member {shown(name)}" if name else ""
+            raise UserError(
+                f"{path} has a damaged header at byte {archive.offset}{after} ({error_line(error)}): fetch it again"
+            ) from error
         if not whole:
             raise UserError(f"{path} is damaged or cut off at byte {archive.offset}: fetch it again")
     return members
