@@ -108,6 +108,56 @@ def test_sigterm_to_all_processes_of_one_node_stops_both(processes: Processes, t
     assert time.monotonic() - began < 15
 
 
+@pytest.mark.parametrize(("count", "processes_per_node"), [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("how", ["import", "import-0"])
+def test_sigterm_while_processes_start_is_a_stop(
+    how: str, count: int, processes_per_node: int, processes: Processes, tmp_path: Path
+) -> None:
+    """The signal ends a process that has no handler yet: nothing is lost, so it is no failure."""
+    nodes = Nodes(processes, count, processes_per_node)
+    nodes.start([TALKER, str(tmp_path), "100000", how], {**AGAIN, "stopped-status": 75})
+    ranks = count * processes_per_node
+    until(lambda: len(starts(tmp_path)) == ranks)
+    time.sleep(0.2)
+    nodes.signal(count - 1, signal.SIGTERM)
+    began = time.monotonic()
+    codes, outputs = nodes.wait()
+    assert codes == [75] * count, outputs
+    assert time.monotonic() - began < 15
+    assert not any(map(lines_of_launcher, outputs))
+    assert len(starts(tmp_path)) == ranks
+
+
+@pytest.mark.parametrize(("count", "processes_per_node"), [(1, 1), (1, 2), (2, 1)])
+def test_sigterm_before_there_are_processes_is_a_stop(
+    count: int, processes_per_node: int, processes: Processes, tmp_path: Path
+) -> None:
+    """It comes to accelerate launch, or to a recipe, while that imports its libraries."""
+    nodes = Nodes(processes, count, processes_per_node)
+    nodes.start([TALKER, str(tmp_path), "100000", "import"], {**AGAIN, "stopped-status": 75})
+    launcher = psutil.Process(nodes.launchers[0].pid)
+    until(launcher.children)
+    nodes.signal(0, signal.SIGTERM)
+    codes, outputs = nodes.wait()
+    assert codes == [75] * count, outputs
+    assert not any(map(lines_of_launcher, outputs))
+
+
+@pytest.mark.parametrize("processes_per_node", [1, 2])
+def test_what_breaks_when_it_is_told_to_stop_was_not_stopped(
+    processes_per_node: int, processes: Processes, tmp_path: Path
+) -> None:
+    nodes = Nodes(processes, 1, processes_per_node)
+    nodes.start([TALKER, str(tmp_path), "50", "crash"], AGAIN)
+    until(lambda: len(starts(tmp_path)) == processes_per_node)
+    time.sleep(0.2)
+    nodes.signal(0, signal.SIGTERM)
+    codes, outputs = nodes.wait()
+    assert codes == [1]
+    (line,) = lines_of_launcher(outputs[0])
+    assert "ended without a word, after it was told to stop" in line
+
+
 def test_a_process_that_will_not_stop_is_killed_after_the_grace(processes: Processes, tmp_path: Path) -> None:
     nodes = Nodes(processes, 1, processes_per_node=2)
     nodes.start([TALKER, str(tmp_path), "50", "hang"], {**AGAIN, "grace-seconds": 1})

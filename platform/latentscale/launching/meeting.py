@@ -134,7 +134,7 @@ class Meeting:
         self._ended: dict[int, Ending] = {}
         self._losses: list[Loss] = []
         self._hosts: dict[int, object] = {}
-        self._refused, self._stopping = "", False
+        self._refused, self._stopping, self._cut = "", False, False
         self._rounds = 0
 
     async def open(self) -> None:
@@ -197,6 +197,7 @@ class Meeting:
                 self._tell_all(stop=True)
             if "ended" in message and self._running.get(node) is line:
                 loss = Loss(node, str(message.get("where", "")), str(message.get("reason", "")))
+                self._cut |= bool(message.get("wordless"))
                 self._end(node, Ending(message["ended"]), loss)
         if self._waiting.get(node) is line:
             del self._waiting[node]
@@ -259,7 +260,11 @@ class Meeting:
 
     def _over_by_loss(self, rounds: int) -> None:
         if rounds == self._rounds and self._running:
-            self._over(Ending.LOST, likely_causes(self._losses))
+            if self._cut:
+                # what a request to stop has ended before it began is what the others lost contact with
+                self._over(Ending.STOPPED, "")
+            else:
+                self._over(Ending.LOST, likely_causes(self._losses))
 
     def _over(self, ending: Ending, reason: str) -> None:
         running, self._running = self._running, {}
@@ -278,7 +283,7 @@ class Seat:
     Attributes:
         round, port: of the round, once all have come; 0 before.
         missing: nodes that have not come.
-        over: how the round ended for all (finished stands for well), once it has.
+        over: how the round ended for all (finished stands for well, stopped for stopped before it began), once it has.
         reason: why, where not well.
         stop: some node was asked to stop.
         gone: the connection has ended.
@@ -312,9 +317,13 @@ class Seat:
         line.send(node=options.node_rank, host=socket.gethostname(), rounds=rounds, **same)
         return cls(line)
 
-    def tell_ended(self, ending: Ending, where: str, reason: str) -> None:
-        """Tell node 0 how this node's processes ended; where not well, which and why."""
-        self._line.send(ended=ending, where=where, reason=reason)
+    def tell_ended(self, ending: Ending, where: str, reason: str, wordless: bool) -> None:
+        """Tell node 0 how this node's processes ended; where not well, which and why.
+
+        Args:
+            wordless: a request to stop has ended some of them before they could say so.
+        """
+        self._line.send(ended=ending, where=where, reason=reason, wordless=wordless)
 
     def ask_stop(self) -> None:
         """Ask all nodes to stop."""

@@ -29,6 +29,7 @@ from latentscale.launching.restarts import times_restarted
 from latentscale.launching.workers import (
     adopt_orphans,
     end_with_parent,
+    exit_code,
     has_unreaped,
     kill_all_below,
     ranks_below,
@@ -36,6 +37,8 @@ from latentscale.launching.workers import (
 )
 
 POLL_SECONDS = 0.1
+LOOKS = 10
+"""Of a poll, at processes that were told to stop: their agent, which looks every 1.5 s, forgets how they ended."""
 RETRY_SECONDS = 0.5
 TELL_SECONDS = 10.0
 INSIST_SECONDS = 3.0
@@ -46,6 +49,8 @@ EXIT_SECONDS = 10.0
 """For processes that have told their end to be gone."""
 AGENT_SECONDS = 1.5
 """For their agent to notice."""
+SAME_SECONDS = 0.5
+"""For a signal that processes have ended by to come to the launcher, where all of a node are sent it."""
 ANSWER_SECONDS = 10.0
 """For node 0 to answer to a loss."""
 WELL = (Ending.FINISHED, Ending.STOPPED)
@@ -120,7 +125,7 @@ class Node:
                     f"{reason}: starting again in {self.options.pause_seconds:g} s"
                     f" (restart {self.rounds} of {self.options.max_restarts})"
                 )
-                await self._pause(self.options.pause_seconds)
+                await self.pause(self.options.pause_seconds)
 
     def say(self, text: str) -> None:
         """One line on stderr."""
@@ -142,7 +147,8 @@ class Node:
         finally:
             await meeting.close()
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless told to stop."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self.stop.asked:
             await asyncio.sleep(POLL_SECONDS)
@@ -218,7 +224,8 @@ class Gang:
     def __init__(self, node: Node, seat: Seat | None) -> None:
         self.node, self.options, self.seat = node, node.options, seat
         self._ranks: dict[int, psutil.Process] = {}
-        self._forwarded = False
+        self._exit_codes: dict[int, int] = {}
+        self._forwarded = self._killed = False
         self._kill_at = float("inf")
 
     async def run(self) -> tuple[Ending, str]:
@@ -242,7 +249,7 @@ class Gang:
     async def _attend(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[Ending, str]:
         told_well, told_at, ended_at = False, float("inf"), float("inf")
         while agent.poll() is None:
-            await asyncio.sleep(POLL_SECONDS)
+            await self._poll()
             now = time.monotonic()
             self._pass_on_stop(agent)
             kinds = [said.ending for said in read_endings(folder)]
@@ -250,7 +257,8 @@ class Gang:
                 told_at = now
                 if told_well := set(kinds) <= set(WELL):
                     self._tell(joint_ending(read_endings(folder), len(kinds)))
-            if kinds and self.options.processes > 1 and not ranks_below(psutil.Process(agent.pid)):
+            heard = kinds or self._forwarded
+            if heard and self.options.processes > 1 and not ranks_below(psutil.Process(agent.pid)):
                 ended_at = min(ended_at, now)
             # The agent is not waited for: it may wait for minutes for another node's that was told to stop, and of
             # what processes have said themselves it makes a page, unless it has begun to.
@@ -262,10 +270,13 @@ class Gang:
                 refused = Ending.REFUSED in kinds or (self.seat and self.seat.over == Ending.REFUSED)
                 self._kill_within(REFUSED_SECONDS if refused else LOST_SECONDS)
             if now > self._kill_at or self.node.stop.insisted:
+                self._killed = True
                 break
+        if -signal.SIGTERM in (agent.returncode, *self._exit_codes.values()):
+            await self.node.pause(SAME_SECONDS)
         ending, where, reason = self._local(folder, agent)
         if not told_well:
-            self._tell(ending, where, reason)
+            self._tell(ending, where, reason, wordless=ending == Ending.STOPPED)
         return await self._together(ending, f"{where}: {reason}" if where else reason)
 
     def _local(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[Ending, str, str]:
@@ -280,10 +291,20 @@ class Gang:
             return ending, "", ""
         first = self.options.node_rank * self.options.processes_per_node
         silent = set(range(first, first + self.options.processes_per_node)) - {said.rank for said in endings}
+        if silent and {said.ending for said in endings} <= set(WELL) and self._ended_by_stop(silent, agent):
+            return Ending.STOPPED, "", ""
         if ending == Ending.LOST and silent:
             return ending, f"rank {', '.join(map(str, sorted(silent)))}", WORDLESS
         said = [(f"rank {said.rank}", said.reason or ending.value) for said in endings if said.ending == ending]
         return (ending, *(said or [("", "not all ranks ended alike")])[0])
+
+    def _ended_by_stop(self, silent: set[int], agent: subprocess.Popen[bytes]) -> bool:
+        """Whether ranks without a word were ended by the request to stop: before they had begun, so nothing is lost."""
+        if self._killed or not self.node.stop.asked:
+            return False
+        if self.options.processes == 1:
+            return agent.returncode == -signal.SIGTERM
+        return all(self._exit_codes.get(rank, 0) in (0, -signal.SIGTERM) for rank in silent)
 
     async def _together(self, ending: Ending, reason: str) -> tuple[Ending, str]:
         """What the nodes' endings are together: who has ended well waits for the others."""
@@ -298,7 +319,7 @@ class Gang:
         if ending == Ending.REFUSED:
             return ending, reason
         if self.seat.over in WELL:
-            return ending if ending in WELL else Ending.FINISHED, ""
+            return ending if ending in WELL else self.seat.over, ""
         if ending == Ending.STOPPED and self.node.stop.asked:
             return ending, ""  # a node that did not stop says so itself
         if self.seat.over is None:
@@ -306,13 +327,21 @@ class Gang:
             return (Ending.LOST, "node 0 has gone") if ending == Ending.STOPPED else (ending, reason)
         return self.seat.over, self.seat.reason
 
+    async def _poll(self) -> None:
+        for _ in range(LOOKS):
+            await asyncio.sleep(POLL_SECONDS / LOOKS)
+            if self.options.processes > 1 and self._forwarded:
+                for rank in self._ranks.keys() - self._exit_codes.keys():
+                    if (code := exit_code(self._ranks[rank])) is not None:
+                        self._exit_codes[rank] = code
+
     def _over(self) -> bool:
         """Whether the other nodes' part has ended, or node 0 has gone."""
         return self.seat is not None and (self.seat.gone or self.seat.over is not None)
 
-    def _tell(self, ending: Ending, where: str = "", reason: str = "") -> None:
+    def _tell(self, ending: Ending, where: str = "", reason: str = "", wordless: bool = False) -> None:
         if self.seat:
-            self.seat.tell_ended(ending, where, reason)
+            self.seat.tell_ended(ending, where, reason, wordless)
 
     def _note_stop(self) -> None:
         if self.seat and self.seat.stop:
