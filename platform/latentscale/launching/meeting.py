@@ -15,6 +15,7 @@ import json
 import random
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,10 @@ WORDLESS = "ended without a word"
 LOST_NODE = GONE, STARTED_AGAIN = "has gone", "has started again"
 CAUSE_SECONDS = 5.0
 """From the first word of a loss to the end of the round, where not all nodes have said theirs."""
+RETURN_SECONDS = 15.0
+"""For a node to come from the end of a round to the next one's beginning."""
+GAP_SECONDS = 1.0
+"""Of these, between its connections."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +155,22 @@ class Meeting:
             raise UserError(
                 f"--main-port {self._options.main_port}: node 0 cannot listen there ({error.strerror}): choose another"
             ) from None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether some node was asked to stop."""
+        return self._stopping
+
+    async def dismiss(self) -> None:
+        """Tell all to stop before a round begins: those who wait, and those who still come from the last round."""
+        self._stopping = True
+        self._tell_all(stop=True)
+        until = last = time.monotonic()
+        until += RETURN_SECONDS
+        while time.monotonic() < min(until, last + GAP_SECONDS):
+            await asyncio.sleep(0.05)
+            if self._lines:
+                last = time.monotonic()
 
     async def close(self) -> None:
         """Leave, once what was said last is sent; connections end."""

@@ -61,11 +61,17 @@ class Alone(Exception):
 
 
 class Stop:
-    """A request to stop, by a signal to this launcher or to another node's."""
+    """A request to stop, by a signal to this launcher or to another node's.
+
+    Attributes:
+        asked_at: monotonic seconds of the first one.
+        passed_on: this node's processes were told.
+        insisted: it is to be at once.
+    """
 
     def __init__(self) -> None:
         self.asked_at: float | None = None
-        self.insisted = False
+        self.passed_on = self.insisted = False
 
     def take(self, number: signal.Signals) -> None:
         """Note a signal; a second Ctrl-C, seconds after the first one, means at once."""
@@ -93,13 +99,14 @@ class Node:
         self.restarted_before = restarted_before
         self.stop = Stop()
         self.rounds = 0
+        self._meeting: Meeting | None = None
 
     async def run(self) -> int:
         """Start, restart, and return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.take, number)
-        async with self._meeting():
+        async with self._host():
             while True:
                 try:
                     ending, reason = await self._round()
@@ -112,7 +119,7 @@ class Node:
                     if reason:
                         self.say(reason)
                     return 2
-                if self.stop.asked:
+                if self.stop.passed_on:
                     self.say(
                         f"{reason}, after it was told to stop: the same command continues from the last checkpoint"
                     )
@@ -121,11 +128,12 @@ class Node:
                     again = f" after {self._restarts()}" if self.options.max_restarts else ""
                     self.say(f"{reason}: giving up{again}; the same command continues from the last checkpoint")
                     return 1
-                self.say(
-                    f"{reason}: starting again in {self.options.pause_seconds:g} s"
-                    f" (restart {self.rounds} of {self.options.max_restarts})"
-                )
-                await self.pause(self.options.pause_seconds)
+                # a request that comes between two starts leaves things as they are
+                again = f"starting again in {self.options.pause_seconds:g} s"
+                again += f" (restart {self.rounds} of {self.options.max_restarts})"
+                self.say(f"{reason}: {'not started again, as it was told to stop' if self.stop.asked else again}")
+                if self.options.node_rank == 0:  # the others wait for it at the meeting, where they can be told to stop
+                    await self.pause(self.options.pause_seconds)
 
     def say(self, text: str) -> None:
         """One line on stderr."""
@@ -136,35 +144,42 @@ class Node:
         return f"{self.options.max_restarts} restart{'s' if self.options.max_restarts > 1 else ''}"
 
     @contextlib.asynccontextmanager
-    async def _meeting(self) -> AsyncIterator[None]:
+    async def _host(self) -> AsyncIterator[None]:
+        """The meeting, where it is this node's."""
         if self.options.nodes == 1 or self.options.node_rank != 0:
             yield
             return
-        meeting = Meeting(self.options)
-        await meeting.open()
+        self._meeting = Meeting(self.options)
+        await self._meeting.open()
         try:
             yield
         finally:
-            await meeting.close()
+            await self._meeting.close()
 
     async def pause(self, seconds: float) -> None:
         """Wait, unless told to stop."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self.stop.asked:
             await asyncio.sleep(POLL_SECONDS)
+            if self._meeting and self._meeting.stopping:
+                self.stop.take(signal.SIGTERM)
 
     async def _round(self) -> tuple[Ending, str]:
         """One start of the gang, from the meeting of the nodes to its end on all of them."""
         if self.options.nodes == 1:
+            if self.stop.asked:
+                return Ending.STOPPED, ""
             self.rounds += 1
             return await Gang(self, None).run()
         async with self._seat() as seat:
-            if seat is None:
-                return Ending.STOPPED, ""
-            if seat.over is not None:
+            if seat is not None and seat.over is not None:
                 return seat.over, seat.reason
-            self.rounds = seat.round
-            return await Gang(self, seat).run()
+            if seat is not None:
+                self.rounds = seat.round
+                return await Gang(self, seat).run()
+        if self._meeting:
+            await self._meeting.dismiss()
+        return Ending.STOPPED, ""
 
     @contextlib.asynccontextmanager
     async def _seat(self) -> AsyncIterator[Seat | None]:
@@ -174,7 +189,7 @@ class Node:
             Alone: where others have not come in time.
         """
         options = self.options
-        began = time.monotonic()
+        began = time.monotonic() + (options.pause_seconds if self.rounds and options.node_rank else 0.0)
         place = f"{options.main_address}:{options.main_port}"
         seat, missing, told = None, "nobody was asked", False
         try:
@@ -225,7 +240,7 @@ class Gang:
         self.node, self.options, self.seat = node, node.options, seat
         self._ranks: dict[int, psutil.Process] = {}
         self._exit_codes: dict[int, int] = {}
-        self._forwarded = self._killed = False
+        self._killed = False
         self._kill_at = float("inf")
 
     async def run(self) -> tuple[Ending, str]:
@@ -257,7 +272,7 @@ class Gang:
                 told_at = now
                 if told_well := set(kinds) <= set(WELL):
                     self._tell(joint_ending(read_endings(folder), len(kinds)))
-            heard = kinds or self._forwarded
+            heard = kinds or self.node.stop.passed_on
             if heard and self.options.processes > 1 and not ranks_below(psutil.Process(agent.pid)):
                 ended_at = min(ended_at, now)
             # The agent is not waited for: it may wait for minutes for another node's that was told to stop, and of
@@ -330,7 +345,7 @@ class Gang:
     async def _poll(self) -> None:
         for _ in range(LOOKS):
             await asyncio.sleep(POLL_SECONDS / LOOKS)
-            if self.options.processes > 1 and self._forwarded:
+            if self.options.processes > 1 and self.node.stop.passed_on:
                 for rank in self._ranks.keys() - self._exit_codes.keys():
                     if (code := exit_code(self._ranks[rank])) is not None:
                         self._exit_codes[rank] = code
@@ -354,9 +369,9 @@ class Gang:
             self._ranks = {0: psutil.Process(agent.pid)}
         elif len(self._ranks) < self.options.processes_per_node:
             self._ranks = ranks_below(psutil.Process(agent.pid))
-        if not self.node.stop.asked or self._forwarded:
+        if not self.node.stop.asked or self.node.stop.passed_on:
             return
-        self._forwarded = True
+        self.node.stop.passed_on = True
         if self.seat:
             self.seat.ask_stop()
         complete = len(self._ranks) == self.options.processes_per_node
