@@ -196,6 +196,23 @@ def bars_of(what: str, seconds: Sequence[float], rows: Sequence[Row]) -> list[Ba
     return found
 
 
+def remarks(rows: Sequence[Row], cores: int) -> list[str]:
+    """What a machine of so many cores, and its load, leave of the verdicts."""
+    found = []
+    processes = max(each.processes for each in rows)
+    if processes > cores:
+        found.append(
+            f"{processes} processes share {cores} cores: what they compute at once then takes"
+            f" {processes / cores:g} times as long, and each hop of a collective waits for a core"
+        )
+    scatter = max(abs(each.against_itself_seconds) / each.step_seconds for each in rows)
+    if scatter > MOST_SCATTER_SHARE:
+        found.append(
+            f"A step differed from itself by {scatter:.1%}: the machine was busy, and no verdict is worth much"
+        )
+    return found
+
+
 def measure(gang: list[Gang], rounds: int, steps: int) -> list[Measured]:
     """Turn by turn, each gang beside the others."""
     found = [Measured(len(each.members)) for each in gang]
@@ -336,14 +353,8 @@ def main() -> None:
     judged = bars(rows)
     for bar in judged:
         say(bar.line())
-    if max(PROCESSES) > about["cores"]:
-        say(
-            f"{max(PROCESSES)} processes share {about['cores']} cores: what they compute at once then takes"
-            f" {max(PROCESSES) / about['cores']:g} times as long, and each hop of a collective waits for a core"
-        )
-    scatter = max(abs(each.against_itself_seconds) / each.step_seconds for each in rows)
-    if scatter > MOST_SCATTER_SHARE:
-        say(f"A step differed from itself by {scatter:.1%}: the machine was busy, and no verdict is worth much")
+    for remark in remarks(rows, about["cores"]):
+        say(remark)
     missed = sum(not bar.passed for bar in judged)
     say(f"{len(judged) - missed} of {len(judged)} bars passed, {time.perf_counter() - began:.0f} s")
 

@@ -15,6 +15,7 @@ from textwrap import wrap
 from typing import Any
 
 import torch
+from bench_scaling import Row, remarks
 from cases import PRESETS
 from network_time import (
     BUCKET_BYTES,
@@ -389,6 +390,31 @@ def time_of_a_step(presets: Sequence[Traffic], measured: dict[str, Any], compute
             " hand. The statistics' vector is in it: it is sent before the last optimizer step and awaited after."
             " On a GPU the host's part is launched ahead of the device, and mostly hidden; so this is the larger"
             " guess."
+        ),
+        *how_sure(measured),
+    ]
+
+
+def how_sure(measured: dict[str, Any]) -> list[str]:
+    """What was judged of that measurement, and on which machine."""
+    bars = measured["bars"]
+    rows = [
+        (bar["name"], f"{bar['value']:+.2%}", f"≤ {bar['most']:.2%}", "PASS" if bar["passed"] else "**MISS**")
+        for bar in bars
+    ]
+    missed = sum(not bar["passed"] for bar in bars)
+    machine = measured["machine"]
+    notes = " ".join(f"{note}." for note in remarks([Row(**row) for row in measured["rows"]], machine["cores"]))
+    return [
+        *paragraph(
+            f"How that measurement stood to its bars, of which {len(bars) - missed} of {len(bars)} passed; the load"
+            f" average before it was {machine['load_average']:g} on {machine['cores']} cores:"
+        ),
+        *table(("bar", "measured", "most", "verdict"), rows),
+        "",
+        *paragraph(
+            f"{notes} The platform's own in the table of times is fitted to the first bars' figures, whatever their"
+            " verdict; on its cores is what is left of them without waiting, for others or for a core."
         ),
     ]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as dist
-from bench_scaling import Measured, Row, bars, elements_of_a_step, measure, row
+from bench_scaling import Measured, Row, bars, elements_of_a_step, measure, remarks, row
 from gangs import gangs, stop
 from links import Place, links, loopback_places, ours, remove_left_behind, why_no_links
 from network_time import Link, buckets, exposed_seconds, ring_bytes, ring_seconds, tree_seconds, two_level_seconds
@@ -232,6 +232,32 @@ def test_the_page_is_what_the_kept_figures_and_the_presets_give() -> None:
     kept = json.loads(MEASURED.read_text())
     assert PAGE.read_text() == render(kept), "write it anew: make scaling-page"
     assert render(kept, compute_seconds=0.05) != PAGE.read_text()
+
+
+def test_the_page_says_how_sure_its_measurement_is_as_the_run_did() -> None:
+    page = PAGE.read_text()
+    words = " ".join(page.split())
+    # verdicts and remarks end what the run printed
+    printed = MEASURED.with_suffix(".txt").read_text().splitlines()
+    first = next(number for number, line in enumerate(printed) if line.lstrip().startswith(("PASS", "MISS")))
+    judged = [line.split() for line in printed[first:] if line.startswith("  ")]
+    assert len(judged) == 8
+    for verdict, *name, value, _, most in judged:
+        (line,) = [line for line in page.splitlines() if line.startswith(f"| {' '.join(name)} |")]
+        assert [cell.strip(" *") for cell in line.strip("|").split("|")][1:] == [value, f"≤ {most}", verdict]
+    said = printed[first + len(judged) : -1]
+    assert all(f"{remark}." in words for remark in said)
+    assert f"the load average before it was {json.loads(MEASURED.read_text())['machine']['load_average']:g}" in words
+
+
+def test_remarks_tell_a_busy_machine() -> None:
+    quiet = rows((0.001, 0.001, 0.001))
+    assert remarks(quiet, cores=4) == []
+    (shared,) = remarks(quiet, cores=2)
+    assert shared.startswith("4 processes share 2 cores: what they compute at once then takes 2 times as long")
+    quiet[1].against_itself_seconds = -0.0015
+    (busy,) = remarks(quiet, cores=4)
+    assert busy == "A step differed from itself by 1.5%: the machine was busy, and no verdict is worth much"
 
 
 def test_a_presets_traffic_is_its_parameters() -> None:

@@ -6,7 +6,10 @@ process leaves `FOLDER/started-RANK-RESTARTS` first, and `FOLDER/trains-RANK` on
 - nothing: after STEPS steps of a few milliseconds, or once any process was told to stop;
 - `refuse`: by something that a user must mend, on rank 1, before they meet;
 - `lose`: rank 0 by a full disk, every time;
-- `hang`: rank 1 stays in a step for ever, whatever it is told.
+- `hang`: rank 1 stays in a step for ever, whatever it is told;
+- `import`: no rank gets beyond its imports, where a signal ends it;
+- `import-0`: rank 0 does not, and the others wait for it, and say that they were stopped when they are told to;
+- `crash`: no rank gets beyond its imports, and whatever it is told breaks it.
 """
 
 import os
@@ -55,15 +58,26 @@ class Group:
 
 
 def main(folder: Path, steps: int, how: str) -> None:
-    rank = int(os.environ["RANK"])
+    rank = int(os.environ.get("RANK", "0"))
     (folder / f"started-{rank}-{os.environ[RESTARTS_VARIABLE]}").touch()
     asked: list[int] = []
+
+    def take(number: int, frame: object) -> None:
+        asked.append(number)
+        if not (folder / f"trains-{rank}").exists():
+            tell_ending(ProcessEnding(rank, Ending.STOPPED))
+            sys.exit(0)
+
+    if how == "crash":
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(3))
+    if how in ("import", f"import-{rank}", "crash"):
+        time.sleep(600)
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: asked.append(number))
+        signal.signal(number, take)
     if how == "refuse" and rank == 1:
         tell_ending(ProcessEnding(rank, Ending.REFUSED, 0, "training.batch=0"))
         sys.exit(2)
-    group = Group(folder, rank, int(os.environ["WORLD_SIZE"]))
+    group = Group(folder, rank, int(os.environ.get("WORLD_SIZE", "1")))
     (folder / f"trains-{rank}").touch()
     step, stop = 0, False
     while step < steps and not stop:

@@ -6,6 +6,7 @@ Two nodes are two launchers on the loopback, each with real processes over gloo.
 import re
 import signal
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -13,6 +14,8 @@ import pytest
 from nodes import TALKER, Nodes, until
 from states import final_state, worst_difference
 
+from latentscale.launching.meeting import CAUSE_SECONDS
+from latentscale.launching.workers import lives
 from launching import ROOT, Processes, Train, overrides
 
 RECIPE = str(ROOT / "recipes" / "pvdgan.py")
@@ -106,6 +109,101 @@ def test_sigterm_to_all_processes_of_one_node_stops_both(processes: Processes, t
     codes, outputs = nodes.wait()
     assert codes == [0, 0], outputs
     assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize(("count", "processes_per_node"), [(1, 1), (1, 2), (2, 1)])
+@pytest.mark.parametrize("how", ["import", "import-0"])
+def test_sigterm_while_processes_start_is_a_stop(
+    how: str, count: int, processes_per_node: int, processes: Processes, tmp_path: Path
+) -> None:
+    """The signal ends a process that has no handler yet: nothing is lost, so it is no failure."""
+    nodes = Nodes(processes, count, processes_per_node)
+    nodes.start([TALKER, str(tmp_path), "100000", how], {**AGAIN, "stopped-status": 75})
+    ranks = count * processes_per_node
+    until(lambda: len(starts(tmp_path)) == ranks)
+    time.sleep(0.2)
+    nodes.signal(count - 1, signal.SIGTERM)
+    began = time.monotonic()
+    codes, outputs = nodes.wait()
+    assert codes == [75] * count, outputs
+    assert time.monotonic() - began < 15
+    assert not any(map(lines_of_launcher, outputs))
+    assert len(starts(tmp_path)) == ranks
+
+
+@pytest.mark.parametrize(("count", "processes_per_node"), [(1, 1), (1, 2), (2, 1)])
+def test_sigterm_before_there_are_processes_is_a_stop(
+    count: int, processes_per_node: int, processes: Processes, tmp_path: Path
+) -> None:
+    """It comes to accelerate launch, or to a recipe, while that imports its libraries."""
+    nodes = Nodes(processes, count, processes_per_node)
+    nodes.start([TALKER, str(tmp_path), "100000", "import"], {**AGAIN, "stopped-status": 75})
+    launcher = psutil.Process(nodes.launchers[0].pid)
+    until(launcher.children)
+    nodes.signal(0, signal.SIGTERM)
+    codes, outputs = nodes.wait()
+    assert codes == [75] * count, outputs
+    assert not any(map(lines_of_launcher, outputs))
+
+
+@pytest.mark.parametrize(("count", "told"), [(1, 0), (2, 0), (2, 1)])
+def test_sigterm_between_two_starts_is_a_stop(count: int, told: int, processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, count, processes_per_node=2)
+    nodes.start([TALKER, str(tmp_path), "50", "lose"], {**AGAIN, "pause-seconds": 60, "stopped-status": 75})
+    wait_for_pause(nodes, tmp_path, range(count))
+    nodes.signal(told, signal.SIGTERM)
+    began = time.monotonic()
+    codes, outputs = nodes.wait()
+    assert codes == [75] * count, outputs
+    assert time.monotonic() - began < 10
+    for output in outputs:
+        (line,) = lines_of_launcher(output)
+        assert line.endswith("starting again in 60 s (restart 1 of 1)")
+    assert len(starts(tmp_path)) == 2 * count
+
+
+def test_a_node_that_has_not_come_back_yet_is_told_of_a_stop_too(processes: Processes, tmp_path: Path) -> None:
+    nodes = Nodes(processes, 2)
+    nodes.start([TALKER, str(tmp_path), "50", "lose"], {**AGAIN, "pause-seconds": 60, "stopped-status": 75})
+    until(lambda: len(list(tmp_path.glob("trains-*"))) == 2)
+    nodes.signal(1, signal.SIGSTOP)
+    wait_for_pause(nodes, tmp_path, [0])
+    nodes.signal(0, signal.SIGTERM)
+    time.sleep(CAUSE_SECONDS + 1)  # longer than node 0 waits for the other's word
+    nodes.signal(1, signal.SIGCONT)
+    began = time.monotonic()
+    codes, outputs = nodes.wait()
+    assert codes == [75, 75], outputs
+    assert time.monotonic() - began < 10
+    assert starts(tmp_path) == ["0-0", "1-0"]
+    # it was told after the loss, and before that was known to be over
+    assert lines_of_launcher(outputs[0]) == [
+        "launcher of node 0: node 0: rank 0: the disk is full: not started again, as it was told to stop"
+    ]
+
+
+def wait_for_pause(nodes: Nodes, folder: Path, which: Iterable[int]) -> None:
+    """Until the launchers of some nodes have started processes, and seen them end."""
+    until(lambda: len(starts(folder)) == nodes.count * nodes.processes_per_node)
+    for node in which:
+        launcher = psutil.Process(nodes.launchers[node].pid)
+        until(lambda launcher=launcher: not any(map(lives, launcher.children())))
+    time.sleep(0.3)
+
+
+@pytest.mark.parametrize("processes_per_node", [1, 2])
+def test_what_breaks_when_it_is_told_to_stop_was_not_stopped(
+    processes_per_node: int, processes: Processes, tmp_path: Path
+) -> None:
+    nodes = Nodes(processes, 1, processes_per_node)
+    nodes.start([TALKER, str(tmp_path), "50", "crash"], AGAIN)
+    until(lambda: len(starts(tmp_path)) == processes_per_node)
+    time.sleep(0.2)
+    nodes.signal(0, signal.SIGTERM)
+    codes, outputs = nodes.wait()
+    assert codes == [1]
+    (line,) = lines_of_launcher(outputs[0])
+    assert "ended without a word, after it was told to stop" in line
 
 
 def test_a_process_that_will_not_stop_is_killed_after_the_grace(processes: Processes, tmp_path: Path) -> None:

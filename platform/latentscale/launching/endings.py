@@ -23,7 +23,7 @@ class Ending(StrEnum):
     FINISHED = "finished"
     """All steps are taken."""
     STOPPED = "stopped"
-    """It was asked to stop, and a checkpoint of its last step stands."""
+    """It was asked to stop, and a checkpoint of its last step stands, where it had taken one."""
     REFUSED = "refused"
     """By something that a user must mend first; starting again changes nothing."""
     LOST = "lost"

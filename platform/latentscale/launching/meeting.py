@@ -15,6 +15,7 @@ import json
 import random
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,10 @@ WORDLESS = "ended without a word"
 LOST_NODE = GONE, STARTED_AGAIN = "has gone", "has started again"
 CAUSE_SECONDS = 5.0
 """From the first word of a loss to the end of the round, where not all nodes have said theirs."""
+RETURN_SECONDS = 15.0
+"""For a node to come from the end of a round to the next one's beginning."""
+GAP_SECONDS = 1.0
+"""Of these, between its connections."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ class Meeting:
         self._ended: dict[int, Ending] = {}
         self._losses: list[Loss] = []
         self._hosts: dict[int, object] = {}
-        self._refused, self._stopping = "", False
+        self._refused, self._stopping, self._cut = "", False, False
         self._rounds = 0
 
     async def open(self) -> None:
@@ -150,6 +155,22 @@ class Meeting:
             raise UserError(
                 f"--main-port {self._options.main_port}: node 0 cannot listen there ({error.strerror}): choose another"
             ) from None
+
+    @property
+    def stopping(self) -> bool:
+        """Whether some node was asked to stop."""
+        return self._stopping
+
+    async def dismiss(self) -> None:
+        """Tell all to stop before a round begins: those who wait, and those who still come from the last round."""
+        self._stopping = True
+        self._tell_all(stop=True)
+        until = last = time.monotonic()
+        until += RETURN_SECONDS
+        while time.monotonic() < min(until, last + GAP_SECONDS):
+            await asyncio.sleep(0.05)
+            if self._lines:
+                last = time.monotonic()
 
     async def close(self) -> None:
         """Leave, once what was said last is sent; connections end."""
@@ -197,6 +218,7 @@ class Meeting:
                 self._tell_all(stop=True)
             if "ended" in message and self._running.get(node) is line:
                 loss = Loss(node, str(message.get("where", "")), str(message.get("reason", "")))
+                self._cut |= bool(message.get("wordless"))
                 self._end(node, Ending(message["ended"]), loss)
         if self._waiting.get(node) is line:
             del self._waiting[node]
@@ -259,7 +281,11 @@ class Meeting:
 
     def _over_by_loss(self, rounds: int) -> None:
         if rounds == self._rounds and self._running:
-            self._over(Ending.LOST, likely_causes(self._losses))
+            if self._cut:
+                # what a request to stop has ended before it began is what the others lost contact with
+                self._over(Ending.STOPPED, "")
+            else:
+                self._over(Ending.LOST, likely_causes(self._losses))
 
     def _over(self, ending: Ending, reason: str) -> None:
         running, self._running = self._running, {}
@@ -278,7 +304,7 @@ class Seat:
     Attributes:
         round, port: of the round, once all have come; 0 before.
         missing: nodes that have not come.
-        over: how the round ended for all (finished stands for well), once it has.
+        over: how the round ended for all (finished stands for well, stopped for stopped before it began), once it has.
         reason: why, where not well.
         stop: some node was asked to stop.
         gone: the connection has ended.
@@ -312,9 +338,13 @@ class Seat:
         line.send(node=options.node_rank, host=socket.gethostname(), rounds=rounds, **same)
         return cls(line)
 
-    def tell_ended(self, ending: Ending, where: str, reason: str) -> None:
-        """Tell node 0 how this node's processes ended; where not well, which and why."""
-        self._line.send(ended=ending, where=where, reason=reason)
+    def tell_ended(self, ending: Ending, where: str, reason: str, wordless: bool) -> None:
+        """Tell node 0 how this node's processes ended; where not well, which and why.
+
+        Args:
+            wordless: a request to stop has ended some of them before they could say so.
+        """
+        self._line.send(ended=ending, where=where, reason=reason, wordless=wordless)
 
     def ask_stop(self) -> None:
         """Ask all nodes to stop."""

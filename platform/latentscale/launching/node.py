@@ -29,6 +29,7 @@ from latentscale.launching.restarts import times_restarted
 from latentscale.launching.workers import (
     adopt_orphans,
     end_with_parent,
+    exit_code,
     has_unreaped,
     kill_all_below,
     ranks_below,
@@ -36,6 +37,8 @@ from latentscale.launching.workers import (
 )
 
 POLL_SECONDS = 0.1
+LOOKS = 10
+"""Of a poll, at processes that were told to stop: their agent, which looks every 1.5 s, forgets how they ended."""
 RETRY_SECONDS = 0.5
 TELL_SECONDS = 10.0
 INSIST_SECONDS = 3.0
@@ -46,6 +49,8 @@ EXIT_SECONDS = 10.0
 """For processes that have told their end to be gone."""
 AGENT_SECONDS = 1.5
 """For their agent to notice."""
+SAME_SECONDS = 0.5
+"""For a signal that processes have ended by to come to the launcher, where all of a node are sent it."""
 ANSWER_SECONDS = 10.0
 """For node 0 to answer to a loss."""
 WELL = (Ending.FINISHED, Ending.STOPPED)
@@ -56,11 +61,17 @@ class Alone(Exception):
 
 
 class Stop:
-    """A request to stop, by a signal to this launcher or to another node's."""
+    """A request to stop, by a signal to this launcher or to another node's.
+
+    Attributes:
+        asked_at: monotonic seconds of the first one.
+        passed_on: this node's processes were told.
+        insisted: it is to be at once.
+    """
 
     def __init__(self) -> None:
         self.asked_at: float | None = None
-        self.insisted = False
+        self.passed_on = self.insisted = False
 
     def take(self, number: signal.Signals) -> None:
         """Note a signal; a second Ctrl-C, seconds after the first one, means at once."""
@@ -88,13 +99,14 @@ class Node:
         self.restarted_before = restarted_before
         self.stop = Stop()
         self.rounds = 0
+        self._meeting: Meeting | None = None
 
     async def run(self) -> int:
         """Start, restart, and return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self.stop.take, number)
-        async with self._meeting():
+        async with self._host():
             while True:
                 try:
                     ending, reason = await self._round()
@@ -107,7 +119,7 @@ class Node:
                     if reason:
                         self.say(reason)
                     return 2
-                if self.stop.asked:
+                if self.stop.passed_on:
                     self.say(
                         f"{reason}, after it was told to stop: the same command continues from the last checkpoint"
                     )
@@ -116,11 +128,12 @@ class Node:
                     again = f" after {self._restarts()}" if self.options.max_restarts else ""
                     self.say(f"{reason}: giving up{again}; the same command continues from the last checkpoint")
                     return 1
-                self.say(
-                    f"{reason}: starting again in {self.options.pause_seconds:g} s"
-                    f" (restart {self.rounds} of {self.options.max_restarts})"
-                )
-                await self._pause(self.options.pause_seconds)
+                # a request that comes between two starts leaves things as they are
+                again = f"starting again in {self.options.pause_seconds:g} s"
+                again += f" (restart {self.rounds} of {self.options.max_restarts})"
+                self.say(f"{reason}: {'not started again, as it was told to stop' if self.stop.asked else again}")
+                if self.options.node_rank == 0:  # the others wait for it at the meeting, where they can be told to stop
+                    await self.pause(self.options.pause_seconds)
 
     def say(self, text: str) -> None:
         """One line on stderr."""
@@ -131,34 +144,42 @@ class Node:
         return f"{self.options.max_restarts} restart{'s' if self.options.max_restarts > 1 else ''}"
 
     @contextlib.asynccontextmanager
-    async def _meeting(self) -> AsyncIterator[None]:
+    async def _host(self) -> AsyncIterator[None]:
+        """The meeting, where it is this node's."""
         if self.options.nodes == 1 or self.options.node_rank != 0:
             yield
             return
-        meeting = Meeting(self.options)
-        await meeting.open()
+        self._meeting = Meeting(self.options)
+        await self._meeting.open()
         try:
             yield
         finally:
-            await meeting.close()
+            await self._meeting.close()
 
-    async def _pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float) -> None:
+        """Wait, unless told to stop."""
         until = time.monotonic() + seconds
         while time.monotonic() < until and not self.stop.asked:
             await asyncio.sleep(POLL_SECONDS)
+            if self._meeting and self._meeting.stopping:
+                self.stop.take(signal.SIGTERM)
 
     async def _round(self) -> tuple[Ending, str]:
         """One start of the gang, from the meeting of the nodes to its end on all of them."""
         if self.options.nodes == 1:
+            if self.stop.asked:
+                return Ending.STOPPED, ""
             self.rounds += 1
             return await Gang(self, None).run()
         async with self._seat() as seat:
-            if seat is None:
-                return Ending.STOPPED, ""
-            if seat.over is not None:
+            if seat is not None and seat.over is not None:
                 return seat.over, seat.reason
-            self.rounds = seat.round
-            return await Gang(self, seat).run()
+            if seat is not None:
+                self.rounds = seat.round
+                return await Gang(self, seat).run()
+        if self._meeting:
+            await self._meeting.dismiss()
+        return Ending.STOPPED, ""
 
     @contextlib.asynccontextmanager
     async def _seat(self) -> AsyncIterator[Seat | None]:
@@ -168,7 +189,7 @@ class Node:
             Alone: where others have not come in time.
         """
         options = self.options
-        began = time.monotonic()
+        began = time.monotonic() + (options.pause_seconds if self.rounds and options.node_rank else 0.0)
         place = f"{options.main_address}:{options.main_port}"
         seat, missing, told = None, "nobody was asked", False
         try:
@@ -218,7 +239,8 @@ class Gang:
     def __init__(self, node: Node, seat: Seat | None) -> None:
         self.node, self.options, self.seat = node, node.options, seat
         self._ranks: dict[int, psutil.Process] = {}
-        self._forwarded = False
+        self._exit_codes: dict[int, int] = {}
+        self._killed = False
         self._kill_at = float("inf")
 
     async def run(self) -> tuple[Ending, str]:
@@ -242,7 +264,7 @@ class Gang:
     async def _attend(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[Ending, str]:
         told_well, told_at, ended_at = False, float("inf"), float("inf")
         while agent.poll() is None:
-            await asyncio.sleep(POLL_SECONDS)
+            await self._poll()
             now = time.monotonic()
             self._pass_on_stop(agent)
             kinds = [said.ending for said in read_endings(folder)]
@@ -250,7 +272,8 @@ class Gang:
                 told_at = now
                 if told_well := set(kinds) <= set(WELL):
                     self._tell(joint_ending(read_endings(folder), len(kinds)))
-            if kinds and self.options.processes > 1 and not ranks_below(psutil.Process(agent.pid)):
+            heard = kinds or self.node.stop.passed_on
+            if heard and self.options.processes > 1 and not ranks_below(psutil.Process(agent.pid)):
                 ended_at = min(ended_at, now)
             # The agent is not waited for: it may wait for minutes for another node's that was told to stop, and of
             # what processes have said themselves it makes a page, unless it has begun to.
@@ -262,10 +285,13 @@ class Gang:
                 refused = Ending.REFUSED in kinds or (self.seat and self.seat.over == Ending.REFUSED)
                 self._kill_within(REFUSED_SECONDS if refused else LOST_SECONDS)
             if now > self._kill_at or self.node.stop.insisted:
+                self._killed = True
                 break
+        if -signal.SIGTERM in (agent.returncode, *self._exit_codes.values()):
+            await self.node.pause(SAME_SECONDS)
         ending, where, reason = self._local(folder, agent)
         if not told_well:
-            self._tell(ending, where, reason)
+            self._tell(ending, where, reason, wordless=ending == Ending.STOPPED)
         return await self._together(ending, f"{where}: {reason}" if where else reason)
 
     def _local(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[Ending, str, str]:
@@ -280,10 +306,20 @@ class Gang:
             return ending, "", ""
         first = self.options.node_rank * self.options.processes_per_node
         silent = set(range(first, first + self.options.processes_per_node)) - {said.rank for said in endings}
+        if silent and {said.ending for said in endings} <= set(WELL) and self._ended_by_stop(silent, agent):
+            return Ending.STOPPED, "", ""
         if ending == Ending.LOST and silent:
             return ending, f"rank {', '.join(map(str, sorted(silent)))}", WORDLESS
         said = [(f"rank {said.rank}", said.reason or ending.value) for said in endings if said.ending == ending]
         return (ending, *(said or [("", "not all ranks ended alike")])[0])
+
+    def _ended_by_stop(self, silent: set[int], agent: subprocess.Popen[bytes]) -> bool:
+        """Whether ranks without a word were ended by the request to stop: before they had begun, so nothing is lost."""
+        if self._killed or not self.node.stop.asked:
+            return False
+        if self.options.processes == 1:
+            return agent.returncode == -signal.SIGTERM
+        return all(self._exit_codes.get(rank, 0) in (0, -signal.SIGTERM) for rank in silent)
 
     async def _together(self, ending: Ending, reason: str) -> tuple[Ending, str]:
         """What the nodes' endings are together: who has ended well waits for the others."""
@@ -298,7 +334,7 @@ class Gang:
         if ending == Ending.REFUSED:
             return ending, reason
         if self.seat.over in WELL:
-            return ending if ending in WELL else Ending.FINISHED, ""
+            return ending if ending in WELL else self.seat.over, ""
         if ending == Ending.STOPPED and self.node.stop.asked:
             return ending, ""  # a node that did not stop says so itself
         if self.seat.over is None:
@@ -306,13 +342,21 @@ class Gang:
             return (Ending.LOST, "node 0 has gone") if ending == Ending.STOPPED else (ending, reason)
         return self.seat.over, self.seat.reason
 
+    async def _poll(self) -> None:
+        for _ in range(LOOKS):
+            await asyncio.sleep(POLL_SECONDS / LOOKS)
+            if self.options.processes > 1 and self.node.stop.passed_on:
+                for rank in self._ranks.keys() - self._exit_codes.keys():
+                    if (code := exit_code(self._ranks[rank])) is not None:
+                        self._exit_codes[rank] = code
+
     def _over(self) -> bool:
         """Whether the other nodes' part has ended, or node 0 has gone."""
         return self.seat is not None and (self.seat.gone or self.seat.over is not None)
 
-    def _tell(self, ending: Ending, where: str = "", reason: str = "") -> None:
+    def _tell(self, ending: Ending, where: str = "", reason: str = "", wordless: bool = False) -> None:
         if self.seat:
-            self.seat.tell_ended(ending, where, reason)
+            self.seat.tell_ended(ending, where, reason, wordless)
 
     def _note_stop(self) -> None:
         if self.seat and self.seat.stop:
@@ -325,9 +369,9 @@ class Gang:
             self._ranks = {0: psutil.Process(agent.pid)}
         elif len(self._ranks) < self.options.processes_per_node:
             self._ranks = ranks_below(psutil.Process(agent.pid))
-        if not self.node.stop.asked or self._forwarded:
+        if not self.node.stop.asked or self.node.stop.passed_on:
             return
-        self._forwarded = True
+        self.node.stop.passed_on = True
         if self.seat:
             self.seat.ask_stop()
         complete = len(self._ranks) == self.options.processes_per_node

@@ -2,11 +2,13 @@
 
 import contextlib
 import ctypes
+import os
 import signal
 import sys
 import time
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 
 import psutil
 
@@ -43,6 +45,16 @@ def has_unreaped(process: psutil.Process) -> bool:
     with contextlib.suppress(psutil.NoSuchProcess):
         return any(child.status() == psutil.STATUS_ZOMBIE for child in process.children())
     return False
+
+
+def exit_code(process: psutil.Process) -> int | None:
+    """How a process has ended that its parent has not reaped, by a signal where below 0; None where unknown (Linux)."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        # after the name in brackets: the state first, the wait status as the 52nd field of all
+        state, *fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+        if state == "Z":
+            return os.waitstatus_to_exitcode(int(fields[48]))
+    return None
 
 
 def rank_of(process: psutil.Process) -> int | None:
