@@ -35,12 +35,13 @@ from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 from latentscale.training.prepare import prepare
 
-SHOWN = (("pvdgan", "afhq256"), ("dlsgan", "ffhq256"), ("cgpgan", "afhq256_cgpgan"))
+SHOWN = (("pvdgan", "afhq256"), ("dlsgan", "ffhq256"), ("cgpgan", "afhq256_cgpgan"), ("invgan", "ffhq256"))
 BARE = "pvdgan"
 IMAGES = 64
 WARM_UP_STEPS = 10
 LEAST_RATIO = 1.0
 NOT_MEASURED = "not measured"
+NO_BARE = "no loop by hand"
 
 
 @dataclass(frozen=True)
@@ -164,10 +165,11 @@ class Result:
     def cells(self) -> list[str]:
         flops = f"{self.flops / 1e12:.3g}"
         start = [f"{self.method}, {self.preset}", self.mode, str(self.batch), flops]
+        unknown = "-" if self.method == BARE else NO_BARE
         if self.failure:
-            return [*start, self.failure, *["-"] * 4]
+            return [*start, self.failure, *["-"] * 3, unknown]
         memory, share, ratio = self.peak_memory_bytes, self.share_of_peak, self.bare_ratio
-        shown = f"{ratio:.3f} (A/A {self.against_itself:.3f})" if ratio and self.against_itself else "-"
+        shown = f"{ratio:.3f} (A/A {self.against_itself:.3f})" if ratio and self.against_itself else unknown
         return [
             *start,
             f"{self.images_per_second:.1f}",

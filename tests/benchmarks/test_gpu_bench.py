@@ -6,6 +6,7 @@ from pathlib import Path
 
 import bench_gpu
 import pytest
+import scaling_page
 import torch
 from bench_gpu import MODES, Device, Mode, Result, Stopwatch, configuration, measure, table, verdicts
 from flops import counter, flops_of_a_step
@@ -48,7 +49,7 @@ def test_operations_of_a_convolution() -> None:
     assert counting.get_total_flops() == 2 * (2 * 5 * 8 * 8) * (3 * 3 * 3)
 
 
-@pytest.mark.parametrize("method", ["pvdgan", "cgpgan"])
+@pytest.mark.parametrize("method", ["pvdgan", "cgpgan", "invgan"])
 def test_operations_of_a_step_are_those_of_the_loop(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +144,10 @@ def test_what_is_unknown_is_said() -> None:
     assert "out of memory" in table([measured(step_seconds=None, failure="out of memory")])[1]
 
 
+def test_every_preset_that_the_scaling_page_lists_is_measured() -> None:
+    assert set(bench_gpu.SHOWN) >= set(scaling_page.SHOWN)
+
+
 def test_the_bar() -> None:
     slower = measured(step_seconds=0.06)
     others = [measured(mode="bf16"), measured(method="dlsgan", bare_seconds=())]
@@ -212,6 +217,15 @@ def test_noise_is_made_where_a_preset_has_no_data(tmp_path: Path) -> None:
     assert (tmp_path / "3x16x16" / "dataset.json").exists()
 
 
+def test_a_graph_through_the_generator_is_measured_compiled(tmp_path: Path) -> None:
+    """Of InvGAN's discriminator phase, which reproduces images."""
+    mode = Mode("bf16+compile", "bf16", "aot_eager")
+    found = measure(cpu(), "invgan", "digits8", mode, 10**6, tmp_path, 1, 1, warm_up_steps=1, settings=TINY)
+    assert found.failure == ""
+    assert found.images_per_second is not None
+    assert found.cells()[-1] == "no loop by hand"
+
+
 def test_a_row_that_fails_says_why_and_the_next_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -235,10 +249,12 @@ def test_without_a_gpu_the_table_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--out", str(tmp_path)])
-    monkeypatch.setattr(bench_gpu, "SHOWN", bench_gpu.SHOWN[:1])
+    monkeypatch.setattr(bench_gpu, "SHOWN", [bench_gpu.SHOWN[0], bench_gpu.SHOWN[-1]])
     bench_gpu.main()  # and ends with status 0
     lines = capsys.readouterr().out.splitlines()
-    assert sum("not measured" in line for line in lines) == 3 + 1
+    assert sum("not measured" in line for line in lines) == 2 * 3 + 1
+    # what has no ratio says why
+    assert sum(line.endswith("no loop by hand") for line in lines) == 3
     kept = json.loads((tmp_path / "gpu.json").read_text())
     assert {each["failure"] for each in kept["results"]} == {"not measured"}
     assert all(each["flops"] > 10**12 for each in kept["results"])

@@ -1,0 +1,66 @@
+"""A process that is away for less than the timeout costs nothing; with links and nodes: tests/multinode, as root."""
+
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from nodes import until
+from states import final_state, worst_difference
+
+from launching import ROOT, Processes, Train, overrides
+
+RECIPE = ROOT / "recipes" / "pvdgan.py"
+TIMEOUT_SECONDS = 5
+STEPS = 40
+SETTINGS: dict[str, object] = {
+    "training__steps": STEPS,
+    "training__report_every_steps": 1,
+    "checkpoint__every_steps": 0,
+    "distributed__heartbeat_seconds": 0.4,
+    "distributed__timeout_seconds": TIMEOUT_SECONDS,
+    # lines of metrics as they come
+    "telemetry__progress": "true",
+}
+# every step lasts a while, as a larger model's does: the pause begins before the last one
+SLOW = f"""
+import runpy, sys, time
+from latentscale.distributed.phases import DistributedPhase
+whole = DistributedPhase.backward
+def backward(self, batches):
+    time.sleep(0.03)
+    return whole(self, batches)
+DistributedPhase.backward = backward
+if __name__ == "__main__":
+    sys.argv[0] = {str(RECIPE)!r}
+    runpy.run_path({str(RECIPE)!r}, run_name="__main__")
+"""
+
+pytestmark = pytest.mark.processes
+
+
+def test_pauses_shorter_than_the_timeout_hold_the_run_up_and_change_nothing(
+    processes: Processes, train: Train, tmp_path: Path
+) -> None:
+    folder, script = tmp_path / "run", tmp_path / "slow.py"
+    script.write_text(SLOW)
+    started = processes.start_ranks(2, [sys.executable, str(script), f"run.dir={folder}", *overrides(**SETTINGS)])
+    metrics = folder / "metrics.jsonl"
+
+    def steps() -> int:
+        return metrics.read_text().count('{"step"') if metrics.exists() else 0
+
+    for victim, step in ((1, 5), (0, 15)):
+        until(lambda step=step: steps() >= step)
+        started[victim].send_signal(signal.SIGSTOP)
+        time.sleep(0.4)  # for the step that the other is in
+        held = steps()
+        time.sleep(TIMEOUT_SECONDS / 3)
+        assert steps() == held < STEPS
+        started[victim].send_signal(signal.SIGCONT)
+    said = [process.communicate(timeout=60)[1] for process in started]
+    assert [process.returncode for process in started] == [0, 0], said
+    assert not [line for err in said for line in err.splitlines() if line.startswith(("error: ", "warning: "))]
+    train("pvdgan", tmp_path / "whole", **SETTINGS)
+    assert worst_difference(final_state(folder), final_state(tmp_path / "whole")) <= 1e-9
