@@ -121,11 +121,11 @@ def test_a_run_moves_from_four_processes_with_workers_to_three_without(
     assert first.err.count("skipped: ") + second.err.count("skipped: ") == 1
 
 
-@pytest.mark.parametrize(("count", "workers"), [(1, (4,)), (4, (0, 4))])
+@pytest.mark.parametrize(("count", "workers"), [(1, (4,)), (3, (2,)), (4, (0, 4))])
 def test_one_and_four_processes_train_the_same_with_any_workers(
     reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path, count: int, workers: tuple[int, ...]
 ) -> None:
-    """The corners of 1 … 4 processes by 0 … 4 workers that no other test has; nothing decoded is remembered."""
+    """Corners of 1 … 4 processes by 0 … 4 workers that no other test has; nothing decoded is remembered."""
     runs = [
         {"method": "pvdgan", "settings": settings_of(shards, number, run__dir=tmp_path / str(number))}
         for number in workers
