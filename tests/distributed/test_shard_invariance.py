@@ -125,6 +125,21 @@ def test_a_run_moves_from_four_processes_with_workers_to_three_without(
     assert first.err.count("skipped: ") + second.err.count("skipped: ") == 1
 
 
+@pytest.fixture(scope="module")
+def few(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One shard of one sample more than a batch."""
+    dataset = ShardedDataset.open(shards)
+    out = tmp_path_factory.mktemp("few") / "data"
+    samples = [Sample(*dataset.read(0, member)) for member in range(9)]
+    write_shards(samples, out, "few", (1, 8, 8), [str(i) for i in range(10)], "CC0")
+    return out
+
+
+def few_run(folder: Path, few: Path, workers: int) -> dict[str, Any]:
+    changes = {"run__dir": folder, "training__batch": 8, "distributed__streams": 4}
+    return {"method": "pvdgan", "settings": settings_of(few, workers, **changes)}
+
+
 @pytest.mark.parametrize(("count", "workers"), [(1, (4,)), (3, (2,)), (4, (0, 4))])
 def test_one_and_four_processes_train_the_same_with_any_workers(
     reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path, count: int, workers: tuple[int, ...]
@@ -172,8 +187,11 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path, tmp_path: Path) -> None:
-    """One and two processes, without and with workers, decoded anew or remembered, and resumed; and streaming."""
+def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path, few: Path, tmp_path: Path) -> None:
+    """One and two processes, without and with workers, decoded anew or remembered, and resumed; and streaming.
+
+    The same processes train on images too, of which there is one more than the batch.
+    """
     sharded = {"data__name": "shards", "data__path": points}
     anew, remembered = {REMEMBERED_BYTES_VARIABLE: "0"}, {REMEMBERED_BYTES_VARIABLE: str(2**20)}
     alone = [
@@ -183,11 +201,13 @@ def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path
         cluster_run(tmp_path / "moved", **sharded, training__steps=5),
         cluster_run(tmp_path / "seed", **sharded, run__seed=7),
         cluster_run(tmp_path / "streamed-1", **sharded, data__mode="streaming"),
+        few_run(tmp_path / "few-1", few, 0),
     ]
     together = [
         {**cluster_run(tmp_path / "2x2", **sharded, data__workers=2), "environment": anew},
         cluster_run(tmp_path / "moved", **sharded, data__workers=1),
         cluster_run(tmp_path / "streamed-2", **sharded, data__mode="streaming", data__workers=2),
+        few_run(tmp_path / "few-2", few, 1),
     ]
     for count, runs in ((1, alone), (2, together)):
         finished = run_several(runs, tmp_path, count)
@@ -196,6 +216,7 @@ def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path
     for name in ("1x0", "1x0r", "2x2", "moved"):
         assert worst_difference(final_state(tmp_path / name), memory) <= TOLERANCE, name
     assert worst_difference(final_state(tmp_path / "seed"), memory) > 1e-3
+    assert worst_difference(*(final_state(tmp_path / f"few-{count}") for count in (1, 2))) <= TOLERANCE
     streamed = [final_state(tmp_path / f"streamed-{count}") for count in (1, 2)]
     assert worst_difference(*streamed) <= TOLERANCE
     assert worst_difference(streamed[0], memory) > 1e-5
