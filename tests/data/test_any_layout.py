@@ -56,6 +56,11 @@ def test_labels_come_from_csv_and_json(tmp_path):
     fill(tmp_path / "json", {**files, "dataset.json": json.dumps(rows).encode()})
     built("folder", tmp_path / "json", tmp_path / "b", shuffle=False)
     assert [sample.label for sample in samples(tmp_path / "b/train")] == [0, 1, 0, 1]
+    named = {f"{number}.png": "xyyx"[number] for number in range(4)}
+    fill(tmp_path / "named", {**files, "labels.json": json.dumps(named).encode()})
+    built("folder", tmp_path / "named", tmp_path / "d", shuffle=False)
+    assert ShardedDataset.open(tmp_path / "d/train").labels == ["x", "y"]
+    assert [sample.label for sample in samples(tmp_path / "d/train")] == [0, 1, 1, 0]
     table = fill(tmp_path, {"my.json": json.dumps({f"{n}.png": "xy"[n // 2] for n in range(4)}).encode()}) / "my.json"
     built("folder", tmp_path / "json", tmp_path / "c", labels=str(table), shuffle=False)
     assert ShardedDataset.open(tmp_path / "c/train").labels == ["x", "y"]
@@ -152,6 +157,18 @@ def test_grid_patches_tile_the_image_and_keep_their_place(tmp_path):
         np.testing.assert_array_equal(patch, expected)
         assert sample.origin["name"] == "n01/parent.png"
         assert (sample.origin["parent_height"], sample.origin["parent_width"]) == (40, 70)
+
+
+def test_a_patch_has_the_label_of_its_images_folder(tmp_path):
+    for number, name in enumerate(("n01/a", "n02/b", "n02/c")):
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        noise(number, (32, 16)).save(tmp_path / "in" / f"{name}.png")
+    built("imagenet-patches", tmp_path / "in", tmp_path / "out", patches="grid", patch_size=16)
+    assert ShardedDataset.open(tmp_path / "out/train").labels == ["n01", "n02"]
+    found = [(sample.origin["name"], sample.label) for sample in samples(tmp_path / "out/train")]
+    assert sorted(found) == [
+        (f"{name}.png", label) for name, label in (("n01/a", 0), ("n02/b", 1), ("n02/c", 1)) for _ in range(2)
+    ]
 
 
 def test_random_patches_depend_on_their_own_image_and_the_seed_alone(tmp_path):

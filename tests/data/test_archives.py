@@ -125,6 +125,31 @@ def test_headers_that_were_made_to_do_harm_are_named(tmp_path, headers, reason, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.tar"]
 
 
+@pytest.mark.parametrize("source", ["folder", "zip", "tar"])
+def test_names_that_lead_out_write_nothing_outside_the_new_folder(tmp_path, source):
+    """Nor under other names: all that a build leaves is the dataset."""
+    place = tmp_path / "above" / "here"
+    place.mkdir(parents=True)
+    evil = ("../../evil.png", "../evil.png", "/tmp/evil-of-a-test.png", "a/../../b.png", "..\\evil.png")
+    if source == "tar":
+        path = tar(place / "in.tar", {"1.png": image_bytes(1), **dict.fromkeys(evil, image_bytes(2))})
+    elif source == "zip":
+        path = zipped(place / "in.zip", {"1.png": image_bytes(1), **dict.fromkeys(evil, image_bytes(2))})
+    else:
+        path = place / "in"
+        path.mkdir()
+        for name in ("1.png", "x\\..\\evil.png", "a..png", "C:\\evil.png", "~evil.png", "$(touch evil).png"):
+            (path / name).write_bytes(image_bytes(1))
+    before = {name: content for name, content in contents(tmp_path).items() if "out/" not in name}
+    result = built(source, path, place / "out", on_error="skip")
+    assert result.counts == {"train": 6 if source == "folder" else 1}
+    after = {name: content for name, content in contents(tmp_path).items() if "here/out/train/" not in name}
+    assert after == before
+    written = {name.rpartition("/")[2] for name in contents(place / "out")}
+    assert written == {"dataset.json", "shard-000000.tar", "shard-000000.index.safetensors"}
+    assert not Path("/tmp/evil-of-a-test.png").exists()
+
+
 def test_a_compressed_tar_is_refused_with_its_remedy(tmp_path):
     archive = tar(tmp_path / "data.tar.gz", GOOD, "w:gz")
     with pytest.raises(UserError, match=r"is compressed.*decompress it first, as with gunzip"):

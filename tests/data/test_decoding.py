@@ -3,6 +3,7 @@
 Every rule holds whichever libraries decode: each test runs with the fast ones and with Pillow alone.
 """
 
+import gc
 import io
 import pickle
 import struct
@@ -16,6 +17,7 @@ from PIL import Image
 
 from latentscale.data import decoding, sample_arrays
 from latentscale.data.decoding import Decoder
+from latentscale.data.pillow_decoding import ImageRefused
 from latentscale.errors import UserError
 
 
@@ -194,6 +196,24 @@ def test_a_flipped_byte_of_a_png_is_found_wherever_it_is(decode):
         damaged[place] ^= 1
         with pytest.raises(UserError, match="member 7 is "):
             decode(bytes(damaged), (3, 23, 37), "shard.tar member 7")
+
+
+def test_damaged_grey_pngs_leave_the_memory_of_the_process_whole():
+    """A library that frees what is not its own would end this process."""
+    whole, generator = encoded(photograph("L")), np.random.default_rng(0)
+    rows = np.zeros((8, 23, 37, 1), dtype=np.uint8)
+    refused = 0
+    for number in range(200):
+        damaged = bytearray(whole)
+        damaged[generator.integers(41, len(whole))] ^= 1 << number % 8
+        try:
+            Decoder().into(bytes(damaged), rows[number % 8])
+        except ImageRefused:
+            refused += 1
+    assert refused > 100
+    gc.collect()
+    Decoder().into(whole, rows[0])
+    assert np.array_equal(rows[0, :, :, 0], np.asarray(photograph("L")))
 
 
 def test_which_libraries_decode_is_said_and_travels():

@@ -212,6 +212,7 @@ def test_digits_and_photographs_come_with_libraries(tmp_path):
     assert ShardedDataset.open(tmp_path / "digits/train").label_counts().sum() == 1500
     counts = built("photos", None, tmp_path / "photos").counts
     assert counts["train"] + counts["test"] > 5000
+    assert ShardedDataset.open(tmp_path / "photos/train").shape == (3, 32, 32)
     train, test = (set(origins(tmp_path / f"photos/{split}")) for split in ("train", "test"))
     assert not train & test
     assert not verify(tmp_path / "photos", 0).broken

@@ -14,10 +14,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from layouts import contents
 from PIL import Image
+from web_server import serving
 
 from latentscale.data.building.build import build
 from latentscale.data.building.options import BuildOptions, ImageOptions
 from latentscale.data.clusters import Clusters
+from latentscale.data.contact_sheet import Split, _drawn_points, contact_sheet
 from latentscale.data.order import Order
 from latentscale.data.pillow_decoding import ImageRefused
 from latentscale.data.points import decode_point, encode_point
@@ -28,6 +30,7 @@ from latentscale.data.shard_writing import Sample, write_shards
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.sources.options import SourceOptions
 from latentscale.data.sources.registry import list_source
+from latentscale.data.storage import StorageOptions
 from latentscale.data.verifying import verify
 from latentscale.errors import UserError
 from launching import Processes
@@ -263,6 +266,26 @@ def test_a_damaged_point_is_named_by_shard_and_member_or_skipped(tmp_path):
         points, _, skipped = reader.block(range(1))
         assert [(one.shard, one.member) for one in skipped[0]] == [(1, 3)]
         assert torch.isfinite(points).all()
+
+
+def test_a_plot_of_points_behind_a_url_takes_few_requests(tmp_path):
+    out = built(tmp_path / "many", shard_bytes=700 * 2048, count=4000, test_count=50)
+    here = [
+        Split(name, one, one.stored_labels()) for name in ("train", "test") if (one := ShardedDataset.open(out / name))
+    ]
+    with serving(out) as web:
+        options = StorageOptions(tmp_path / "cache", retry_seconds=5.0, stall_seconds=5.0)
+        there = [
+            Split(split.name, ShardedDataset.open(f"{web.url}/{split.name}", options), split.labels) for split in here
+        ]
+        assert contact_sheet(there).tobytes() == contact_sheet(here).tobytes()
+        asked = {name: count for name, count in web.ranges.items() if name.endswith(".tar")}
+        # 30 runs of the 40, some of which lie in two shards, and one shard of the test split
+        assert 5 <= sum(asked.values()) <= 40
+        assert web.tars() == {}
+    numbers = _drawn_points(4000)
+    assert len(numbers) == len(set(numbers.tolist())) == 3000
+    assert _drawn_points(250).tolist() == list(range(250))
 
 
 def test_the_commands_work_on_points(tmp_path):

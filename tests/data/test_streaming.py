@@ -1,5 +1,8 @@
 """Streaming by webdataset: samples of the shards, by (seed, stream, first step), whoever reads the stream."""
 
+import json
+import shutil
+import tarfile
 from collections import Counter
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +15,7 @@ from web_server import serving
 
 from latentscale.data.order import Order
 from latentscale.data.reading import Treatment
+from latentscale.data.shard_index import sha256_of_file
 from latentscale.data.shard_writing import Sample, write_shards
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.storage import StorageOptions
@@ -187,6 +191,21 @@ def test_a_damaged_shard_is_found_at_its_end(numbered, tmp_path):
         with pytest.raises(UserError, match=r"shard-\d+\.tar is damaged \(its SHA-256") as refused:
             read(reader(dataset))
         assert "\n" not in str(refused.value)
+
+
+def test_a_header_that_was_made_to_do_harm_is_named(numbered, tmp_path):
+    folder = Path(shutil.copytree(numbered(14, 7).path, tmp_path / "data"))
+    info = tarfile.TarInfo("000000099.png")
+    info.pax_headers = {"GNU.sparse.map": "a,b"}
+    tar = folder / "shard-000001.tar"
+    with tarfile.open(tar, "a", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info)
+    description = json.loads((folder / "dataset.json").read_text())
+    description["shards"][1] |= {"sha256": sha256_of_file(tar), "bytes": tar.stat().st_size}
+    (folder / "dataset.json").write_text(json.dumps(description))
+    with pytest.raises(UserError, match=r"shard-000001\.tar cannot be read") as refused:
+        read(reader(ShardedDataset.open(folder)))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_cut_off_shard_and_a_dead_remote_are_named(numbered, tmp_path):

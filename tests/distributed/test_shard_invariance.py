@@ -5,6 +5,8 @@ Four shards of unequal size with 64 small images, one of them damaged, mirrored 
 
 import io
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from latentscale.data.building.build import build
 from latentscale.data.building.options import BuildOptions, ImageOptions
 from latentscale.data.clusters import SHARD_POINTS
 from latentscale.data.remembering import REMEMBERED_BYTES_VARIABLE
+from latentscale.data.sample_arrays import decode
 from latentscale.data.shard_writing import Sample, write_shards
 from latentscale.data.shards import ShardedDataset
 from latentscale.data.sources.options import SourceOptions
 from latentscale.data.sources.registry import list_source
+from latentscale.errors import UserError
 from launching import ROOT, Finished, Processes, launch_command, overrides
 
 TOLERANCE = 1e-9
@@ -121,11 +125,26 @@ def test_a_run_moves_from_four_processes_with_workers_to_three_without(
     assert first.err.count("skipped: ") + second.err.count("skipped: ") == 1
 
 
-@pytest.mark.parametrize(("count", "workers"), [(1, (4,)), (4, (0, 4))])
+@pytest.fixture(scope="module")
+def few(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One shard of one sample more than a batch."""
+    dataset = ShardedDataset.open(shards)
+    out = tmp_path_factory.mktemp("few") / "data"
+    samples = [Sample(*dataset.read(0, member)) for member in range(9)]
+    write_shards(samples, out, "few", (1, 8, 8), [str(i) for i in range(10)], "CC0")
+    return out
+
+
+def few_run(folder: Path, few: Path, workers: int) -> dict[str, Any]:
+    changes = {"run__dir": folder, "training__batch": 8, "distributed__streams": 4}
+    return {"method": "pvdgan", "settings": settings_of(few, workers, **changes)}
+
+
+@pytest.mark.parametrize(("count", "workers"), [(1, (4,)), (3, (2,)), (4, (0, 4))])
 def test_one_and_four_processes_train_the_same_with_any_workers(
     reference: tuple[dict[str, Tensor], list[int]], shards: Path, tmp_path: Path, count: int, workers: tuple[int, ...]
 ) -> None:
-    """The corners of 1 … 4 processes by 0 … 4 workers that no other test has; nothing decoded is remembered."""
+    """Corners of 1 … 4 processes by 0 … 4 workers that no other test has; nothing decoded is remembered."""
     runs = [
         {"method": "pvdgan", "settings": settings_of(shards, number, run__dir=tmp_path / str(number))}
         for number in workers
@@ -168,8 +187,11 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path, tmp_path: Path) -> None:
-    """One and two processes, without and with workers, decoded anew or remembered, and resumed; and streaming."""
+def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path, few: Path, tmp_path: Path) -> None:
+    """One and two processes, without and with workers, decoded anew or remembered, and resumed; and streaming.
+
+    The same processes train on images too, of which there is one more than the batch.
+    """
     sharded = {"data__name": "shards", "data__path": points}
     anew, remembered = {REMEMBERED_BYTES_VARIABLE: "0"}, {REMEMBERED_BYTES_VARIABLE: str(2**20)}
     alone = [
@@ -179,11 +201,13 @@ def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path
         cluster_run(tmp_path / "moved", **sharded, training__steps=5),
         cluster_run(tmp_path / "seed", **sharded, run__seed=7),
         cluster_run(tmp_path / "streamed-1", **sharded, data__mode="streaming"),
+        few_run(tmp_path / "few-1", few, 0),
     ]
     together = [
         {**cluster_run(tmp_path / "2x2", **sharded, data__workers=2), "environment": anew},
         cluster_run(tmp_path / "moved", **sharded, data__workers=1),
         cluster_run(tmp_path / "streamed-2", **sharded, data__mode="streaming", data__workers=2),
+        few_run(tmp_path / "few-2", few, 1),
     ]
     for count, runs in ((1, alone), (2, together)):
         finished = run_several(runs, tmp_path, count)
@@ -192,6 +216,7 @@ def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path
     for name in ("1x0", "1x0r", "2x2", "moved"):
         assert worst_difference(final_state(tmp_path / name), memory) <= TOLERANCE, name
     assert worst_difference(final_state(tmp_path / "seed"), memory) > 1e-3
+    assert worst_difference(*(final_state(tmp_path / f"few-{count}") for count in (1, 2))) <= TOLERANCE
     streamed = [final_state(tmp_path / f"streamed-{count}") for count in (1, 2)]
     assert worst_difference(*streamed) <= TOLERANCE
     assert worst_difference(streamed[0], memory) > 1e-5
@@ -216,6 +241,65 @@ def test_too_many_errors_end_all_processes_with_the_last_checkpoint_whole(
     finished = run(tmp_path, shards, 1, 0)
     assert finished.code == 0, finished.err
     assert worst_difference(final_state(tmp_path), reference[0]) <= TOLERANCE
+
+
+def damaged_kinds() -> dict[int, bytes]:
+    """By the number of the sample they replace: a decompression bomb, a corrupt JPEG, a flipped byte of a PNG."""
+    random = np.random.default_rng(1)
+    image = Image.fromarray(random.integers(0, 256, (8, 8), np.uint8))
+    files = {kind: io.BytesIO() for kind in ("JPEG", "PNG")}
+    for kind, file in files.items():
+        image.save(file, kind)
+    jpeg, png = files["JPEG"].getvalue(), bytearray(files["PNG"].getvalue())
+    header = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 0, 0, 0, 0)
+    bomb = bytes(png[:12]) + header + struct.pack(">I", zlib.crc32(header)) + bytes(png[33:])
+    bomb = bomb[:8] + struct.pack(">I", 13) + bomb[12:]
+    png[len(png) // 2] ^= 1
+    return {5: bomb, 23: jpeg[: len(jpeg) // 2], 48: bytes(png)}
+
+
+@pytest.fixture(scope="module")
+def hostile(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same images, three of them damaged in other ways, none as before."""
+    whole = ShardedDataset.open(shards)
+    read = (whole.read(shard, n) for shard, count in enumerate(whole.shard_counts.tolist()) for n in range(count))
+    samples = [Sample(*sample) for sample in read]
+    samples[DAMAGED] = samples[DAMAGED - 1]
+    for number, content in damaged_kinds().items():
+        samples[number] = Sample(content, "jpg" if content.startswith(b"\xff\xd8") else "png", 1)
+    out = tmp_path_factory.mktemp("hostile") / "data"
+    write_shards(samples, out, "noise", (1, 8, 8), [str(i) for i in range(10)], "CC0", shard_bytes=36_000)
+    return out
+
+
+def test_a_bomb_a_corrupt_jpeg_and_a_flipped_byte_are_skipped_by_name_and_counted(
+    hostile: Path, tmp_path: Path
+) -> None:
+    finished = run(tmp_path, hostile, 1, 0)
+    assert finished.code == 0, finished.err
+    named = [line for line in finished.err.splitlines() if "skipped: " in line]
+    assert len(named) == len(damaged_kinds()) == 3
+    assert all(".tar member " in line for line in named)
+    assert sum("50000x50000" in line or "bomb" in line for line in named) == 1
+    assert skipped_samples(tmp_path)[-1] == 3
+
+
+def test_above_the_most_errors_the_recipe_itself_ends_with_status_2(hostile: Path, tmp_path: Path) -> None:
+    stopped = run(tmp_path, hostile, 1, 0, data__max_errors=2)
+    assert stopped.code == 2
+    assert stopped.err.count("error: 3 samples cannot be read, more than data.max_errors=2: mend the data") == 1
+
+
+@pytest.mark.parametrize("number", damaged_kinds())
+def test_each_kind_of_damage_is_named_by_shard_and_member(hostile: Path, number: int) -> None:
+    """What data.on_error=fail ends a run with, as below."""
+    dataset = ShardedDataset.open(hostile)
+    ends = np.cumsum(dataset.shard_counts)
+    shard = int(np.searchsorted(ends, number, side="right"))
+    member = number - int(ends[shard] - dataset.shard_counts[shard])
+    with pytest.raises(UserError, match=rf"shard-{shard:06d}\.tar member {member} is ") as refused:
+        decode(dataset.read(shard, member)[0], dataset.shape, dataset.where(shard, member))
+    assert "\n" not in str(refused.value)
 
 
 def test_unless_told_otherwise_a_damaged_sample_ends_the_run_by_name(shards: Path, tmp_path: Path) -> None:

@@ -17,6 +17,8 @@ from latentscale.pictures import COLOURS, Band, Cloud, Row, columns_that_fit, dr
 
 ROWS = 10
 POINTS = 3000
+# drawn together: behind a URL, such points are one request
+RUN_POINTS = 100
 SUBTITLE_CHARACTERS = 140
 MOST_COLOURS = len(COLOURS) - 1
 
@@ -51,12 +53,12 @@ def contact_sheet(splits: Sequence[Split]) -> Image.Image:
 
 
 def _scatter_plots(splits: Sequence[Split]) -> Image.Image:
-    """At most POINTS of each split, a colour a label; of more dimensions than two the first two."""
+    """At most POINTS of each split in runs drawn at random, a colour a label; of more dimensions the first two."""
     first = splits[0].dataset
     (dimensions,) = first.shape
     panels = []
     for split in splits:
-        numbers = np.sort(permutation(0, Purpose.SNAPSHOT, 0, 0, split.dataset.count)[:POINTS])
+        numbers = _drawn_points(split.dataset.count)
         points = torch.nn.functional.pad(_samples(split.dataset, numbers), (0, max(0, 2 - dimensions)))
         labels = torch.from_numpy(split.labels[numbers])
         present = [label for label in range(len(split.dataset.labels)) if bool((labels == label).any())]
@@ -66,6 +68,13 @@ def _scatter_plots(splits: Sequence[Split]) -> Image.Image:
         of = "" if dimensions <= 2 else f", the first 2 of {dimensions} coordinates"
         panels.append(draw_scatter(clouds, split.name, f"{len(numbers)} of {split.dataset.count} points{of}"))
     return join_panels(panels, 2, f"{first.name}; {first.licence}"[:SUBTITLE_CHARACTERS])
+
+
+def _drawn_points(count: int) -> NDArray[np.int64]:
+    """The numbers of at most POINTS of so many points, ascending: runs of RUN_POINTS, drawn at random."""
+    runs = permutation(0, Purpose.SNAPSHOT, 0, 0, -(-count // RUN_POINTS))[: POINTS // RUN_POINTS]
+    numbers = (np.sort(runs)[:, None] * RUN_POINTS + np.arange(RUN_POINTS)).ravel()
+    return numbers[numbers < count]
 
 
 def _rows(split: Split) -> list[Row]:

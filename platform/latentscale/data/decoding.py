@@ -135,7 +135,9 @@ class Decoder:
             return False
         try:
             if out.flags.c_contiguous:
-                self._imagecodecs.png_decode(data, out=out)
+                # without the axis of a single channel: with it, imagecodecs 2026.3 frees memory that is not its own
+                # where a file turns out to be damaged, and the process ends later
+                self._imagecodecs.png_decode(data, out=out[..., 0] if out.shape[2] == 1 else out)
             else:
                 out[:] = self._imagecodecs.png_decode(data).reshape(out.shape)
         except (self._imagecodecs.PngError, ValueError) as error:

@@ -35,6 +35,8 @@ from latentscale.errors import UserError
 _INDEX_CACHE_BYTES = 64 * 2**20
 _OPEN_SHARDS = 64
 _SPARSE_READS = 16
+_MOST_RUN = 100
+_MOST_RUN_BYTES = 4 * 2**20
 
 
 class ShardedDataset:
@@ -182,16 +184,26 @@ class ShardedDataset:
             yield from (self.read(shard, member) for shard, member in places)
             return
         with ThreadPoolExecutor(_SPARSE_READS, "sparse read") as threads:
-            yield from threads.map(lambda place: self._read_alone(*place), places)
+            for run in threads.map(self._read_run, runs_of(places)):
+                yield from run
 
-    def _read_alone(self, shard: int, member: int) -> tuple[bytes, str, int]:
+    def _read_run(self, run: Sequence[tuple[int, int]]) -> list[tuple[bytes, str, int]]:
+        """Members that stand side by side in a shard, in one range where that is not large."""
+        shard, members = run[0][0], [member for _, member in run]
         self.folder.open(self._files(shard)[1])  # fetched beside others, while an index is loaded alone
         index = self._index(shard)
-        size = int(index.size[member])
-        image = self.folder.read_range(self.tar(shard), size, int(index.offset[member]))
-        if image is None:
-            return self.read(shard, member)
-        return image, self.extensions[index.extension[member]], int(index.label[member])
+        starts, sizes = index.offset[members].tolist(), index.size[members].tolist()
+        begin, end = min(starts), max(start + size for start, size in zip(starts, sizes, strict=True))
+        if len(run) > 1 and end - begin > _MOST_RUN_BYTES:
+            half = len(run) // 2
+            return self._read_run(run[:half]) + self._read_run(run[half:])
+        content = self.folder.read_range(self.tar(shard), end - begin, begin)
+        if content is None:
+            return [self.read(*place) for place in run]
+        return [
+            (content[start - begin :][:size], self.extensions[index.extension[member]], int(index.label[member]))
+            for start, size, member in zip(starts, sizes, members, strict=True)
+        ]
 
     def fetch(self, shard: int, needed: bool = True, make_room: MakeRoom = no_room) -> OpenFile | None:
         """A shard, held (see OpenFile) and its index loaded, fetched where they are not at hand; for ``held``.
@@ -300,6 +312,17 @@ class ShardedDataset:
         if not consistent:
             raise UserError(f"{where} does not belong to {entry.file}: copy both again or write the shards again")
         return index
+
+
+def runs_of(places: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
+    """Places (shard, member) in their order, those that follow one another in a shard together, up to a number."""
+    runs: list[list[tuple[int, int]]] = []
+    for shard, member in places:
+        if runs and runs[-1][-1] == (shard, member - 1) and len(runs[-1]) < _MOST_RUN:
+            runs[-1].append((shard, member))
+        else:
+            runs.append([(shard, member)])
+    return runs
 
 
 def _sha256(stream: BinaryIO) -> str:
