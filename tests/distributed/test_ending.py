@@ -40,4 +40,5 @@ def test_processes_with_a_process_group_end_well(processes: Processes, tmp_path:
     command = [part for part in launch_command(2, script) if not part.startswith("distributed.")]
     finished = processes.run(command, timeout_seconds=120, PYTHONPATH=str(ROOT / "platform"))
     assert finished.code == 0, finished.err
-    assert finished.out.split() == ["done", "done"]
+    # two processes may write between one another's words and line ends
+    assert "".join(finished.out.split()) == "donedone"
