@@ -138,9 +138,9 @@ import os, runpy, sys, time
 from latentscale.distributed.phases import DistributedPhase
 RANK = os.environ.get("RANK", "0")
 backward_at_once = DistributedPhase.backward
-def backward(self, batches):
+def backward(self, batches, *told):
     time.sleep({phase_seconds})
-    return backward_at_once(self, batches)
+    return backward_at_once(self, batches, *told)
 DistributedPhase.backward = backward
 {lines}
 if __name__ == "__main__":

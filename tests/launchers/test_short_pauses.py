@@ -28,9 +28,9 @@ SLOW = f"""
 import runpy, sys, time
 from latentscale.distributed.phases import DistributedPhase
 whole = DistributedPhase.backward
-def backward(self, batches):
+def backward(self, batches, *told):
     time.sleep(0.03)
-    return whole(self, batches)
+    return whole(self, batches, *told)
 DistributedPhase.backward = backward
 if __name__ == "__main__":
     sys.argv[0] = {str(RECIPE)!r}

@@ -10,7 +10,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from latentscale.distributed.phases import DistributedPhase
+from latentscale.distributed.phases import DistributedPhase, Forwarded
 from latentscale.methods.phase import Batch, Phase, Terms
 
 
@@ -32,9 +32,10 @@ class DDPPhase(DistributedPhase):
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.wrapped: nn.Module = accelerator.prepare_model(self.compiled, device_placement=False)
 
-    def _forward_backward(self, batch: Batch, count: int, last: bool) -> Terms:
+    def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
         with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
             with self._autocast():
                 terms: Terms = self.wrapped(batch)
+            forwarded(terms, last)
             (terms.loss if count == 1 else terms.loss / count).backward()
         return terms

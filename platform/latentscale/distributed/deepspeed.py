@@ -20,7 +20,7 @@ import torch.distributed as dist
 from accelerate.utils import patch_environment
 from torch import Tensor, nn
 
-from latentscale.distributed.phases import DistributedPhase
+from latentscale.distributed.phases import DistributedPhase, Forwarded
 from latentscale.errors import UserError
 from latentscale.methods.phase import Batch, Phase, Terms
 
@@ -73,9 +73,10 @@ class DeepSpeedPhase(DistributedPhase):
         self._leave_to_the_optimizer(skip, norm)
         self.engine.step()
 
-    def _forward_backward(self, batch: Batch, count: int, last: bool) -> Terms:
+    def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
         with self._autocast():
             terms: Terms = self.compiled(batch)
+        forwarded(terms, last)
         self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(terms.loss if count == 1 else terms.loss / count, scale_wrt_gas=False)
         return terms

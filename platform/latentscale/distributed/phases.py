@@ -5,7 +5,7 @@ moments; an engine that parts them says how they are joined.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from latentscale.methods.phase import Batch, Phase, Terms
+
+Forwarded = Callable[[Terms, bool], None]
 
 
 class DistributedPhase(ABC):
@@ -55,14 +57,19 @@ class DistributedPhase(ABC):
             torch._dynamo.config.optimize_ddp = False
             self.compiled = torch.compile(phase, backend=compile_backend, fullgraph=True)  # type: ignore[assignment]
 
-    def backward(self, batches: Sequence[Batch]) -> list[Terms]:
-        """Forward and backward over a process's micro-batches; gradients are reduced with the last."""
+    def backward(self, batches: Sequence[Batch], forwarded: Forwarded = lambda terms, last: None) -> list[Terms]:
+        """Forward and backward over a process's micro-batches; gradients are reduced with the last.
+
+        Args:
+            forwarded: told each micro-batch's terms, and whether it is the last, between its forward and backward
+                passes: what it sends on its way overlaps with backward and the gradients.
+        """
         self.phase.train_only_owned()
         for parameter in self.parameters:
             parameter.grad = None
         results = []
         for index, batch in enumerate(batches):
-            terms = self._forward_backward(batch, len(batches), last=index == len(batches) - 1)
+            terms = self._forward_backward(batch, len(batches), index == len(batches) - 1, forwarded)
             results.append(terms._replace(loss=terms.loss.detach()))
         return results
 
@@ -133,7 +140,7 @@ class DistributedPhase(ABC):
                 }
 
     @abstractmethod
-    def _forward_backward(self, batch: Batch, count: int, last: bool) -> Terms:
+    def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
         """One of ``count`` micro-batches, whose loss counts 1/count; gradients are joined with the last."""
 
     def _leave_to_the_optimizer(self, skip: Tensor | None, norm: Tensor) -> None:

@@ -26,7 +26,7 @@ from latentscale.distributed.statistics import LateFlags, global_means
 from latentscale.distributed.topology import Topology, uses_gpu
 from latentscale.errors import UserError
 from latentscale.methods.base import Method
-from latentscale.methods.phase import Batch
+from latentscale.methods.phase import Batch, Terms
 from latentscale.telemetry.run_log import ProgressLine, tensorboard_logger
 from latentscale.training.build import build
 from latentscale.training.checkpoints import Checkpoint
@@ -177,6 +177,15 @@ def _train(
             """What keeps this process from going on."""
             return feed.failure or (keeper.failure if keeper else None)
 
+        def observe(terms: Terms, last: bool) -> None:
+            statistics.observe(terms.observed)
+
+        def send_last(terms: Terms, last: bool) -> None:
+            """All of a step is observed once its last forward pass is done: the sums travel under backward."""
+            observe(terms, last)
+            if last:
+                statistics.launch(should_stop() or failing() is not None, unreadable.untold())
+
         while step < training.steps and not stopping:
             presence.step = step
             statistics_before = method.state()
@@ -194,12 +203,8 @@ def _train(
             measured: dict[str, Tensor] = {}
             for phase in phases:
                 with clock.stage(phase.phase.name):
-                    results = phase.backward(batches)
+                    results = phase.backward(batches, send_last if phase is phases[-1] else observe)
                     batches = [b._replace(kept={**b.kept, **r.kept}) for b, r in zip(batches, results, strict=True)]
-                    for result in results:
-                        statistics.observe(result.observed)
-                    if phase is phases[-1]:
-                        statistics.launch(should_stop() or failing() is not None, unreadable.untold())
                     if step == start:
                         refuse_untrained(phase)
                     phase.let_sleep(batches[0].schedule)
