@@ -387,7 +387,8 @@ def time_of_a_step(presets: Sequence[Traffic], measured: dict[str, Any], compute
         *paragraph(
             f"The platform's own part is a + b log₂ N, a = {1e3 * start:.2f} ms and b = {1e3 * slope:.2f} ms, fitted"
             f" to what was measured with {counts} processes that share {cores} CPU cores, beyond a loop written by"
-            " hand. The statistics' vector is in it: it is sent before the last optimizer step and awaited after."
+            " hand. The statistics' vector is in it: it travels under the last backward pass and the gradients, and is"
+            " awaited after the last optimizer step."
             " On a GPU the host's part is launched ahead of the device, and mostly hidden; so this is the larger"
             " guess."
         ),

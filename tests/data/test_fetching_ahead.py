@@ -91,7 +91,7 @@ def test_the_loaders_output_is_that_of_local_files(numbered, tmp_path, workers, 
 
 
 PROCESS = """
-import sys
+import sys, time
 from pathlib import Path
 sys.path[:0] = {paths!r}
 from test_fetching_ahead import STREAMS, options, step_reader
@@ -101,6 +101,10 @@ rank, url, folder = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
 reader = step_reader(ShardedDataset.open(url, options(folder)), streams=range(rank, rank + 1))
 for step in range(40):
     reader(step)
+# a process that ends leaves what it is just fetching ahead to the others, who fetch it again: all end together
+(folder / f"done-{{rank}}").touch()
+while len(list(folder.glob("done-*"))) < STREAMS:
+    time.sleep(0.01)
 """
 
 
