@@ -6,25 +6,10 @@ import pytest
 from nodes import Nodes, until
 from small_disk import SmallDisk
 
-from launching import ROOT, Processes, Train, overrides
+from launching import Processes, Train, overrides, slowed_script
 
-RECIPE = ROOT / "recipes" / "pvdgan.py"
 STEPS = 20
 SETTINGS: dict[str, object] = {"training__steps": STEPS, "checkpoint__every_steps": 5}
-# every step lasts a while, as a larger model's does: the disk is full before the last one
-SLOW = f"""
-import runpy, sys, time
-from latentscale.distributed.phases import DistributedPhase
-whole = DistributedPhase.backward
-def backward(self, batches, *told):
-    time.sleep(0.03)
-    return whole(self, batches, *told)
-DistributedPhase.backward = backward
-if __name__ == "__main__":
-    sys.argv[0] = {str(RECIPE)!r}
-    runpy.run_path({str(RECIPE)!r}, run_name="__main__")
-"""
-
 pytestmark = pytest.mark.processes
 
 
@@ -32,8 +17,7 @@ def test_a_disk_that_stays_full_is_given_up_after_the_restarts(
     small_disk: SmallDisk, processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     small_disk.resize(2**21)
-    folder, script = small_disk.path / "run", tmp_path / "slow.py"
-    script.write_text(SLOW)
+    folder, script = small_disk.path / "run", slowed_script(tmp_path / "slow.py", "pvdgan")
     nodes = Nodes(processes, 1)
     nodes.start([str(script), f"run.dir={folder}", *overrides(**SETTINGS)], {"max-restarts": 1, "pause-seconds": 0.2})
     kept = folder / "checkpoints" / "step-000000005"

@@ -9,9 +9,8 @@ import pytest
 from nodes import until
 from states import final_state, worst_difference
 
-from launching import ROOT, Processes, Train, overrides
+from launching import Processes, Train, overrides, slowed_script
 
-RECIPE = ROOT / "recipes" / "pvdgan.py"
 TIMEOUT_SECONDS = 5
 STEPS = 40
 SETTINGS: dict[str, object] = {
@@ -23,28 +22,13 @@ SETTINGS: dict[str, object] = {
     # lines of metrics as they come
     "telemetry__progress": "true",
 }
-# every step lasts a while, as a larger model's does: the pause begins before the last one
-SLOW = f"""
-import runpy, sys, time
-from latentscale.distributed.phases import DistributedPhase
-whole = DistributedPhase.backward
-def backward(self, batches, *told):
-    time.sleep(0.03)
-    return whole(self, batches, *told)
-DistributedPhase.backward = backward
-if __name__ == "__main__":
-    sys.argv[0] = {str(RECIPE)!r}
-    runpy.run_path({str(RECIPE)!r}, run_name="__main__")
-"""
-
 pytestmark = pytest.mark.processes
 
 
 def test_pauses_shorter_than_the_timeout_hold_the_run_up_and_change_nothing(
     processes: Processes, train: Train, tmp_path: Path
 ) -> None:
-    folder, script = tmp_path / "run", tmp_path / "slow.py"
-    script.write_text(SLOW)
+    folder, script = tmp_path / "run", slowed_script(tmp_path / "slow.py", "pvdgan")
     started = processes.start_ranks(2, [sys.executable, str(script), f"run.dir={folder}", *overrides(**SETTINGS)])
     metrics = folder / "metrics.jsonl"
 
