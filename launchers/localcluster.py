@@ -1,6 +1,6 @@
 """A cluster of N nodes on this one Linux machine, each with a network of its own, and a run on all of them.
 
-    sudo python launchers/localcluster.py --nodes 3 --processes 2 recipes/pvdgan.py run.dir=runs/three key=value …
+    sudo python launchers/localcluster.py --nodes 2 --processes 2 recipes/pvdgan.py run.dir=runs/two key=value …
 
 The nodes are network namespaces with the host names node-0 … and the addresses 10.77.0.1 …, joined by a bridge that
 nothing else can reach. Needs root, iproute2 and util-linux. Ctrl-C or SIGTERM stops the run with a checkpoint; a second
@@ -40,7 +40,7 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--nodes", type=int, default=3, metavar="N", help="default 3")
+    parser.add_argument("--nodes", type=int, default=2, metavar="N", help="default 2")
     parser.add_argument("--processes", type=int, default=1, metavar="P", help="of the run, on each node (default 1)")
     parser.add_argument("--gpu", action="store_true", help="let the processes use GPUs: every node sees all of them")
     parser.add_argument("--max-restarts", type=int, default=0, metavar="R", help="of the whole gang (default 0)")
