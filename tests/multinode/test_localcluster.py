@@ -241,10 +241,9 @@ def test_nothing_is_left_of_a_cluster_that_is_ended(
     assert time.monotonic() - began < 20
     if number == signal.SIGTERM:
         assert process.returncode == 0, err
-        assert sorted(line.split(" at ")[0] for line in out.splitlines()) == [
-            "[node-0] rank 0: stopped",
-            "[node-1] rank 1: stopped",
-        ]
+        # launchers may have something to say, too
+        for number_of_node in (0, 1):
+            assert f"[node-{number_of_node}] rank {number_of_node}: stopped at " in out, out + err
     # with the last process of its namespaces the kernel has removed these, their interfaces and mounts
     _, alive = psutil.wait_procs(inside, timeout=10)
     assert not alive
