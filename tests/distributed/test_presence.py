@@ -8,7 +8,7 @@ import pytest
 from latentscale.distributed.presence import FINISHED, LOST, Roll, Word
 from launching import ROOT, Processes, free_port
 
-SILENCE, HURRIED = 30.0, 5.0
+SILENCE, BEAT = 30.0, 2.0
 
 
 def word(beat: int, step: int = 0, end: str = "", host: str = "a", stage: str = "data") -> Word:
@@ -20,7 +20,7 @@ def roll_of(count: int) -> Roll:
 
 
 def verdict(roll: Roll, now: float, stuck: float | None = None) -> str:
-    found = roll.verdict(now, SILENCE, HURRIED, stuck)
+    found = roll.verdict(now, SILENCE, BEAT, stuck)
     return found.text if found else ""
 
 
@@ -52,7 +52,7 @@ def test_the_ranks_that_are_silent_are_told_apart_from_the_words() -> None:
     roll = roll_of(3)
     for now in (1.0, 40.0):
         roll.hear(1, word(int(now)), now)
-    found = roll.verdict(40.0, SILENCE, HURRIED)
+    found = roll.verdict(40.0, SILENCE, BEAT)
     assert found is not None
     assert found.gone == [0, 2]
 
@@ -76,18 +76,29 @@ def test_after_a_lost_connection_silence_is_shorter() -> None:
     for rank in range(3):
         roll.hear(rank, word(1), 1.0)
     roll.hear(1, word(2, end=LOST), 2.0)
-    roll.hear(0, word(2), 2.0)
-    assert verdict(roll, 6.9) == ""
-    roll.hear(0, word(3), 7.0)
-    assert verdict(roll, 7.0).startswith("nothing heard from rank 2 on a ")
+    for now in (2.0, 4.0, 6.0, 8.0, 9.9):
+        roll.hear(0, word(int(now)), now)
+        assert verdict(roll, now) == ""
+    assert verdict(roll, 10.0).startswith("nothing heard from rank 2 on a ")
+
+
+def test_who_went_at_one_moment_is_named_together_and_who_is_only_late_is_not() -> None:
+    roll = roll_of(4)
+    roll.hear(0, word(1), 31.0)
+    roll.hear(1, word(1), 1.0)  # the last words of the two that went were read one beat and a half apart
+    roll.hear(2, word(1), 4.0)
+    roll.hear(3, word(1), 5.1)
+    assert verdict(roll, 30.9) == ""
+    assert verdict(roll, 31.0).startswith("nothing heard from ranks 1, 2 on a ")
 
 
 def test_who_speaks_but_does_not_come_is_named() -> None:
     roll = roll_of(3)
     for rank in (0, 2):
         roll.hear(rank, word(1, step=9, end=LOST), 1.0)
-    roll.hear(1, word(5, step=8, stage="discriminator"), 6.0)
-    assert verdict(roll, 6.0) == (
+    roll.hear(1, word(5, step=8, stage="discriminator"), 8.9)
+    assert verdict(roll, 8.9) == ""
+    assert verdict(roll, 9.0) == (
         "rank 1 on a (last at step 8, discriminator) did not come to a collective that the others waited in"
     )
 
@@ -106,7 +117,7 @@ def test_all_that_lost_one_another_say_so() -> None:
     roll = roll_of(2)
     for rank in (0, 1):
         roll.hear(rank, word(3, end=LOST), 3.0)
-    assert verdict(roll, 8.0) == "all processes have lost contact with one another"
+    assert verdict(roll, 11.0) == "all processes have lost contact with one another"
 
 
 HANGS = """

@@ -24,7 +24,12 @@ from latentscale.errors import Interruption
 FINISHED, LOST = "finished", "lost contact"
 ALL_LOST = "all processes have lost contact with one another"
 HURRIED_BEATS = 2.5
-"""After a connection was closed, who misses so many beats has gone."""
+"""After a connection was closed, who misses so many beats has gone: the living are heard at least every second one."""
+SETTLED_BEATS = 4.0
+"""After a connection was closed, as long until all who went with it have been silent for HURRIED_BEATS: their last
+words may be read a beat after they went, and judged half a beat after that."""
+TOGETHER_BEATS = 2.0
+"""Those who went at one moment are heard for the last time no further apart."""
 
 
 @dataclass(frozen=True)
@@ -82,21 +87,24 @@ class Roll:
             self._lost_at = now
 
     def verdict(
-        self, now: float, silence_seconds: float, hurried_seconds: float, stuck_seconds: float | None = None
+        self, now: float, silence_seconds: float, beat_seconds: float, stuck_seconds: float | None = None
     ) -> Verdict | None:
         """Who is missing, in one line; None while nobody is known to be.
 
         Args:
-            silence_seconds: who says nothing for so long is missing.
-            hurried_seconds: the same once any process has lost a connection or waited too long in a collective.
+            silence_seconds: who says nothing for so long is missing; HURRIED_BEATS are enough once any process has
+                lost a connection or waited too long in a collective.
+            beat_seconds: between two words.
             stuck_seconds: what is wrong where no process comes further for so long; None where collectives tell.
         """
-        hurry = self._lost_at is not None and now - self._lost_at >= hurried_seconds
+        hurry = self._lost_at is not None and now - self._lost_at >= SETTLED_BEATS * beat_seconds
+        hurried_seconds = HURRIED_BEATS * beat_seconds
         limit = hurried_seconds if hurry else silence_seconds
         training = [rank for rank, word in enumerate(self._words) if word is None or not word.end]
-        silent = [rank for rank in training if now - self._changed[rank] >= limit]
-        if silent:
-            return self._silent(silent, now)
+        silences = {rank: now - self._changed[rank] for rank in training}
+        if silences and max(silences.values()) >= limit:
+            together = max(min(limit, hurried_seconds), limit - TOGETHER_BEATS * beat_seconds)
+            return self._silent([rank for rank, seconds in silences.items() if seconds >= together], now)
         # why a process ended explains more than that others have lost it
         for rank, word in enumerate(self._words):
             if word is not None and word.end not in ("", FINISHED, LOST):
@@ -238,7 +246,7 @@ class Presence:
         self._end = LOST
         self._lost.set()
         self._poked.set()
-        known = self._known.wait(self._hurried + 3 * self._heartbeat + 1)
+        known = self._known.wait((SETTLED_BEATS + 3) * self._heartbeat + 1)
         if known and self._rank == 0:
             time.sleep(1.5 * self._heartbeat)  # the store may end with this process: the others are to read it first
         self._closed.set()
@@ -271,7 +279,7 @@ class Presence:
             elif self._rank == 0:
                 for rank, text in enumerate(found):
                     roll.hear(rank, Word(**json.loads(text)), now)
-                self._verdict = roll.verdict(now, self._silence, self._hurried, self.stuck_seconds)
+                self._verdict = roll.verdict(now, self._silence, self._heartbeat, self.stuck_seconds)
             elif found:
                 roll.hear(0, Word(**json.loads(found[1])), now)
                 limit = self._hurried + self._heartbeat if self._lost.is_set() else self._silence
