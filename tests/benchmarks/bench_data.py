@@ -1,10 +1,11 @@
 """Measures how fast samples are read on one core and holds it against the bars: ``make bench-data``.
 
-The platform's loader (`data.workers=0`: one thread) beside a bare loop that decodes the same bytes from memory, which
-is the limit, torch's DataLoader over a folder of images, webdataset's own pipeline and mosaicml-streaming. All in one
-process bound to one core, turn by turn, each round in another order; every one hands out batches of uint8
-``[n, 3, H, W]`` and integer labels, in an order that is shuffled. Seconds are the processor's, so that whoever else
-uses the core does not count. What is compared is the median over rounds of the ratio within a round.
+The platform's loader (`data.workers=0`: one thread) beside a bare loop that decodes the same bytes from memory into
+batches, which is the limit, torch's DataLoader over a folder of images, webdataset's own pipeline and
+mosaicml-streaming. All in one process bound to one core, turn by turn, each round in another order; every one hands out
+batches of uint8 ``[n, 3, H, W]`` and integer labels, in an order that is shuffled. Seconds are the processor's, so that
+whoever else uses the core does not count. What is compared is the median over rounds of the ratio within a round.
+Shown without a bar: the bare loop that drops each picture, so that there never is a batch (see `readers.BareLoop`).
 """
 
 import argparse
