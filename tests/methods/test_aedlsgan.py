@@ -156,7 +156,7 @@ def test_w_never_changes_while_the_rest_trains() -> None:
             terms.loss.backward()
             optimizer.step()
             statistics.observe(terms.observed)
-        statistics.launch(False)
+        statistics.pack(False)
         statistics.finish(torch.ones(()))
     assert torch.equal(method.statistics["attributes"].weight, before)
     assert method.statistics["attributes"].weight.grad is None

@@ -338,7 +338,7 @@ def updates(method: Method, step: int, count: int, dtype: torch.dtype) -> list[T
         for part in prepare_batches(method, split(batch), dtype):
             method.phases[0].train_only_owned()
             statistics.observe(method.phases[0](part).observed)
-        statistics.launch(False)
+        statistics.pack(False)
         statistics.finish(torch.ones(()))
         seen.append(method.state()["category_prior"].clone())
     return [*seen, real_categories(method, batch.real, early=False)[1].mean(0)]

@@ -76,7 +76,7 @@ class DeepSpeedPhase(DistributedPhase):
     def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
         with self._autocast():
             terms: Terms = self.compiled(batch)
-        forwarded(terms, last)
+        self._send(forwarded(terms, last))
         self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(terms.loss if count == 1 else terms.loss / count, scale_wrt_gas=False)
         return terms

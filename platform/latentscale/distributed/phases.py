@@ -10,11 +10,15 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
+from latentscale.distributed.agreement import several
 from latentscale.methods.phase import Batch, Phase, Terms
 
-Forwarded = Callable[[Terms, bool], None]
+Forwarded = Callable[[Terms, bool], Tensor | None]
+"""Told a micro-batch's terms, and whether it is the last, between its forward and backward passes. With the last it may
+give a vector whose sums over processes are wanted: a passenger of the gradients."""
 
 
 class DistributedPhase(ABC):
@@ -47,6 +51,7 @@ class DistributedPhase(ABC):
         self.device = device
         self.on_cpu = device.type == "cpu"
         self.parameters = list(phase.parameters())
+        self._work: Any = None
         self._learning_rates = [group["lr"] for group in optimizer.param_groups]
         if len(self.parameters) != len(phase.owned_parameters):
             raise RuntimeError(f"phase {phase.name} registered a network after Phase.__init__: name it in `owned`")
@@ -61,8 +66,7 @@ class DistributedPhase(ABC):
         """Forward and backward over a process's micro-batches; gradients are reduced with the last.
 
         Args:
-            forwarded: told each micro-batch's terms, and whether it is the last, between its forward and backward
-                passes: what it sends on its way overlaps with backward and the gradients.
+            forwarded: the vector that it gives is summed in place, and is there after `arrive`.
         """
         self.phase.train_only_owned()
         for parameter in self.parameters:
@@ -72,6 +76,12 @@ class DistributedPhase(ABC):
             terms = self._forward_backward(batch, len(batches), index == len(batches) - 1, forwarded)
             results.append(terms._replace(loss=terms.loss.detach()))
         return results
+
+    def arrive(self) -> None:
+        """Wait for the sums of the vector that went along with the gradients, if one did."""
+        if self._work is not None:
+            self._work.wait()
+            self._work = None
 
     def scale_learning_rates(self, factor: float) -> None:
         """From now on the learning rates are ``factor`` times those that the optimizer was made with."""
@@ -142,6 +152,11 @@ class DistributedPhase(ABC):
     @abstractmethod
     def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
         """One of ``count`` micro-batches, whose loss counts 1/count; gradients are joined with the last."""
+
+    def _send(self, passenger: Tensor | None) -> None:
+        """Have a vector summed over processes beside the gradients, under the backward pass."""
+        if passenger is not None and several():
+            self._work = dist.all_reduce(passenger, async_op=True)
 
     def _leave_to_the_optimizer(self, skip: Tensor | None, norm: Tensor) -> None:
         """The contract by which GradScaler tells a fused optimizer of non-finite gradients, and what to divide by."""

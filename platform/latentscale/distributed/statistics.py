@@ -1,10 +1,9 @@
-"""Running statistics: every process observes its own samples, one fused all-reduce a step joins the sums.
+"""Running statistics: every process observes its own samples, one vector of sums a step is summed over processes.
 
-The buffer is one vector, ``[stop, news, count₁, sum₁…, count₂, sum₂…]``, never below float32.
+It is ``[stop, news, count₁, sum₁…, count₂, sum₂…]``, never below float32, and travels with the last phase's gradients.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -14,7 +13,7 @@ from latentscale.methods.base import Statistic
 
 
 class FusedStatistics:
-    """Sums, counts and two flags of a step in one collective.
+    """Sums, counts and two flags of a step in one vector.
 
     Args:
         statistics: by name.
@@ -34,15 +33,14 @@ class FusedStatistics:
             size = statistic.size
             self._slots[name] = (self.buffer[start], self.buffer[start + 1 : start + 1 + size])
             start += 1 + size
-        self._work: Any = None
 
     def observe(self, observed: Mapping[str, Tensor]) -> None:
         """Take ``[n, …]`` observations of this process; every sample weighs the same."""
         for name, samples in observed.items():
             self._observed.setdefault(name, []).append(samples)
 
-    def launch(self, stop: bool, news: int = 0) -> None:
-        """Send the sums on their way; whatever comes before ``finish`` overlaps with them.
+    def pack(self, stop: bool, news: int = 0) -> Tensor:
+        """The vector of this process, which is to be summed over all, in place, before `finish`.
 
         Args:
             stop: this process asks to stop.
@@ -57,18 +55,14 @@ class FusedStatistics:
             samples = torch.cat(parts)
             count.fill_(len(samples))
             total.copy_(self.statistics[name].contribution(samples))
-        if dist.is_initialized() and dist.get_world_size() > 1:
-            self._work = dist.all_reduce(self.buffer, async_op=True)
+        return self.buffer
 
     def finish(self, apply: Tensor) -> Tensor:
-        """Wait for the sums, update every observed statistic where ``apply`` is 1, and start afresh.
+        """Update every observed statistic by the sums where ``apply`` is 1, and start afresh.
 
         Returns:
             ``[2]``: how many processes asked to stop, and how many news they have together, on the device.
         """
-        if self._work is not None:
-            self._work.wait()
-            self._work = None
         for name in self._observed:
             count, total = self._slots[name]
             self.statistics[name].update(total, count, apply)

@@ -51,6 +51,7 @@ def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: di
     sums_dtype = torch.float64 if training.precision == "fp64" else torch.float32
     for statistic in method.statistics.values():
         statistic.to(device, sums_dtype)  # type: ignore[attr-defined]
+    statistics = FusedStatistics(method.statistics, device, sums_dtype)
     average = WeightAverage(method.networks, training.ema_decay, method.unaveraged)
     phases = [
         distribute(
@@ -62,6 +63,7 @@ def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: di
             engine=distributed.engine,
             zero=distributed.zero,
             offload_optimizer=distributed.offload_optimizer,
+            passenger=statistics.buffer if phase is method.phases[-1] else None,
         )
         for phase in method.phases
     ]
@@ -75,5 +77,4 @@ def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: di
     else:
         # processors may differ in the last bit of a quantile, and averages would keep that for ever
         share_tensors(state.replicated())
-    statistics = FusedStatistics(method.statistics, device, sums_dtype)
     return Training(method, phases, average, statistics, state, dtype, sums_dtype)

@@ -1,6 +1,6 @@
 """The training loop: named stages, from top to bottom.
 
-A step is fetch, the phases in turn, the statistics' one all-reduce, and now and then report, snapshot, evaluate,
+A step is fetch, the phases in turn, the statistics' sums, and now and then report, snapshot, evaluate,
 checkpoint. Everything it depends on is a function of (configuration, step) and the state in a checkpoint.
 """
 
@@ -180,11 +180,10 @@ def _train(
         def observe(terms: Terms, last: bool) -> None:
             statistics.observe(terms.observed)
 
-        def send_last(terms: Terms, last: bool) -> None:
-            """All of a step is observed once its last forward pass is done: the sums travel under backward."""
+        def observe_and_pack(terms: Terms, last: bool) -> Tensor | None:
+            """All of a step is observed once its last forward pass is done: the sums travel with the gradients."""
             observe(terms, last)
-            if last:
-                statistics.launch(should_stop() or failing() is not None, unreadable.untold())
+            return statistics.pack(should_stop() or failing() is not None, unreadable.untold()) if last else None
 
         while step < training.steps and not stopping:
             presence.step = step
@@ -203,7 +202,7 @@ def _train(
             measured: dict[str, Tensor] = {}
             for phase in phases:
                 with clock.stage(phase.phase.name):
-                    results = phase.backward(batches, send_last if phase is phases[-1] else observe)
+                    results = phase.backward(batches, observe_and_pack if phase is phases[-1] else observe)
                     batches = [b._replace(kept={**b.kept, **r.kept}) for b, r in zip(batches, results, strict=True)]
                     if step == start:
                         refuse_untrained(phase)
@@ -219,6 +218,7 @@ def _train(
             assert skip is not None
             with clock.stage("statistics"):
                 apply = 1 - skip
+                phases[-1].arrive()
                 asked = statistics.finish(apply)
                 built.average.update(apply)
                 skipped_in_a_row = (skipped_in_a_row + skip) * skip
