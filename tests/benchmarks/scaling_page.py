@@ -15,7 +15,7 @@ from textwrap import wrap
 from typing import Any
 
 import torch
-from bench_scaling import Row, remarks
+from bench_scaling import Bar, Row, remarks, tally
 from cases import PRESETS
 from network_time import (
     BUCKET_BYTES,
@@ -99,8 +99,9 @@ class Traffic:
 
     Attributes:
         parameters: by network.
-        phases: bytes of each bucket of each phase's gradients, in the order of sending.
-        statistics_bytes: of the one vector beside them.
+        phases: bytes of each bucket of each phase's gradients, in the order of sending; the last phase's first bucket
+            begins with the statistics.
+        statistics_bytes: of their vector.
         prepared_bytes: of the means that the method needs before its first phase, 0 without.
         batch: published, images.
         streams: of the preset.
@@ -122,7 +123,8 @@ class Traffic:
         return f"{self.method}, {self.preset}"
 
     @property
-    def gradient_bytes(self) -> int:
+    def carried_bytes(self) -> int:
+        """Gradients and statistics."""
         return sum(map(sum, self.phases.values()))
 
     @property
@@ -145,15 +147,17 @@ def traffic(method: str, preset: str) -> Traffic:
     with torch.device("meta"):
         vector = FusedStatistics(built.statistics, torch.device("meta"), torch.float32).buffer
     means = sum(preparation.spec.categories) + 1 if kind.prepare is not Method.prepare else 0
+    # backward begins with the seat of the statistics, and then the last layer
+    sizes = {
+        phase.name: [FLOAT32_BYTES * each.numel() for each in reversed(list(phase.parameters()))]
+        for phase in built.phases
+    }
+    sizes[built.phases[-1].name].insert(0, FLOAT32_BYTES * vector.numel())
     return Traffic(
         method,
         preset,
         preparation.sizes(),
-        {
-            # backward begins with the last layer
-            phase.name: buckets([FLOAT32_BYTES * each.numel() for each in reversed(list(phase.parameters()))])
-            for phase in built.phases
-        },
+        {name: buckets(each) for name, each in sizes.items()},
         FLOAT32_BYTES * vector.numel(),
         FLOAT32_BYTES * means,
         config.training.batch,
@@ -284,8 +288,9 @@ def bytes_of_a_step(presets: Sequence[Traffic]) -> list[str]:
         *paragraph(
             "A step makes one all-reduce of every phase's gradients, in float32 for both `fp32` and `bf16`, cut"
             f" into DDP's buckets (the first of {FIRST_BUCKET_BYTES // 2**20} MiB, then of {BUCKET_BYTES // 2**20}"
-            " MiB each, or more where a layer is larger), and one of a vector that holds the stop flag, the news"
-            " flag and each statistic's count and sums. CGPGAN reduces the means of its reals' labels besides,"
+            " MiB each, or more where a layer is larger). The first bucket of the last phase also carries the"
+            " statistics: a vector of the stop flag, the news flag and each statistic's count and sums. CGPGAN"
+            " reduces the means of its reals' labels besides,"
             " before its first phase. Nothing else crosses the network in every step: a"
             " [test](../tests/distributed/test_collectives.py) counts the collectives with torch's profiler, and"
             " `make bench-scaling` the bytes on the links."
@@ -387,8 +392,8 @@ def time_of_a_step(presets: Sequence[Traffic], measured: dict[str, Any], compute
         *paragraph(
             f"The platform's own part is a + b log₂ N, a = {1e3 * start:.2f} ms and b = {1e3 * slope:.2f} ms, fitted"
             f" to what was measured with {counts} processes that share {cores} CPU cores, beyond a loop written by"
-            " hand. The statistics' vector is in it: it travels under the last backward pass and the gradients, and is"
-            " awaited after the last optimizer step."
+            " hand. What the statistics cost is in it: they are packed before the last backward pass, and travel with"
+            " its gradients."
             " On a GPU the host's part is launched ahead of the device, and mostly hidden; so this is the larger"
             " guess."
         ),
@@ -398,18 +403,22 @@ def time_of_a_step(presets: Sequence[Traffic], measured: dict[str, Any], compute
 
 def how_sure(measured: dict[str, Any]) -> list[str]:
     """What was judged of that measurement, and on which machine."""
-    bars = measured["bars"]
+    bars = [Bar(bar["name"], bar["value"], bar["most"]) for bar in measured["bars"]]
     rows = [
-        (bar["name"], f"{bar['value']:+.2%}", f"≤ {bar['most']:.2%}", "PASS" if bar["passed"] else "**MISS**")
+        (
+            bar.name,
+            f"{bar.value:+.2%}",
+            "" if bar.most is None else f"≤ {bar.most:.2%}",
+            "**MISS**" if bar.verdict == "MISS" else bar.verdict,
+        )
         for bar in bars
     ]
-    missed = sum(not bar["passed"] for bar in bars)
     machine = measured["machine"]
     notes = " ".join(f"{note}." for note in remarks([Row(**row) for row in measured["rows"]], machine["cores"]))
     return [
         *paragraph(
-            f"How that measurement stood to its bars, of which {len(bars) - missed} of {len(bars)} passed; the load"
-            f" average before it was {machine['load_average']:g} on {machine['cores']} cores:"
+            f"How that measurement stood to its bars ({tally(bars)}); the load average before it was"
+            f" {machine['load_average']:g} on {machine['cores']} cores:"
         ),
         *table(("bar", "measured", "most", "verdict"), rows),
         "",
