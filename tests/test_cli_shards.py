@@ -2,6 +2,7 @@
 
 import re
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def test_build_verify_info_and_split(place: Path, processes: Processes) -> None:
 def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> None:
     fill(place / "broken", {"a.png": image_bytes(1), "b.png": b"no image"})
     mnist(place / "mnist", train=2, test=2)
+    fill(place / "deep", {"a.png": image_bytes(1), "labels.json": b"[" * 200_000})
+    with zipfile.ZipFile(place / "damaged.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.png", image_bytes(1))
+        archive.writestr("labels.csv", "file,label\na.png,x\n" * 50)
+    damaged = bytearray((place / "damaged.zip").read_bytes())
+    start = damaged.index(b"labels.csv") + len(b"labels.csv")
+    damaged[start + 12 : start + 24] = bytes(12)
+    (place / "damaged.zip").write_bytes(damaged)
     for arguments, message in (
         (("build", "folder", "broken"), "--out is missing"),
         (("build", "cifar", "x", "--out", "o"), "source cifar does not exist"),
@@ -67,11 +76,16 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         (("build", "afhq", "afhq", "--out", "pets"), "pets already exists"),
         (("build", "idx", "mnist", "--out", "o", "--background", "mauvish"), "--background mauvish is no colour"),
         (("build", "idx", "mnist", "--out", "o", "--on-error", "panic"), "--on-error panic does not exist"),
+        (("build", "idx", "mnist", "--out", "s3://bucket/o"), "is a URL"),
+        (("build", "idx", "mnist", "--out", "o", "--shard-size", "inf"), "--shard-size inf is not allowed"),
+        (("build", "folder", "deep", "--out", "o"), "deep/labels.json is no file of labels"),
+        (("build", "zip", "damaged.zip", "--out", "o"), "damaged.zip cannot be read as a zip file"),
         (("split", "pets", "--out", "o"), "say how to split"),
         (("split", "pets", "--out", "o", "--folds", "3"), "go together"),
         (("split", "pets", "--out", "o", "--fractions", "0.5,0.5"), "--fractions 0.5,0.5 cannot be read"),
         (("info", "afhq"), "holds no dataset.json"),
         (("verify", "nowhere"), "holds no dataset.json"),
+        (("verify", "ftp://127.0.0.1:9/x"), "ftp://127.0.0.1:9/x cannot be read"),
     ):
         code, out, err = run(processes, place, *arguments)
         assert (code, out) == (2, "")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from latentscale.commands.new_dataset import new_folder, shard_bytes
 from latentscale.commands.processors import processors
 from latentscale.commands.progress_bar import progress_bar
 from latentscale.data.sources.names import HELP as SOURCE_HELP
@@ -243,11 +244,10 @@ def build(
     from latentscale.data.sources.options import SourceOptions
     from latentscale.data.sources.registry import list_source
 
-    if out is None:
-        raise UserError("--out is missing: name the new dataset's folder, --out DIR")
+    out = new_folder(out)
     images = ImageOptions(resolution, channels, fit, pad, format, quality, png_compression, _colour(background), seed)
     options = BuildOptions(
-        shard_bytes=int(shard_size * 2**20),
+        shard_bytes=shard_bytes(shard_size),
         workers=processors() if workers is None else workers,
         shuffle=shuffle,
         origins=origins,

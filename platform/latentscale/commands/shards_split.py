@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from latentscale.commands.new_dataset import new_folder, shard_bytes
 from latentscale.commands.progress_bar import progress_bar
 from latentscale.commands.storage import options_for
 from latentscale.errors import UserError
@@ -48,8 +49,7 @@ def split(
     from latentscale.data.splitting import fractions as fractions_plan
     from latentscale.data.splitting import split_dataset
 
-    if out is None:
-        raise UserError("--out is missing: name the new dataset's folder, --out DIR")
+    out = new_folder(out)
     if sum(map(bool, (folds, fractions, test))) != 1:
         raise UserError("say how to split: one of --folds K --fold I, --fractions A=X,B=Y, or --test N")
     if bool(folds) != (fold is not None):
@@ -61,7 +61,7 @@ def split(
     )
     with progress_bar() as report:
         counts = split_dataset(
-            folder, out, plan, int(shard_size * 2**20), seed, stratified, report, options_for(folder)
+            folder, out, plan, shard_bytes(shard_size), seed, stratified, report, options_for(folder)
         )
     print(f"{out}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples")
 

@@ -177,7 +177,7 @@ def _connect(url: str, named: str) -> tuple[Any, str]:
         extra = EXTRAS.get(protocol)
         remedy = f"pip install 'latentscale[{extra}]'" if extra else f"install what fsspec asks for ({reason(error)})"
         raise UserError(f"{named}{url} needs a package that is not installed: {remedy}") from error
-    except ValueError as error:
+    except (ValueError, OSError) as error:  # some file systems connect at once
         raise UserError(
             f"{named}{url} cannot be read ({reason(error)}): use s3://, gs://, http(s)://, file:// or a folder"
         ) from error

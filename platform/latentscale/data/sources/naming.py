@@ -139,7 +139,7 @@ def _from_file(file: LabelFile, names: Sequence[str], where: str, folder: str) -
     try:
         parse = _json_rows if file.name.lower().endswith(".json") else _csv_rows
         titles, rows = parse(file.content)
-    except (ValueError, KeyError, TypeError, csv.Error) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise UserError(f"{file.name} is no file of labels ({error}): see --labels in the help") from error
     if not titles:
         return Labels(), [None] * len(names)

@@ -1,5 +1,6 @@
 """Images in a zip file, read where they stand."""
 
+import lzma
 import stat
 import zipfile
 import zlib
@@ -83,7 +84,9 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
 
             label_files = FilesBeside([name for name in named if is_label_file(name)], beside)
             return listing_of(archive_path, members, label_files, ZipReader(archive_path), options)
-    except (OSError, zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
+    except (
+        OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
+    ) as error:  # fmt: skip
         raise UserError(f"{archive_path} cannot be read as a zip file ({error}): fetch it again") from error
 
 
