@@ -140,7 +140,7 @@ class BareLoop:
     Args:
         keeps: holds the pictures of a batch until the next is whole, as whoever is to use a batch must. Without it
             the allocator gives every picture the memory of the one before, when it happens to, and that stays in the
-            processor's caches: up to a seventh quicker, by the luck of the process's start.
+            processor's caches: quicker or not by the luck of the process's start.
     """
 
     def __init__(self, case: Case, data: Data, keeps: bool = True) -> None:

@@ -177,7 +177,7 @@ class _Source:
         except Exception as error:
             where = self._dataset.folder.where(self._dataset.tar(self._reading).name)
             self._error = UserError(
-                f"{where} cannot be read ({error.args[0] if error.args else error}): upload it again"
+                f"{where} cannot be read ({error.args[0] if error.args else error}): {self._remedy}"
             )
         raise self._error
 
@@ -216,9 +216,13 @@ class _Source:
                 if digest.finish() != file.sha256:
                     raise UserError(
                         f"{self._dataset.folder.where(file.name)} is damaged (its SHA-256 is not the one in"
-                        " dataset.json): upload it again"
+                        f" dataset.json): {self._remedy}"
                     )
             shard, opened = following, next_opened
+
+    @property
+    def _remedy(self) -> str:
+        return "upload it again" if self._dataset.folder.remote else "copy the shard again"
 
     def _open(self, shard: int) -> Any:
         file = self._dataset.tar(shard)
