@@ -91,7 +91,8 @@ class DDPPhase(DistributedPhase):
             if self._seat is None:
                 self._send(passenger)
             elif last:
-                self._passenger = passenger
+                # a mean that nobody took must not be added to
+                self._seat.grad, self._passenger = None, passenger
                 # DDP waits for the gradient of every parameter, an empty seat's too
                 seated = torch.zeros_like(self._seat) if passenger is None else passenger
                 loss = loss + _Boarding.apply(self._seat, seated)

@@ -246,7 +246,7 @@ class Presence:
         self._end = LOST
         self._lost.set()
         self._poked.set()
-        known = self._known.wait((SETTLED_BEATS + 3) * self._heartbeat + 1)
+        known = self._known.wait((SETTLED_BEATS + 4) * self._heartbeat + 1)
         if known and self._rank == 0:
             time.sleep(1.5 * self._heartbeat)  # the store may end with this process: the others are to read it first
         self._closed.set()
