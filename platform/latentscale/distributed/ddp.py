@@ -33,7 +33,10 @@ class _Boarding(torch.autograd.Function):
 
 
 class _WithSeat(nn.Module):
-    """What DDP wraps: a phase, and the seat after all its parameters, for buckets are filled from the last on."""
+    """What DDP wraps: a phase and the seat.
+
+    The seat's gradient is the first of a backward pass, and DDP orders its buckets by arrival after the first step.
+    """
 
     def __init__(self, phase: nn.Module, seat: Tensor) -> None:
         super().__init__()
