@@ -79,7 +79,7 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         (("build", "idx", "mnist", "--out", "s3://bucket/o"), "is a URL"),
         (("build", "idx", "mnist", "--out", "o", "--shard-size", "inf"), "--shard-size inf is not allowed"),
         (("build", "folder", "deep", "--out", "o"), "deep/labels.json is no file of labels"),
-        (("build", "zip", "damaged.zip", "--out", "o"), "damaged.zip cannot be read as a zip file"),
+        (("build", "zip", "damaged.zip", "--out", "o"), "damaged.zip member labels.csv is damaged in the archive"),
         (("split", "pets", "--out", "o"), "say how to split"),
         (("split", "pets", "--out", "o", "--folds", "3"), "go together"),
         (("split", "pets", "--out", "o", "--fractions", "0.5,0.5"), "--fractions 0.5,0.5 cannot be read"),

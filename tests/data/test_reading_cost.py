@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,7 @@ def synthetic(folder: Path, shards: int, per_shard: int) -> Path:
         "size": np.full(per_shard, len(PNG)),
         "label": np.arange(per_shard) % len(LABELS),
         "extension": np.zeros(per_shard),
+        "crc32": np.full(per_shard, zlib.crc32(PNG)),
     }
     index = save({key: arrays[key].astype(dtype) for key, dtype in INDEX_TYPES.items()})
     index_sha256 = hashlib.sha256(index).hexdigest()

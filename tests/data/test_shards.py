@@ -131,7 +131,7 @@ def truncated(path: Path) -> None:
         (lambda folder: (folder / "dataset.json").write_text("{"), r"dataset\.json is not a description"),
         (lambda folder: (folder / "dataset.json").write_text("[]"), r"dataset\.json is not a description"),
         (lambda folder: edited(folder, format="other"), r"dataset\.json is not a description.*other"),
-        (lambda folder: edited(folder, version=2), r"dataset\.json has format version 2.*newer"),
+        (lambda folder: edited(folder, version=3), r"dataset\.json has format version 3.*newer"),
         (lambda folder: edited(folder, shape=None), r"dataset\.json is incomplete"),
         (lambda folder: edited(folder, count=11), r"dataset\.json says 11 samples.*have 10"),
         (lambda folder: (folder / "shard-000001.tar").unlink(), r"shard-000001\.tar cannot be read"),
@@ -173,6 +173,36 @@ def test_a_flipped_bit_is_found_by_verify(copied):
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"shard-000001\.tar is damaged"):
         ShardedDataset.open(copied).verify()
+
+
+@pytest.mark.parametrize("member", range(3))
+def test_a_flipped_bit_of_a_sample_is_found_on_reading_wherever_it_is(copied, member):
+    path = copied / "shard-000001.tar"
+    whole = path.read_bytes()
+    sample, _, _ = ShardedDataset.open(copied).read(1, member)
+    start = whole.index(sample)
+    for place in (0, 1, len(sample) // 2, len(sample) - 1):
+        damaged = bytearray(whole)
+        damaged[start + place] ^= 1
+        path.write_bytes(damaged)
+        dataset = ShardedDataset.open(copied)
+        for read in (lambda: dataset.read(1, member), lambda: dataset.read_together([(0, 0), (1, member)])):  # noqa: B023
+            with pytest.raises(UserError, match=rf"shard-000001\.tar member {member} is damaged \(its CRC-32"):
+                read()
+        others = {0, 1, 2} - {member}
+        dataset.read_together([(1, other) for other in others])
+
+
+def test_a_dataset_of_version_1_is_read_without_checksums_of_its_samples(copied):
+    before = ShardedDataset.open(copied)
+    expected = [before.read(1, member) for member in range(3)]
+    arrays = load_file(copied / "shard-000001.index.safetensors")
+    del arrays["crc32"]
+    edited(copied, version=1)
+    old = described_index(copied, save(arrays))
+    assert [old.read(1, member) for member in range(3)] == expected
+    assert [image for image, _ in old.read_together([(1, member) for member in range(3)])] == [e[0] for e in expected]
+    old.verify()
 
 
 def test_a_flipped_bit_of_an_index_is_found_on_reading(copied):

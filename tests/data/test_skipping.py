@@ -45,6 +45,36 @@ def reader(
     return kind(dataset, order, owned, BATCH, SHAPE, treatment=Treatment(Decoder(), 11, **treatment))
 
 
+@pytest.mark.parametrize("extension", ["jpg", "png"])
+def test_a_flipped_byte_ends_the_run_by_its_member_or_is_skipped(tmp_path: Path, extension: str) -> None:
+    files = []
+    for number in range(COUNT):
+        file = io.BytesIO()
+        Image.new("RGB", SHAPE[:0:-1], (8 * number, 90, 30)).save(file, {"jpg": "jpeg"}.get(extension, extension))
+        files.append(file.getvalue())
+    out = tmp_path / "data"
+    samples = [Sample(file, extension, number % 3) for number, file in enumerate(files)]
+    write_shards(samples, out, "flipped", SHAPE, LABELS, "CC0")
+    tar = out / "shard-000000.tar"
+    content = bytearray(tar.read_bytes())
+    # in the entropy-coded data: libjpeg decodes it to other pixels, and says nothing
+    content[content.index(files[9]) + len(files[9]) - (4 if extension == "jpg" else 20)] ^= 1
+    tar.write_bytes(content)
+    dataset = ShardedDataset.open(out)
+    order = Order(dataset.shard_counts, STREAMS, seed=11, window=7)
+
+    def steps(skip: bool) -> list[Skipped]:
+        treatment = Treatment(Decoder(), 11, skip_errors=skip)
+        block = StepReader(dataset, order, range(STREAMS), BATCH, SHAPE, treatment=treatment).block(range(STEPS))
+        return [each for skipped in block.skipped.values() for each in skipped]
+
+    with pytest.raises(UserError, match=r"shard-000000\.tar member 9 is damaged \(its CRC-32"):
+        steps(skip=False)
+    found = steps(skip=True)
+    assert found
+    assert {(each.shard, each.member) for each in found} == {(0, 9)}
+
+
 Batches = list[tuple[list[int], list[int], list[Skipped]]]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from latentscale.atomic import flush_to_disk
+from latentscale.data.checksums import crc32
 from latentscale.data.sample import Sample
 from latentscale.data.shard_index import (
     INDEX_TYPES,
@@ -132,6 +133,7 @@ class ShardWriter:
         self._index.size.append(len(sample.image))
         self._index.label.append(NO_LABEL if sample.label is None else sample.label)
         self._index.extension.append(self.extensions.index(extension))
+        self._index.crc32.append(crc32(sample.image))
         self._written += 1
 
     def _end_shard(self) -> ShardEntry:

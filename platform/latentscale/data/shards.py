@@ -16,10 +16,19 @@ from safetensors.numpy import load
 
 from latentscale.data.cache import BoundedCache
 from latentscale.data.cached_folder import CachedFolder
+from latentscale.data.checksums import crc32
 from latentscale.data.description import read_description
 from latentscale.data.open_files import cannot_be_read, out_of_open_files, too_many_open
 from latentscale.data.remote import is_remote
-from latentscale.data.shard_index import DATASET_FILE, INDEX_TYPES, NO_LABEL, ShardEntry, ShardIndex, index_bytes
+from latentscale.data.shard_index import (
+    DATASET_FILE,
+    INDEX_TYPES,
+    NO_LABEL,
+    ShardEntry,
+    ShardIndex,
+    index_bytes,
+    is_whole,
+)
 from latentscale.data.storage import (
     Folder,
     LocalFolder,
@@ -147,6 +156,10 @@ class ShardedDataset:
             raise UserError(
                 f"{self.where(shard, member)} is cut off after {len(image)} of {size} bytes: copy the shard again"
             )
+        if index.crc32 is not None and crc32(image) != index.crc32[member]:
+            raise UserError(
+                f"{self.where(shard, member)} is damaged (its CRC-32 is not the one in the index): {self._copy_again}"
+            )
         return image, self.extensions[index.extension[member]], int(index.label[member])
 
     def read_together(self, places: Sequence[tuple[int, int]]) -> list[tuple[bytes, int]]:
@@ -155,17 +168,17 @@ class ShardedDataset:
         Raises:
             UserError: naming the file that is missing, truncated or inconsistent.
         """
-        opened: dict[int, tuple[OpenFile, Any, Any, Any]] = {}
+        opened: dict[int, tuple[OpenFile, Any, Any, Any, Any]] = {}
         found = []
         for shard, member in places:
             try:
                 if shard not in opened:
                     index = self._index(shard)
-                    opened[shard] = self._opened(shard), index.size, index.offset, index.label
-                file, sizes, offsets, labels = opened[shard]
+                    opened[shard] = self._opened(shard), index.size, index.offset, index.label, index.crc32
+                file, sizes, offsets, labels, checksums = opened[shard]
                 size = sizes[member]
                 image = os.pread(file.descriptor, size, offsets[member])
-                whole = len(image) == size
+                whole = len(image) == size and (checksums is None or crc32(image) == checksums[member])
             except OSError:
                 whole = False
             if whole:
@@ -200,10 +213,14 @@ class ShardedDataset:
         content = self.folder.read_range(self.tar(shard), end - begin, begin)
         if content is None:
             return [self.read(*place) for place in run]
-        return [
-            (content[start - begin :][:size], self.extensions[index.extension[member]], int(index.label[member]))
-            for start, size, member in zip(starts, sizes, members, strict=True)
-        ]
+        found = []
+        for start, size, member in zip(starts, sizes, members, strict=True):
+            image = content[start - begin :][:size]
+            if index.crc32 is not None and crc32(image) != index.crc32[member]:
+                found.append(self.read(shard, member))  # from the whole shard, or it says what is wrong
+            else:
+                found.append((image, self.extensions[index.extension[member]], int(index.label[member])))
+        return found
 
     def fetch(self, shard: int, needed: bool = True, make_room: MakeRoom = no_room) -> OpenFile | None:
         """A shard, held (see OpenFile) and its index loaded, fetched where they are not at hand; for ``held``.
@@ -270,6 +287,13 @@ class ShardedDataset:
                             " copy it again or write the shards again"
                         )
 
+    @property
+    def _copy_again(self) -> str:
+        """The remedy for a damaged file."""
+        if self.folder.remote:
+            return "remove its copy from the node's cache"
+        return "copy it again or write the shards again"
+
     def _files(self, shard: int) -> tuple[StoredFile, StoredFile]:
         """The tar and the index of a shard."""
         entry = self._shards[shard]
@@ -288,19 +312,16 @@ class ShardedDataset:
         try:
             content = (opened or self.folder.open(file)).read_all()
             if hashlib.sha256(content).hexdigest() != file.sha256:
-                remedy = (
-                    "remove its copy from the node's cache"
-                    if self.folder.remote
-                    else "copy it again or write the shards again"
+                raise UserError(
+                    f"{where} is damaged (its SHA-256 is not the one in {DATASET_FILE}): {self._copy_again}"
                 )
-                raise UserError(f"{where} is damaged (its SHA-256 is not the one in {DATASET_FILE}): {remedy}")
             arrays = load(content)
         except (OSError, SafetensorError) as error:
             if out_of_open_files(error):
                 raise too_many_open(where) from error
             raise UserError(f"{where} cannot be read ({error}): copy it again or write the shards again") from error
         index = ShardIndex(**{name: arrays.get(name) for name in INDEX_TYPES})
-        consistent = set(arrays) == set(INDEX_TYPES) and (
+        consistent = is_whole(arrays) and (
             all(array.shape == (entry.count,) for array in arrays.values())
             and int(index.size.min()) >= 0
             and int(index.offset.min()) >= 0

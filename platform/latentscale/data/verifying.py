@@ -11,13 +11,14 @@ from safetensors import SafetensorError
 from safetensors.numpy import load
 
 from latentscale.data.building.parallel import ordered
+from latentscale.data.checksums import crc32
 from latentscale.data.dataset_folders import dataset_folders
 from latentscale.data.description import read_description
 from latentscale.data.forward_file import ForwardFile
 from latentscale.data.remote import reason
 from latentscale.data.retrying import may_pass, of_this_disk
 from latentscale.data.sample_arrays import decode
-from latentscale.data.shard_index import DATASET_FILE, INDEX_TYPES, NO_LABEL, ShardEntry
+from latentscale.data.shard_index import DATASET_FILE, INDEX_TYPES, NO_LABEL, SINCE_VERSION_2, ShardEntry
 from latentscale.data.shard_writer import LABEL_MEMBER
 from latentscale.data.storage import LocalFolder, StorageOptions, StoredFile
 from latentscale.data.tar_samples import DamagedShard, StoredSample, stored_samples
@@ -163,7 +164,9 @@ def _index(shard: _Shard) -> tuple[dict[str, Any] | None, list[str]]:
         arrays = load(content)
     except SafetensorError as error:
         return None, [*broken, f"{where} is no index ({error})"]
-    wrong = [key for key in INDEX_TYPES if key not in arrays or arrays[key].shape != (count,)]
+    wrong = [
+        key for key in INDEX_TYPES if (arrays[key].shape != (count,) if key in arrays else key not in SINCE_VERSION_2)
+    ]
     if wrong:
         return None, [*broken, f"{where} has not {count} values of {', '.join(wrong)}"]
     return arrays, broken
@@ -185,14 +188,13 @@ def _check_sample(shard: _Shard, sample: StoredSample, number: int, index: dict[
     if index is not None and number < shard.entry.count:
         listed = index["extension"][number]
         known = shard.extensions[listed] if listed < len(shard.extensions) else f"number {listed}"
-        expected = (image.offset, len(image.content), label, extension)
-        found = (*(int(index[name][number]) for name in ("offset", "size", "label")), known)
+        expected = {"offset": image.offset, "size": len(image.content), "label": label, "extension": extension}
+        if "crc32" in index:
+            expected["crc32"] = crc32(image.content)
+        found = {name: known if name == "extension" else int(index[name][number]) for name in expected}
         if found != expected:
-            names = ("offset", "size", "label", "extension")
             differ = ", ".join(
-                f"{name} {theirs} instead of {ours}"
-                for name, theirs, ours in zip(names, found, expected, strict=True)
-                if theirs != ours
+                f"{name} {found[name]} instead of {ours}" for name, ours in expected.items() if found[name] != ours
             )
             yield f"{sample.key}.{extension} stands otherwise in the index: {differ}"
     try:

@@ -1,9 +1,7 @@
 """Images in a zip file, read where they stand."""
 
-import lzma
 import stat
 import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -40,16 +38,8 @@ class ZipReader:
     path: Path
 
     def read(self, item: Item) -> bytes:
-        try:
-            with _open_zip(self.path) as archive, archive.open(archive.infolist()[item.place]) as member:
-                content = member.read(MAX_FILE_BYTES + 1)
-        except (OSError, MemoryError):
-            raise
-        except Exception as error:  # of damaged bytes, each way of compressing raises errors of its own
-            raise UnreadableItem(f"is damaged in the archive ({error})") from error
-        if len(content) > MAX_FILE_BYTES:
-            raise UnreadableItem(TOO_LARGE)
-        return content
+        with _open_zip(self.path) as archive:
+            return _content(archive, archive.infolist()[item.place], MAX_FILE_BYTES)
 
 
 class _KeptZip(zipfile.ZipFile):
@@ -80,14 +70,35 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
                 info = named.get(name)
                 if info is None or info.file_size > MAX_LABEL_FILE_BYTES:
                     return None
-                return LabelFile(f"{archive_path} member {name}", archive.read(info))
+                where = f"{archive_path} member {name}"
+                try:
+                    return LabelFile(where, _content(archive, info, MAX_LABEL_FILE_BYTES))
+                except UnreadableItem as error:
+                    raise UserError(f"{where} {error}: fetch the archive again") from error
 
             label_files = FilesBeside([name for name in named if is_label_file(name)], beside)
             return listing_of(archive_path, members, label_files, ZipReader(archive_path), options)
-    except (
-        OSError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError,
-    ) as error:  # fmt: skip
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive_path} cannot be read as a zip file ({error}): fetch it again") from error
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most_bytes: int) -> bytes:
+    """A member's bytes.
+
+    Raises:
+        UnreadableItem: it is damaged or too large.
+        OSError, MemoryError: of this machine.
+    """
+    try:
+        with archive.open(info) as member:
+            content = member.read(most_bytes + 1)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of damaged bytes, each way of compressing raises errors of its own
+        raise UnreadableItem(f"is damaged in the archive ({error})") from error
+    if len(content) > most_bytes:
+        raise UnreadableItem(TOO_LARGE)
+    return content
 
 
 def _members(archive: zipfile.ZipFile, stamp: tuple[int, int]) -> Members:
