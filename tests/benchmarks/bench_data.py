@@ -4,26 +4,27 @@ The platform's loader (`data.workers=0`: one thread) beside a bare loop that dec
 batches, which is the limit, torch's DataLoader over a folder of images, webdataset's own pipeline and
 mosaicml-streaming. All in one process bound to one core, turn by turn, each round in another order; every one hands out
 batches of uint8 ``[n, 3, H, W]`` and integer labels, in an order that is shuffled. Seconds are the processor's, so that
-whoever else uses the core does not count. What is compared is the median over rounds of the ratio within a round.
+whoever else uses the core does not count. What is compared is the median over rounds of the ratio within a round, and
+of that the median over several starts of the process, for where its memory lies makes some quicker than others.
 Shown without a bar: the bare loop that drops each picture, so that there never is a batch (see `readers.BareLoop`).
 """
 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from bench import at_least_seven
 from cases import scratch
 from one_core import about_this_machine, stay_on_one_core
 from readers import CONTESTANTS, Case, Contestant, Missing, write_case
-from turns import Ratio, ratio, time_rounds
+from turns import ratio, time_rounds
 
 from latentscale.training.memory import keep_freed_memory
 
@@ -42,15 +43,18 @@ class Bar:
     """How many times another's images/s the loader's are, and the least that it may be.
 
     Attributes:
+        starts: the median over rounds in each start of the process.
         least: None where the figure is only shown.
-        shown: the figure with its scatter.
     """
 
     case: str
     against: str
-    value: float
+    starts: list[float]
     least: float | None
-    shown: str
+
+    @property
+    def value(self) -> float:
+        return statistics.median(self.starts)
 
     @property
     def passed(self) -> bool:
@@ -59,11 +63,33 @@ class Bar:
     def line(self) -> str:
         verdict = "    " if self.least is None else "PASS" if self.passed else "MISS"
         bound = "" if self.least is None else f">= {self.least:g}"
-        return f"  {verdict}  times {self.against:<34} {self.shown:<24} {bound}"
+        return f"  {verdict}  times {self.against:<34} {spread(self.starts):<24} {bound}".rstrip()
 
 
-def measure(case: Case, rounds: int) -> tuple[list[Bar], dict[str, float], Ratio, list[str]]:
-    """Bars, images/s by contestant, the loader against itself, and why somebody does not take part."""
+def spread(starts: Sequence[float]) -> str:
+    """Median (lowest-highest)."""
+    return f"{statistics.median(starts):.3f} ({min(starts):.3f}-{max(starts):.3f})"
+
+
+@dataclass
+class Measured:
+    """A case in one start.
+
+    Attributes:
+        ratios: the loader's images/s as a multiple of each other's, medians over rounds.
+        control: the loader against itself.
+        images_per_second: by contestant, medians over rounds.
+        absent: why somebody does not take part.
+    """
+
+    ratios: dict[str, float]
+    control: float
+    images_per_second: dict[str, float]
+    absent: list[str]
+
+
+def measure(case: Case, rounds: int) -> Measured:
+    """All contestants, turn by turn."""
     with scratch() as folder:
         data = write_case(case, folder)
         contestants: dict[str, Contestant] = {}
@@ -77,58 +103,86 @@ def measure(case: Case, rounds: int) -> tuple[list[Bar], dict[str, float], Ratio
     # the loader is there twice: as in the cost of a step, its ratios are of the mean of the two
     both = [(one + other) / 2 for one, other in zip(seconds[OURS], seconds[f"{OURS} again"], strict=True)]
     compared = {**seconds, OURS: both}
-    # a ratio of images/s is the other's seconds over ours
-    bars = [
-        Bar(case.name, name, (found := ratio(compared, name, OURS)).median, BARS.get(name), str(found))
-        for name in contestants
-        if not name.startswith(OURS)
-    ]
-    speeds = {name: case.batch / statistics.median(each) for name, each in seconds.items()}
-    return bars, speeds, ratio(seconds, f"{OURS} again", OURS), absent
+    return Measured(
+        # a ratio of images/s is the other's seconds over ours
+        {name: ratio(compared, name, OURS).median for name in contestants if not name.startswith(OURS)},
+        ratio(seconds, f"{OURS} again", OURS).median,
+        {name: case.batch / statistics.median(each) for name, each in seconds.items()},
+        absent,
+    )
+
+
+def one_start(rounds: int) -> None:
+    """Print what is measured in this process, as JSON."""
+    stay_on_one_core()
+    torch.set_num_threads(1)
+    keep_freed_memory()  # as training does
+    print(json.dumps({case.name: asdict(measure(case, rounds)) for case in CASES}))
+
+
+def started(rounds: int) -> dict[str, Measured]:
+    """The same in a process of its own."""
+    command = [sys.executable, __file__, "--one-start", "--rounds", str(rounds)]
+    finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return {name: Measured(**found) for name, found in json.loads(finished.stdout.splitlines()[-1]).items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how fast samples are read, and hold it against the bars.")
-    parser.add_argument("--rounds", type=at_least_seven, default=15, help="paired rounds, at least 7")
+    parser.add_argument("--rounds", type=at_least_seven, default=7, help="paired rounds of a start, at least 7")
+    parser.add_argument("--starts", type=int, default=5, help="of the process, each with all rounds")
     parser.add_argument("--strict", action="store_true", help="exit 1 where a bar is missed")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of data.txt and data.json")
+    parser.add_argument("--one-start", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    stay_on_one_core()
-    torch.set_num_threads(1)
-    keep_freed_memory()  # as training does
+    if options.one_start:
+        one_start(options.rounds)
+        return
     began = time.perf_counter()
-    about = about_this_machine(options.rounds)
+    about = {**about_this_machine(options.rounds), "starts": options.starts}
     lines: list[str] = []
-    record: dict[str, Any] = {"machine": about, "bars": [], "images_per_second": {}, "absent": []}
 
     def say(text: str) -> None:
         lines.append(text)
         print(text, flush=True)
 
     say("Reading on one core: images per processor second, and how many times others' the loader's are:")
-    say("median of paired rounds (lowest-highest)")
+    say("of each start the median of paired rounds, and of those the median (lowest-highest)")
     say(", ".join(f"{name} {value}" for name, value in about.items()))
+    found = []
+    for number in range(options.starts):
+        print(f"start {number + 1} of {options.starts}", file=sys.stderr, flush=True)
+        found.append(started(options.rounds))
+    judged: list[Bar] = []
     scatter = 0.0
     for case in CASES:
-        bars, speeds, control, absent = measure(case, options.rounds)
+        starts = [each[case.name] for each in found]
         say(f"\n{case.name}: {case.meaning}, {case.count} images, batches of {case.batch}")
+        speeds = {
+            name: statistics.median(each.images_per_second[name] for each in starts)
+            for name in starts[0].images_per_second
+        }
         say("  images/s: " + ", ".join(f"{name} {speed:,.0f}" for name, speed in speeds.items()))
-        for each in bars:
-            say(each.line())
-        say(f"        A/A {control}")
-        for reason in absent:
+        for name in starts[0].ratios:
+            judged.append(Bar(case.name, name, [each.ratios[name] for each in starts], BARS.get(name)))
+            say(judged[-1].line())
+        controls = [each.control for each in starts]
+        say(f"        A/A {spread(controls)}")
+        for reason in starts[0].absent:
             say(f"        without {reason}")
-        scatter = max(scatter, abs(control.median - 1))
-        record["bars"] += [{**asdict(each), "passed": each.passed} for each in bars]
-        record["images_per_second"][case.name] = speeds
-        record["absent"] = absent
+        scatter = max(scatter, *(abs(control - 1) for control in controls))
     if scatter > MOST_SCATTER:
         say(f"\nThe loader differed from itself by {scatter:.1%}: the machine was busy, and no verdict is worth much")
-    judged = [bar for bar in record["bars"] if bar["least"] is not None]
-    missed = sum(not bar["passed"] for bar in judged)
-    say(f"\n{len(judged) - missed} of {len(judged)} bars passed, {time.perf_counter() - began:.0f} s")
+    held = [bar for bar in judged if bar.least is not None]
+    missed = sum(not bar.passed for bar in held)
+    say(f"\n{len(held) - missed} of {len(held)} bars passed, {time.perf_counter() - began:.0f} s")
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "data.txt").write_text("\n".join(lines) + "\n")
+    record = {
+        "machine": about,
+        "bars": [{**asdict(bar), "value": bar.value, "passed": bar.passed} for bar in judged],
+        "starts": [{name: asdict(each) for name, each in start.items()} for start in found],
+    }
     (options.out / "data.json").write_text(json.dumps(record, indent=2) + "\n")
     sys.exit(1 if options.strict and missed else 0)
 
