@@ -68,12 +68,22 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
     start = damaged.index(b"labels.csv") + len(b"labels.csv")
     damaged[start + 12 : start + 24] = bytes(12)
     (place / "damaged.zip").write_bytes(damaged)
+    patches, starved = ("imagenet-patches", "whole", "--patch-size", "4"), "whole.png finds too little memory: run"
+    fill(place / "whole", {"whole.png": image_bytes(1)})
     for arguments, message in (
         (("build", "folder", "broken"), "--out is missing"),
         (("build", "cifar", "x", "--out", "o"), "source cifar does not exist"),
         (("build", "clusters", "--out", "o", "--resolution", "8"), "--resolution is not used by clusters"),
         (("build", "folder", "broken", "--out", "o", "--workers", "1"), "b.png is no image"),
         (("build", "afhq", "afhq", "--out", "pets"), "pets already exists"),
+        (("build", "afhq", "afhq", "--out", "o", "--resolution", "60000"), "--resolution 60000 is not allowed"),
+        (("build", "afhq", "afhq", "--out", "o", "--pad", "8193"), "at most 8192 pixels a side"),
+        (("build", *patches, "--out", "o", "--patch-size", "99999999"), "--patch-size 99999999 is not allowed"),
+        # more numbers than any address space has room for
+        *(
+            (("build", *patches, "--out", "o", "--patches-per-image", f"{10**15}", "--workers", workers), starved)
+            for workers in "01"
+        ),
         (("build", "idx", "mnist", "--out", "o", "--background", "mauvish"), "--background mauvish is no colour"),
         (("build", "idx", "mnist", "--out", "o", "--on-error", "panic"), "--on-error panic does not exist"),
         (("build", "idx", "mnist", "--out", "s3://bucket/o"), "is a URL"),

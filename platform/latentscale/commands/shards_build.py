@@ -9,6 +9,7 @@ from latentscale.commands.new_dataset import new_folder, shard_bytes
 from latentscale.commands.processors import processors
 from latentscale.commands.progress_bar import progress_bar
 from latentscale.data.sources.names import HELP as SOURCE_HELP
+from latentscale.data.sources.options import MAX_SIDE
 from latentscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -65,7 +66,8 @@ def build(
         int,
         typer.Option(
             min=0,
-            help="Side of the square images; 0 keeps their size. Of patches: of the image they are cut from.",
+            help=f"Side of the square images, at most {MAX_SIDE}; 0 keeps their size. Of patches: of the image they "
+            "are cut from.",
             rich_help_panel=_IMAGES,
         ),
     ] = 0,
