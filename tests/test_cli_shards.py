@@ -1,6 +1,8 @@
 """``latentscale shards``, as a user starts it."""
 
+import os
 import re
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -113,6 +115,24 @@ def test_damage_that_verify_finds_ends_with_status_2(place: Path, processes: Pro
     assert code == 2
     assert "broken: damaged/train/shard-000000.tar has 3000 bytes instead of" in out
     assert "damaged: 2 faults in" in out
+
+
+@pytest.mark.parametrize("file", ["shard-000000.tar", "shard-000000.index.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(
+    place: Path, processes: Processes, file: str
+) -> None:
+    shutil.rmtree(place / "piped", ignore_errors=True)
+    shutil.copytree(place / "pets", place / "piped")
+    (place / "piped/train" / file).unlink()
+    os.mkfifo(place / "piped/train" / file)
+    reason = f"piped/train/{file} cannot be read (it is no file but a device, a pipe or a socket)"
+    code, out, _ = run(processes, place, "verify", "piped", "--workers", "1")
+    assert code == 2
+    assert f"broken: {reason}\n" in out
+    for arguments in (("info", "piped"), ("split", "piped", "--out", "o", "--fractions", "train=0.5,test=0.5")):
+        code, out, err = run(processes, place, *arguments)
+        assert (code, out) == (2, "")
+        assert err == f"error: {reason}: copy it again or write the shards again\n"
 
 
 def test_help_teaches(place: Path, processes: Processes) -> None:
