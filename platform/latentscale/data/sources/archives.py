@@ -1,6 +1,5 @@
 """What zip and tar archives of images have in common; nothing of them is unpacked to the disk."""
 
-import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -72,15 +71,3 @@ def listing_of(path: Path, members: Members, beside: FilesBeside, reader: Reader
         problems=sorted(problems),
         notes=[f"{members.others} members that are no images were left alone"] if members.others else [],
     )
-
-
-def unsafe_name(name: str) -> str:
-    """Why a member's name is refused: one that unpacking would take elsewhere; empty if it is not."""
-    parts = re.split(r"[/\\]", name)
-    if ".." in parts:
-        return "has .. in its name"
-    if parts[0] == "" or re.match(r"[A-Za-z]:", name):
-        return "has an absolute path as its name"
-    if "\0" in name:
-        return "has a zero byte in its name"
-    return ""
