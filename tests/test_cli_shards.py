@@ -78,6 +78,8 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         (("build", "clusters", "--out", "o", "--resolution", "8"), "--resolution is not used by clusters"),
         (("build", "folder", "broken", "--out", "o", "--workers", "1"), "b.png is no image"),
         (("build", "afhq", "afhq", "--out", "pets"), "pets already exists"),
+        (("build", "folder", "whole", "--out", "whole/shards"), "--out whole/shards is within whole, all of whose"),
+        (("build", "afhq", "afhq", "--out", "pets/../afhq"), "is within afhq, all of whose images are read: name a"),
         (("build", "afhq", "afhq", "--out", "o", "--resolution", "60000"), "--resolution 60000 is not allowed"),
         (("build", "afhq", "afhq", "--out", "o", "--pad", "8193"), "at most 8192 pixels a side"),
         (("build", *patches, "--out", "o", "--patch-size", "99999999"), "--patch-size 99999999 is not allowed"),
@@ -105,6 +107,7 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         assert message in err
         assert err.count("\n") == 1
         assert not (place / "o").exists()
+        assert not (place / "whole/shards").exists()
 
 
 def test_damage_that_verify_finds_ends_with_status_2(place: Path, processes: Processes) -> None:

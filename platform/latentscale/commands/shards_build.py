@@ -61,7 +61,10 @@ def build(
         Path | None,
         typer.Argument(metavar="[PATH]", help="The folder or archive; digits, photos and clusters take none."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new dataset's folder; required.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The new dataset's folder, not within a tree that is read; required."),
+    ] = None,
     resolution: Annotated[
         int,
         typer.Option(

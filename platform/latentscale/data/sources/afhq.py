@@ -44,6 +44,7 @@ def list_afhq(path: Path | None, options: SourceOptions) -> Listing:
         licence=LICENCE,
         splits={split: items for split, items in splits.items() if items},
         reader=FileReader(root),
+        tree=root,
         labels=Labels(CLASSES, of=("animal",)),
         channels=3,
         uniform=True,

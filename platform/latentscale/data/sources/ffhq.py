@@ -50,6 +50,7 @@ def list_ffhq(path: Path | None, options: SourceOptions) -> Listing:
         licence=LICENCE,
         splits={split: chosen for split, chosen in splits.items() if chosen},
         reader=FileReader(root),
+        tree=root,
         channels=3,
         uniform=True,
         same_in_test=options.split == "all",
