@@ -11,6 +11,7 @@ from latentscale.commands.progress_bar import progress_bar
 from latentscale.data.sources.names import HELP as SOURCE_HELP
 from latentscale.data.sources.options import MAX_SIDE
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 if TYPE_CHECKING:
     from latentscale.data.building.build import Built
@@ -300,10 +301,12 @@ def _colour(name: str) -> tuple[int, int, int] | None:
     if not name:
         return None
     try:
-        red, green, blue = ImageColor.getrgb(name)[:3]
+        colour = ImageColor.getrgb(name)
     except ValueError as error:
         raise UserError(f"--background {name} is no colour: give a name such as white, or #RRGGBB") from error
-    return red, green, blue
+    if len(colour) != 3:
+        raise UserError(f"--background {name} has an alpha channel, and a background is opaque: give #RRGGBB")
+    return colour
 
 
 def _print_built(built: "Built", listing: "Listing") -> None:
@@ -313,17 +316,18 @@ def _print_built(built: "Built", listing: "Listing") -> None:
     for note in listing.notes:
         console.print(f"note: {note}")
     for what, count in sorted(built.notes.items()):
-        console.print(f"note: {count} images: {what}")
+        console.print(f"note: {counted(count, 'image')}: {what}")
     for problem in built.skipped[:SKIPPED_SHOWN]:
         console.print(f"left out: {problem}")
     if len(built.skipped) > SKIPPED_SHOWN:
         console.print(f"left out: {len(built.skipped) - SKIPPED_SHOWN} more, all named in dataset.json")
-    what = "points" if listing.generated else "images" if listing.patches is None else "patches"
+    noun = ("point",) if listing.generated else ("image",) if listing.patches is None else ("patch", "patches")
     for split, count in built.counts.items():
-        console.print(f"{split}: {count} {what}, {_label_names(listing.labels.names)}")
+        console.print(f"{split}: {counted(count, *noun)}, {_label_names(listing.labels.names)}")
     counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())
     resumed = f" ({built.resumed_samples} of them by an earlier run)" if built.resumed_samples else ""
-    console.print(f"{built.out}: {counts} samples{resumed}, {built.bytes / 2**20:.1f} MB")
+    samples = "sample" if sum(built.counts.values()) == 1 else "samples"
+    console.print(f"{built.out}: {counts} {samples}{resumed}, {built.bytes / 2**20:.1f} MB")
 
 
 def _label_names(names: tuple[str, ...]) -> str:

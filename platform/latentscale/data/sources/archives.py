@@ -8,6 +8,7 @@ from latentscale.data.sources.listing import MAX_FILE_BYTES, Item, Listing, Prob
 from latentscale.data.sources.naming import FilesBeside, split_and_label
 from latentscale.data.sources.options import SourceOptions
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 TOO_LARGE = f"has more than the {MAX_FILE_BYTES} bytes that are read of one image"
 MAX_LABEL_FILE_BYTES = 2**28
@@ -69,5 +70,5 @@ def listing_of(path: Path, members: Members, beside: FilesBeside, reader: Reader
         sorted_by_label=bool(labels.names),
         same_in_test=options.split == "all",
         problems=sorted(problems),
-        notes=[f"{members.others} members that are no images were left alone"] if members.others else [],
+        notes=[f"{counted(members.others, 'member')} without an image's name left alone"] if members.others else [],
     )

@@ -44,7 +44,7 @@ def list_ffhq(path: Path | None, options: SourceOptions) -> Listing:
         splits = {"train": items}
     notes = tree.notes()
     if len(items) < IMAGES:
-        notes.append(f"{len(items)} of FFHQ's {IMAGES} images are here")
+        notes.append(f"{len(items)} of FFHQ's {IMAGES} images here")
     return Listing(
         name="ffhq",
         licence=LICENCE,
