@@ -1,6 +1,8 @@
 """``latentscale shards``, as a user starts it."""
 
+import os
 import re
+import shutil
 import sys
 import zipfile
 from pathlib import Path
@@ -35,7 +37,7 @@ def test_build_verify_info_and_split(place: Path, processes: Processes) -> None:
         processes, place, "build", "afhq", "afhq", "--out", "new", "--resolution", "8", "--workers", "1"
     )
     assert (code, err) == (0, "")
-    assert "note: 18 images are here, the published afhq has 16130" in out
+    assert "note: 18 images here, the published afhq has 16130" in out
     assert "\ntrain: 9 images, labels cat, dog, wild\ntest: 9 images, labels cat, dog, wild\n" in out
     assert "new: 9 train, 9 test samples" in out
 
@@ -57,6 +59,18 @@ def test_build_verify_info_and_split(place: Path, processes: Processes) -> None:
     assert (code, out) == (0, "fold: 12 train, 6 test samples\n")
 
 
+def test_of_one_it_is_not_said_as_of_many(place: Path, processes: Processes) -> None:
+    fill(place / "single", {"a.png": image_bytes(1), "README": b"text"})
+    code, out, _ = run(
+        processes, place, "build", "folder", "single", "--out", "one", "--resolution", "16", "--workers", "0"
+    )
+    assert code == 0
+    assert out.startswith("note: 1 file without an image's name left alone\nnote: 1 image: enlarged\n")
+    assert "train: 1 image, no labels\none: 1 train sample, 0.0 MB\n" in out
+    _, out, _ = run(processes, place, "verify", "one", "--workers", "0")
+    assert out == "one: 1 sample in 1 shard of 1 dataset, all intact\n"
+
+
 def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> None:
     fill(place / "broken", {"a.png": image_bytes(1), "b.png": b"no image"})
     mnist(place / "mnist", train=2, test=2)
@@ -68,13 +82,30 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
     start = damaged.index(b"labels.csv") + len(b"labels.csv")
     damaged[start + 12 : start + 24] = bytes(12)
     (place / "damaged.zip").write_bytes(damaged)
+    patches, starved = ("imagenet-patches", "whole", "--patch-size", "4"), "whole.png finds too little memory: run"
+    fill(place / "whole", {"whole.png": image_bytes(1)})
+    fill(place / "cut", {"cut.jpg": image_bytes(1, (256, 256), "JPEG")[:-200]})
     for arguments, message in (
         (("build", "folder", "broken"), "--out is missing"),
         (("build", "cifar", "x", "--out", "o"), "source cifar does not exist"),
         (("build", "clusters", "--out", "o", "--resolution", "8"), "--resolution is not used by clusters"),
         (("build", "folder", "broken", "--out", "o", "--workers", "1"), "b.png is no image"),
         (("build", "afhq", "afhq", "--out", "pets"), "pets already exists"),
+        (("build", "folder", "whole", "--out", "whole/shards"), "--out whole/shards is within whole, all of whose"),
+        (("build", "afhq", "afhq", "--out", "pets/../afhq"), "is within afhq, all of whose images are read: name a"),
+        (("build", "afhq", "afhq", "--out", "o", "--resolution", "60000"), "--resolution 60000 is not allowed"),
+        (("build", "afhq", "afhq", "--out", "o", "--pad", "8193"), "at most 8192 pixels a side"),
+        (("build", *patches, "--out", "o", "--patch-size", "99999999"), "--patch-size 99999999 is not allowed"),
+        # more numbers than any address space has room for
+        *(
+            (("build", *patches, "--out", "o", "--patches-per-image", f"{10**15}", "--workers", workers), starved)
+            for workers in "01"
+        ),
         (("build", "idx", "mnist", "--out", "o", "--background", "mauvish"), "--background mauvish is no colour"),
+        (("build", "idx", "mnist", "--out", "o", "--background", "#12345678"), "#12345678 has an alpha channel"),
+        (("build", "folder", "broken/a.png", "--out", "o"), "a.png is not a folder: name the one that holds the i"),
+        (("build", "imagenet-patches", "--out", "o"), "PATH is missing: imagenet-patches is read from a folder"),
+        (("build", "folder", "cut", "--out", "o", "--workers", "0"), "cut.jpg is not a readable image ("),
         (("build", "idx", "mnist", "--out", "o", "--on-error", "panic"), "--on-error panic does not exist"),
         (("build", "idx", "mnist", "--out", "s3://bucket/o"), "is a URL"),
         (("build", "idx", "mnist", "--out", "o", "--shard-size", "inf"), "--shard-size inf is not allowed"),
@@ -91,8 +122,10 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         assert (code, out) == (2, "")
         assert err.startswith("error: ")
         assert message in err
+        assert "build the shards again" not in err
         assert err.count("\n") == 1
         assert not (place / "o").exists()
+        assert not (place / "whole/shards").exists()
 
 
 def test_damage_that_verify_finds_ends_with_status_2(place: Path, processes: Processes) -> None:
@@ -103,6 +136,24 @@ def test_damage_that_verify_finds_ends_with_status_2(place: Path, processes: Pro
     assert code == 2
     assert "broken: damaged/train/shard-000000.tar has 3000 bytes instead of" in out
     assert "damaged: 2 faults in" in out
+
+
+@pytest.mark.parametrize("file", ["shard-000000.tar", "shard-000000.index.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(
+    place: Path, processes: Processes, file: str
+) -> None:
+    shutil.rmtree(place / "piped", ignore_errors=True)
+    shutil.copytree(place / "pets", place / "piped")
+    (place / "piped/train" / file).unlink()
+    os.mkfifo(place / "piped/train" / file)
+    reason = f"piped/train/{file} cannot be read (it is no file but a device, a pipe or a socket)"
+    code, out, _ = run(processes, place, "verify", "piped", "--workers", "1")
+    assert code == 2
+    assert f"broken: {reason}\n" in out
+    for arguments in (("info", "piped"), ("split", "piped", "--out", "o", "--fractions", "train=0.5,test=0.5")):
+        code, out, err = run(processes, place, *arguments)
+        assert (code, out) == (2, "")
+        assert err == f"error: {reason}: copy it again or write the shards again\n"
 
 
 def test_help_teaches(place: Path, processes: Processes) -> None:

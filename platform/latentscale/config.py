@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, is_dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -271,7 +271,8 @@ def describe_keys(config: Config) -> list[tuple[str, str, str, str]]:
         notes = "; ".join(part for part in (meta.get("unit", ""), allowed_range(spec)) if part)
         text = meta.get("help", "") + (f" [{notes}]" if notes else "")
         kind = spec.type.__name__ if isinstance(spec.type, type) else str(spec.type)
-        kind = "list of integers" if isinstance(value, list) else kind
+        if isinstance(value, list):
+            kind = "list of numbers" if float in get_args(spec.type) else "list of integers"
         rows.append((name, kind, "(empty)" if value in ("", []) else str(value), text))
     return rows
 

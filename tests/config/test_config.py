@@ -99,3 +99,6 @@ def test_every_key_explains_itself(name: str) -> None:
     rows = describe_keys(config)
     assert len(rows) == len(list(keys(config)))
     assert [row[0] for row in rows if len(row[3]) < 10] == []
+    kinds = {row[0]: row[1] for row in rows}
+    assert kinds["data.label_probabilities"] == "list of numbers"
+    assert kinds["latent.categories"] == "list of integers"

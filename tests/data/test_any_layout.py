@@ -69,7 +69,7 @@ def test_labels_come_from_csv_and_json(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"file,kind\n0.png,cat\n", r"labels\.csv has no label for 1\.png and 0 more of the 2 images"),
+        (b"file,kind\n0.png,cat\n", r"labels\.csv has no label for 1\.png \(of 2 images in .*\): add what is missing"),
         (b"0.png,cat\n1.png,dog\n", r"labels\.csv is no file of labels \(its first line must be titles"),
         (b"file,kind\n0.png\n1.png,dog\n", r"labels\.csv is no file of labels \(the line of '0\.png' has 1 values"),
         (b"\xff\xfe", r"labels\.csv is no file of labels"),

@@ -8,6 +8,9 @@ import pytest
 from layouts import afhq, built, fill, image_bytes, origins
 
 from latentscale.data.building.parallel import ordered
+from latentscale.data.description import read_description
+from latentscale.data.sources.options import MAX_SIDE
+from latentscale.data.storage import LocalFolder
 from latentscale.data.verifying import verify
 from latentscale.errors import UserError
 
@@ -98,6 +101,16 @@ def starved(chunk: list[int]) -> None:
     raise MemoryError
 
 
-def test_want_of_memory_in_a_worker_is_said_in_one_line():
+def test_want_of_memory_is_said_in_one_line():
     with pytest.raises(UserError, match="found too little memory: run the command again with fewer --workers"):
         list(ordered(starved, iter([[1]]), 1))
+    with pytest.raises(UserError, match="there is too little memory: free some"):
+        list(ordered(starved, iter([[1]]), 0))
+
+
+def test_the_largest_images_that_may_be_written_may_be_read(tmp_path):
+    built("folder", fill(tmp_path / "in", {"0.png": image_bytes(0)}), tmp_path / "out")
+    file = tmp_path / "out/train/dataset.json"
+    shape = [3, MAX_SIDE, MAX_SIDE]
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"shape": shape}))
+    assert read_description(LocalFolder(tmp_path / "out/train"))["shape"] == shape

@@ -1,6 +1,7 @@
 """Samples that cannot be read are replaced by a pure function of where they stood; flips are one too."""
 
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -175,20 +176,23 @@ def test_where_nothing_is_readable_it_ends(tmp_path: Path) -> None:
             nothing(0)
 
 
-def test_of_a_truncated_shard_and_a_missing_index_the_other_samples_are_read(tmp_path: Path) -> None:
+def test_of_a_truncated_shard_a_missing_index_and_a_pipe_the_other_samples_are_read(tmp_path: Path) -> None:
     write_shards(numbered_samples(COUNT), tmp_path / "data", "cut", SHAPE, LABELS, "CC0", shard_bytes=7 * 2048)
     tar = tmp_path / "data" / "shard-000001.tar"
     tar.write_bytes(tar.read_bytes()[: 4 * 2048])
     (tmp_path / "data" / "shard-000003.index.safetensors").unlink()
+    (tmp_path / "data" / "shard-000004.tar").unlink()
+    os.mkfifo(tmp_path / "data" / "shard-000004.tar")
     with pytest.raises(UserError, match=r"shard-000001\.tar has 8192 bytes instead of"):
         ShardedDataset.open(tmp_path / "data")
     dataset = ShardedDataset.open(tmp_path / "data", StorageOptions(tmp_path, skip_damaged=True))
     batches = read(dataset, StepReader, 0)
-    readable = {number for number in range(COUNT) if number not in range(11, 14) and number not in range(21, 28)}
+    readable = {number for number in range(COUNT) if number not in (*range(11, 14), *range(21, COUNT))}
     assert {number for images, _, _ in batches for number in images} == readable
     reasons = {sample.reason for _, _, skipped in batches for sample in skipped}
     assert any("shard-000001.tar member 4 is cut off after" in reason for reason in reasons)
     assert any("shard-000003.index.safetensors cannot be read" in reason for reason in reasons)
+    assert any("shard-000004.tar member 0 cannot be read (it is no file but" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize("kind", KINDS)

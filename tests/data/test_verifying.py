@@ -62,8 +62,8 @@ def hostile(kind: str, name: str, said: bool) -> Callable[[Path], None]:
 
     def damage(folder: Path) -> None:
         info = tarfile.TarInfo(name)
-        if kind == "link":
-            info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        if kind in LINKS:
+            info.type, info.linkname = LINKS[kind], "/etc/passwd"
         elif kind in SPARSE:
             info.pax_headers = SPARSE[kind]
         add_member(folder / "shard-000001.tar", info)
@@ -82,6 +82,8 @@ def add_member(tar: Path, info: tarfile.TarInfo, content: bytes = b"") -> None:
     with tarfile.open(tar, "a", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(info, io.BytesIO(content))
 
+
+LINKS = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE}
 
 # headers of sparse files as GNU tar writes them, with nonsense for numbers
 SPARSE = {
@@ -137,11 +139,16 @@ def test_what_is_whole_passes_with_any_number_of_processes(whole):
         (lambda f: shutil.copy(f / "shard-000000.tar", f / "shard-000009.tar"), ["shard-000009.tar is no part of"]),
         (
             hostile("file", "../evil.png", False),
-            ["instead of", "000001.tar has a member '../evil.png' that is"],
+            ["instead of", "000001.tar has a member '../evil.png' that has .. in its name, which leads out of"],
         ),
-        (hostile("file", "../evil.png", True), ["000001.tar has a member '../evil.png' that is no part"]),
-        (hostile("link", "000000006.png", False), ["instead of", "000001.tar has a member '000000006.png' that is no"]),
-        (hostile("link", "000000006.png", True), ["000001.tar has a member '000000006.png' that is no part"]),
+        (hostile("file", "../evil.png", True), ["000001.tar has a member '../evil.png' that has .. in its name"]),
+        (hostile("file", "/evil.png", True), ["000001.tar has a member '/evil.png' that has an absolute path as its"]),
+        (hostile("file", "a/b.png", True), ["000001.tar has a member 'a/b.png' that is no part of a sample"]),
+        (hostile("link", "000000006.png", False), ["instead of", "000001.tar has a member '000000006.png' that is a"]),
+        *(
+            (hostile(kind, "000000006.png", True), ["000001.tar has a member '000000006.png' that is a link"])
+            for kind in LINKS
+        ),
         *(
             (hostile(kind, "000000006.png", True), ["000001.tar has a damaged header at byte"])
             for kind in SPARSE

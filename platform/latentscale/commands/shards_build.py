@@ -9,7 +9,9 @@ from latentscale.commands.new_dataset import new_folder, shard_bytes
 from latentscale.commands.processors import processors
 from latentscale.commands.progress_bar import progress_bar
 from latentscale.data.sources.names import HELP as SOURCE_HELP
+from latentscale.data.sources.options import MAX_SIDE
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 if TYPE_CHECKING:
     from latentscale.data.building.build import Built
@@ -60,12 +62,16 @@ def build(
         Path | None,
         typer.Argument(metavar="[PATH]", help="The folder or archive; digits, photos and clusters take none."),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new dataset's folder; required.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="The new dataset's folder, not within a tree that is read; required."),
+    ] = None,
     resolution: Annotated[
         int,
         typer.Option(
             min=0,
-            help="Side of the square images; 0 keeps their size. Of patches: of the image they are cut from.",
+            help=f"Side of the square images, at most {MAX_SIDE}; 0 keeps their size. Of patches: of the image they "
+            "are cut from.",
             rich_help_panel=_IMAGES,
         ),
     ] = 0,
@@ -295,10 +301,12 @@ def _colour(name: str) -> tuple[int, int, int] | None:
     if not name:
         return None
     try:
-        red, green, blue = ImageColor.getrgb(name)[:3]
+        colour = ImageColor.getrgb(name)
     except ValueError as error:
         raise UserError(f"--background {name} is no colour: give a name such as white, or #RRGGBB") from error
-    return red, green, blue
+    if len(colour) != 3:
+        raise UserError(f"--background {name} has an alpha channel, and a background is opaque: give #RRGGBB")
+    return colour
 
 
 def _print_built(built: "Built", listing: "Listing") -> None:
@@ -308,17 +316,18 @@ def _print_built(built: "Built", listing: "Listing") -> None:
     for note in listing.notes:
         console.print(f"note: {note}")
     for what, count in sorted(built.notes.items()):
-        console.print(f"note: {count} images: {what}")
+        console.print(f"note: {counted(count, 'image')}: {what}")
     for problem in built.skipped[:SKIPPED_SHOWN]:
         console.print(f"left out: {problem}")
     if len(built.skipped) > SKIPPED_SHOWN:
         console.print(f"left out: {len(built.skipped) - SKIPPED_SHOWN} more, all named in dataset.json")
-    what = "points" if listing.generated else "images" if listing.patches is None else "patches"
+    noun = ("point",) if listing.generated else ("image",) if listing.patches is None else ("patch", "patches")
     for split, count in built.counts.items():
-        console.print(f"{split}: {count} {what}, {_label_names(listing.labels.names)}")
+        console.print(f"{split}: {counted(count, *noun)}, {_label_names(listing.labels.names)}")
     counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())
     resumed = f" ({built.resumed_samples} of them by an earlier run)" if built.resumed_samples else ""
-    console.print(f"{built.out}: {counts} samples{resumed}, {built.bytes / 2**20:.1f} MB")
+    samples = "sample" if sum(built.counts.values()) == 1 else "samples"
+    console.print(f"{built.out}: {counts} {samples}{resumed}, {built.bytes / 2**20:.1f} MB")
 
 
 def _label_names(names: tuple[str, ...]) -> str:

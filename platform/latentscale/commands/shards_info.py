@@ -7,6 +7,7 @@ import typer
 
 from latentscale.commands.storage import options_for
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,9 +99,10 @@ def _print_facts(
         facts.add_row("" if number else "made" if len(first.shape) == 1 else "images", escape(str(step)))
     for (name, _), one in zip(datasets, descriptions, strict=True):
         for what, count in (one.get("converted") or {}).items():
-            facts.add_row("converted", escape(f"{name}: {count} images: {what}"))
+            facts.add_row("converted", escape(f"{name}: {counted(count, 'image')}: {what}"))
         if one.get("left_out"):
-            facts.add_row("left out", escape(f"{name}: {len(one['left_out'])} images, the first: {one['left_out'][0]}"))
+            left_out = f"{counted(len(one['left_out']), 'image')}, the first: {one['left_out'][0]}"
+            facts.add_row("left out", escape(f"{name}: {left_out}"))
         if one.get("split"):
             how = (f"{key} {value}" for key, value in one["split"].items() if key != "of")
             facts.add_row("split", escape(f"{name}: {', '.join(how)}"))
@@ -138,4 +140,4 @@ def _print_labels(console: "Console", datasets: list[tuple[str, "ShardedDataset"
         table.add_row(escape(first.labels[label]), *(str(found[label]) for found in counts.values()), bar)
     console.print(table)
     if len(first.labels) > len(shown):
-        console.print(f"and {len(first.labels) - len(shown)} rarer labels")
+        console.print(f"and {counted(len(first.labels) - len(shown), 'rarer label')}")

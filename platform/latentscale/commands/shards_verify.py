@@ -7,6 +7,7 @@ import typer
 from latentscale.commands.processors import processors
 from latentscale.commands.progress_bar import progress_bar
 from latentscale.commands.storage import options_for
+from latentscale.wording import counted
 
 LINES_SHOWN = 200
 
@@ -39,8 +40,10 @@ def verify(
         print(f"broken: {line}")
     if len(verified.broken) > LINES_SHOWN:
         print(f"broken: {len(verified.broken) - LINES_SHOWN} more")
-    looked_at = f"{verified.samples} samples in {verified.shards} shards of {verified.datasets} datasets"
+    samples, shards = counted(verified.samples, "sample"), counted(verified.shards, "shard")
+    looked_at = f"{samples} in {shards} of {counted(verified.datasets, 'dataset')}"
     if verified.broken:
-        print(f"{folder}: {len(verified.broken)} faults in {looked_at}: copy what is named again, or build it again")
+        faults = counted(len(verified.broken), "fault")
+        print(f"{folder}: {faults} in {looked_at}: copy what is named again, or build it again")
         raise typer.Exit(2)
     print(f"{folder}: {looked_at}, all intact")

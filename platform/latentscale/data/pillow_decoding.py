@@ -15,7 +15,20 @@ UPRIGHT = 1
 
 
 class ImageRefused(Exception):
-    """Why an image cannot be trained on and what to do, in words that follow its name."""
+    """Why an image cannot be trained on and what to do, in words that follow its name.
+
+    Args:
+        reason: why, alone: while shards are built, another thing is to be done.
+        remedy: what is to be done where it stands in a shard.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(reason, remedy)
+        self.reason = reason
+        self._remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self._remedy}"
 
 
 def refuse_size(size: tuple[int, int], wanted: tuple[int, int]) -> None:
@@ -26,15 +39,15 @@ def refuse_size(size: tuple[int, int], wanted: tuple[int, int]) -> None:
     """
     if size != wanted:
         raise ImageRefused(
-            f"is {size[0]}x{size[1]} pixels (height x width), not {wanted[0]}x{wanted[1]}: build the shards again at"
-            " the wanted resolution"
+            f"is {size[0]}x{size[1]} pixels (height x width), not {wanted[0]}x{wanted[1]}",
+            "build the shards again at the wanted resolution",
         )
 
 
 def unreadable(error: Exception | str) -> ImageRefused:
     """A decoder's own words about damage."""
     words = " ".join(str(error).split()) or type(error).__name__
-    return ImageRefused(f"is not a readable image ({words}): leave it out and build the shards again")
+    return ImageRefused(f"is not a readable image ({words})", "leave it out and build the shards again")
 
 
 def exif_orientation(exif: bytes | None) -> int:
@@ -93,7 +106,7 @@ def _refuse_deep_colour(image: ImageFile.ImageFile) -> None:
 
 def _deep(mode: str) -> ImageRefused:
     return ImageRefused(
-        f"has pixels of mode {mode}, not 8 bits: convert it to 8-bit grey or RGB and build the shards again"
+        f"has pixels of mode {mode}, not 8 bits", "convert it to 8-bit grey or RGB and build the shards again"
     )
 
 
@@ -103,7 +116,7 @@ def _converted(image: Image.Image, mode: str) -> Image.Image:
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         with_alpha = image.convert("RGBA")
         if with_alpha.getchannel("A").getextrema() != (255, 255):
-            raise ImageRefused("has translucent pixels: put it on a background and build the shards again")
+            raise ImageRefused("has translucent pixels", "put it on a background and build the shards again")
         # Grey with alpha stays exactly grey on this way: luma of equal channels is their value.
         return with_alpha.convert("RGB").convert(mode)
     if image.mode in _GREY_OR_COLOUR:

@@ -78,4 +78,4 @@ def _checked_start(data: bytes, numbers: int) -> int:
 
 
 def _unreadable(words: str) -> ImageRefused:
-    return ImageRefused(f"is not a readable point ({words}): leave it out and build the shards again")
+    return ImageRefused(f"is not a readable point ({words})", "leave it out and build the shards again")

@@ -1,7 +1,9 @@
 """Where the files of a dataset are: the one interface of folders on this machine and of folders behind a URL."""
 
+import errno
 import fcntl
 import os
+import stat
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
@@ -73,6 +75,19 @@ class StoredFile:
     about_bytes: int
 
 
+def file_status(path: Path) -> os.stat_result:
+    """What stands in a place that is to be opened.
+
+    Raises:
+        OSError: nothing, or no file: a pipe would be waited for without end, and to open a device may do something.
+    """
+    status = path.stat()
+    # of a folder, whoever reads it says so
+    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a socket", str(path))
+    return status
+
+
 class OpenFile:
     """A descriptor that closes with its last reference: a reader keeps it while a cache forgets it.
 
@@ -85,6 +100,7 @@ class OpenFile:
     @classmethod
     def of(cls, path: Path) -> "OpenFile":
         """Open for reading; OSError where there is no such file."""
+        file_status(path)
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def read(self, size: int, offset: int) -> bytes:
@@ -165,18 +181,20 @@ class LocalFolder:
 
     def description(self) -> str:
         """See Folder."""
-        return (self._folder / DATASET_FILE).read_text(encoding="utf-8")
+        return self.read_file(DATASET_FILE).decode("utf-8")
 
     def read_file(self, name: str) -> bytes:
         """A small file; OSError where it cannot be read."""
-        return (self._folder / name).read_bytes()
+        path = self._folder / name
+        file_status(path)
+        return path.read_bytes()
 
     def check(self, files: Iterable[StoredFile]) -> None:
         """See Folder."""
         for file in () if self._skip_damaged else files:
             path = self._folder / file.name
             try:
-                size = path.stat().st_size
+                size = file_status(path).st_size
             except OSError as error:
                 raise UserError(
                     f"{path} cannot be read ({error.strerror}): copy it again or write the shards again"
@@ -199,5 +217,7 @@ class LocalFolder:
         return self.open(file).read(size, offset)
 
     def stream(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
-        """See Folder."""
-        return (self._folder / file.name).open("rb")
+        """See Folder; OSError where there is no such file."""
+        path = self._folder / file.name
+        file_status(path)
+        return path.open("rb")

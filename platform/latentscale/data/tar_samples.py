@@ -10,6 +10,7 @@ from latentscale.data.forward_file import ForwardFile
 from latentscale.data.sample import Sample
 from latentscale.data.shard_index import TAR_BLOCK_BYTES
 from latentscale.data.shard_writer import LABEL_MEMBER, ORIGIN_MEMBER
+from latentscale.data.unsafe_members import unsafe_kind, unsafe_name
 
 # what tarfile raises of headers that are damaged, or made to do harm
 DAMAGED_HEADER = (tarfile.TarError, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
@@ -68,10 +69,9 @@ def stored_samples(file: ForwardFile) -> Iterator[StoredSample]:
         raise DamagedShard(f"is no tar file ({error_line(error)})") from error
     for member in _members(archive):
         key, dot, extension = member.name.partition(".")
-        if not member.isreg() or not dot or "/" in member.name:
-            raise DamagedShard(f"has a member {member.name!a} that is no part of a sample")
-        if member.issparse():
-            raise DamagedShard(f"has a member {member.name!a} that is stored sparsely")
+        reason = unsafe_name(member.name) or unsafe_kind(member)
+        if reason or not member.isreg() or not dot or "/" in member.name:
+            raise DamagedShard(f"has a member {member.name!a} that {reason or 'is no part of a sample'}")
         if sample is None or sample.key != key:
             if sample is not None:
                 yield sample

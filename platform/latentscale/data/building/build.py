@@ -20,6 +20,7 @@ from latentscale.data.building.transform import described, library
 from latentscale.data.order import permutation
 from latentscale.data.shard_writing import Description, named, not_written, refuse_existing
 from latentscale.data.sources.listing import Listing, Problem
+from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 
 _LEFT_OUT_NAMED = 1000
@@ -75,13 +76,14 @@ def build(
 
     Raises:
         ShardsExist: ``out`` already holds something.
-        UserError: naming the option, the image or the folder at fault.
+        UserError: ``out`` is within the tree that is read; or naming the option, the image or the folder at fault.
     """
     images.check()
     options.check()
     if listing.generated is not None:
         images.refuse_for_points(source)
     out = named(out)
+    _refuse_within(out, listing.tree)
     refuse_existing(out)
     check_damage(listing.problems, options)
     listing = _in_order(listing, images, options)
@@ -122,6 +124,12 @@ def build(
         then = "run the same command again: it goes on after the last finished shard"
         raise not_written(out, error, then) from error
     return built
+
+
+def _refuse_within(out: Path, tree: Path | None) -> None:
+    # the next build from there would take what this one has written, and its contact sheet, for images
+    if tree is not None and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(tree)):
+        raise UserError(f"--out {out} is within {tree}, all of whose images are read: name a folder outside it")
 
 
 def _in_order(listing: Listing, images: ImageOptions, options: BuildOptions) -> Listing:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from latentscale.data.building.options import BuildOptions
 from latentscale.data.sources.listing import Problem
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 
 def check_damage(problems: Sequence[Problem], options: BuildOptions) -> None:
@@ -22,6 +23,6 @@ def check_damage(problems: Sequence[Problem], options: BuildOptions) -> None:
         )
     if len(problems) > options.max_errors:
         raise UserError(
-            f"{len(problems)} images cannot be taken, more than --max-errors {options.max_errors} allows; "
+            f"{counted(len(problems), 'image')} cannot be taken, more than --max-errors {options.max_errors} allows; "
             f"{problems[0]}; {problems[-1]}"
         )

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, fields
 
 from latentscale.data.sample import DEFAULT_SHARD_BYTES
+from latentscale.data.sources.options import check_side
 from latentscale.errors import UserError
 
 FITS = ("crop", "stretch")
@@ -50,11 +51,13 @@ class ImageOptions:
                 )
 
     def check(self) -> None:
-        """Refuse what does not exist.
+        """Refuse what does not exist, and sizes beyond any dataset's.
 
         Raises:
             UserError: naming the option.
         """
+        check_side("resolution", self.resolution)
+        check_side("pad", self.pad)
         for option, value, allowed in (("fit", self.fit, FITS), ("format", self.format, FORMATS)):
             if value not in allowed:
                 raise UserError(f"--{option} {value} does not exist: use one of {', '.join(allowed)}")

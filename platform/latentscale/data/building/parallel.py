@@ -44,7 +44,10 @@ def ordered(function: Callable[[T], R], chunks: Iterator[T], workers: int) -> It
         UserError: a process ends before it has answered, or memory does not suffice.
     """
     if workers == 0:
-        yield from map(function, chunks)
+        try:
+            yield from map(function, chunks)
+        except MemoryError as error:
+            raise UserError("there is too little memory: free some, and run the command again") from error
         return
     # Spawned: they need neither torch nor what else this process holds.
     context = multiprocessing.get_context("spawn")

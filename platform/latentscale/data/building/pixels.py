@@ -136,7 +136,7 @@ def _refuse_hidden_damage(image: Image.Image, content: bytes) -> None:
         try:
             default_decoder().into(content, np.empty((image.height, image.width, len(image.getbands())), np.uint8))
         except ImageRefused as refusal:
-            raise UnreadableItem(f"is damaged ({refusal})") from refusal
+            raise UnreadableItem(refusal.reason) from refusal
 
 
 def _is_grey(image: Image.Image) -> bool:

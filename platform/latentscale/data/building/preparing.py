@@ -13,7 +13,8 @@ from latentscale.data.building.options import ImageOptions
 from latentscale.data.building.pixels import Header, Pixels, read_header, upright_pixels
 from latentscale.data.points import POINT_EXTENSION, encode_point
 from latentscale.data.sample import Sample
-from latentscale.data.sources.listing import Item, Patches, Reader, UnreadableItem
+from latentscale.data.sources.listing import Item, Patches, Reader, UnreadableItem, shown
+from latentscale.errors import UserError
 
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
@@ -52,7 +53,11 @@ class Preparation:
     origins: bool
 
     def __call__(self, items: Sequence[Item]) -> list[Prepared]:
-        """The samples of each item."""
+        """The samples of each item.
+
+        Raises:
+            UserError: memory does not suffice, which is no fault of the item that --on-error could leave out.
+        """
         return [self._prepare(item) for item in items]
 
     def _prepare(self, item: Item) -> Prepared:
@@ -76,6 +81,11 @@ class Preparation:
             return Prepared(problem=f"cannot be read ({error.strerror or error})")
         except UnreadableItem as error:
             return Prepared(problem=str(error))
+        except MemoryError as error:
+            raise UserError(
+                f"{shown(item.name)} finds too little memory: run the command again with fewer --workers, or with a "
+                "smaller --resolution, --pad or --patches-per-image"
+            ) from error
         return Prepared(samples, pixels.notes)
 
     def _keeps(self, pixels: Pixels, image: Image.Image) -> bool:

@@ -8,6 +8,7 @@ from latentscale.data.sources.listing import Item, Listing, Problem
 from latentscale.data.sources.options import SourceOptions
 from latentscale.data.sources.tree import FileReader, require_folder, walk
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 CLASSES = ("cat", "dog", "wild")
 SPLIT_OF_FOLDER = {"train": "train", "val": "test", "test": "test"}
@@ -38,12 +39,13 @@ def list_afhq(path: Path | None, options: SourceOptions) -> Listing:
     name = "afhq-v2" if is_png > count / 2 else "afhq"
     notes = tree.notes()
     if count != (published := IMAGES_OF_VERSION[name]):
-        notes.append(f"{count} images are here, the published {name} has {published}")
+        notes.append(f"{counted(count, 'image')} here, the published {name} has {published}")
     return Listing(
         name=name,
         licence=LICENCE,
         splits={split: items for split, items in splits.items() if items},
         reader=FileReader(root),
+        tree=root,
         labels=Labels(CLASSES, of=("animal",)),
         channels=3,
         uniform=True,

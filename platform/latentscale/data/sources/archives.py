@@ -1,6 +1,5 @@
 """What zip and tar archives of images have in common; nothing of them is unpacked to the disk."""
 
-import re
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -9,6 +8,7 @@ from latentscale.data.sources.listing import MAX_FILE_BYTES, Item, Listing, Prob
 from latentscale.data.sources.naming import FilesBeside, split_and_label
 from latentscale.data.sources.options import SourceOptions
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 TOO_LARGE = f"has more than the {MAX_FILE_BYTES} bytes that are read of one image"
 MAX_LABEL_FILE_BYTES = 2**28
@@ -70,17 +70,5 @@ def listing_of(path: Path, members: Members, beside: FilesBeside, reader: Reader
         sorted_by_label=bool(labels.names),
         same_in_test=options.split == "all",
         problems=sorted(problems),
-        notes=[f"{members.others} members that are no images were left alone"] if members.others else [],
+        notes=[f"{counted(members.others, 'member')} without an image's name left alone"] if members.others else [],
     )
-
-
-def unsafe_name(name: str) -> str:
-    """Why a member's name is refused: one that unpacking would take elsewhere; empty if it is not."""
-    parts = re.split(r"[/\\]", name)
-    if ".." in parts:
-        return "has .. in its name"
-    if parts[0] == "" or re.match(r"[A-Za-z]:", name):
-        return "has an absolute path as its name"
-    if "\0" in name:
-        return "has a zero byte in its name"
-    return ""

@@ -51,6 +51,7 @@ def list_celeba(path: Path | None, options: SourceOptions) -> Listing:
         licence=LICENCE,
         splits={split: items for split, items in splits.items() if items},
         reader=FileReader(root),
+        tree=root,
         labels=labels,
         channels=3,
         uniform=True,

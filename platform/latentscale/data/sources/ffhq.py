@@ -44,12 +44,13 @@ def list_ffhq(path: Path | None, options: SourceOptions) -> Listing:
         splits = {"train": items}
     notes = tree.notes()
     if len(items) < IMAGES:
-        notes.append(f"{len(items)} of FFHQ's {IMAGES} images are here")
+        notes.append(f"{len(items)} of FFHQ's {IMAGES} images here")
     return Listing(
         name="ffhq",
         licence=LICENCE,
         splits={split: chosen for split, chosen in splits.items() if chosen},
         reader=FileReader(root),
+        tree=root,
         channels=3,
         uniform=True,
         same_in_test=options.split == "all",

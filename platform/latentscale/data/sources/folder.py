@@ -33,6 +33,7 @@ def list_folder(path: Path | None, options: SourceOptions) -> Listing:
         licence="unknown",
         splits=splits,
         reader=FileReader(root),
+        tree=root,
         labels=labels,
         sorted_by_label=bool(labels.names),
         same_in_test=options.split == "all",

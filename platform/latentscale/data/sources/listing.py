@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
@@ -118,6 +119,7 @@ class Listing:
         sorted_by_label: whether neighbours share a label, so that the order should be shuffled.
         same_in_test: whether the test split holds the very images of ``train``, which then lists them alone.
         patches: what is cut out of every image.
+        tree: the folder whose images are taken however deep they stand; None where files are found by name.
         generated: what the samples are where they are no images; None of images.
         problems: images that cannot be taken.
         notes: lines for the user.
@@ -133,6 +135,7 @@ class Listing:
     sorted_by_label: bool = False
     same_in_test: bool = False
     patches: Patches | None = None
+    tree: Path | None = None
     generated: Generated | None = None
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)

@@ -103,7 +103,7 @@ def _labels_file(folder: Path, part: str) -> Path:
 
 
 def _originals(folder: Path, part: str) -> _Corruption:
-    require_folder(folder, "the originals of mnist-c")
+    require_folder(folder, "mnist-c", "the originals")
     _, files = find_idx(folder, "")
     if part not in files or (labels := files[part].labels) is None:
         raise UserError(f"--originals {folder} lacks the images or labels of MNIST's {part} part: name all four files")

@@ -14,6 +14,7 @@ from latentscale.data.sources.labels import Labels, labels_of_columns
 from latentscale.data.sources.listing import LABEL_FILES, Item, shown, split_folders
 from latentscale.data.sources.options import SourceOptions
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 SPLIT_OF_FOLDER = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 _STYLEGAN_FILE = "dataset.json"
@@ -151,9 +152,10 @@ def _from_file(file: LabelFile, names: Sequence[str], where: str, folder: str) -
     by_name = {folder + name: values for name, values in by_name.items()} | by_name
     missing = [name for name in names if name not in by_name]
     if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(
-            f"{file.name} has no label for {shown(missing[0])} and {len(missing) - 1} more of the {len(names)} images "
-            f"of {where}: add them, or take --labels none"
+            f"{file.name} has no label for {shown(missing[0])}{more} (of {counted(len(names), 'image')} in {where}): "
+            "add what is missing, or take --labels none"
         )
     return labels_of_columns(titles, list(zip(*(by_name[name] for name in names), strict=True)))
 

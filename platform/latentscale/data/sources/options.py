@@ -3,8 +3,24 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from latentscale.errors import UserError
+
 SPLITS = ("published", "all", "none")
 PATCH_LAYOUTS = ("random", "grid")
+MAX_SIDE = 8192
+"""Of the images and patches that are written, in pixels: in colour, no more than what a dataset.json may promise."""
+
+
+def check_side(option: str, pixels: int) -> None:
+    """Refuse a side that no dataset has, before memory is asked for by it.
+
+    Raises:
+        UserError: naming the option.
+    """
+    if not 0 <= pixels <= MAX_SIDE:
+        raise UserError(
+            f"--{option} {pixels} is not allowed: images and patches of a dataset have at most {MAX_SIDE} pixels a side"
+        )
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from pathlib import Path
 from latentscale.data.sources.folder import list_folder
 from latentscale.data.sources.listing import Listing, Patches
 from latentscale.data.sources.options import SourceOptions
+from latentscale.data.sources.tree import require_folder
 
 DEFAULT_SIZE = 32
 LICENCE = "ImageNet's terms of access, for non-commercial research, https://image-net.org/download"
@@ -16,7 +17,7 @@ def list_imagenet_patches(path: Path | None, options: SourceOptions) -> Listing:
     Raises:
         UserError: no images, or the labels asked for cannot be had.
     """
-    listing = list_folder(path, options)
+    listing = list_folder(require_folder(path, "imagenet-patches"), options)
     listing.name = "imagenet-patches"
     listing.licence = LICENCE
     listing.channels = 3

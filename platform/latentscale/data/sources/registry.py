@@ -13,7 +13,7 @@ from latentscale.data.sources.folder import list_folder
 from latentscale.data.sources.idx import list_idx
 from latentscale.data.sources.listing import Listing
 from latentscale.data.sources.mnist_c import list_mnist_c
-from latentscale.data.sources.options import PATCH_LAYOUTS, SPLITS, SourceOptions
+from latentscale.data.sources.options import PATCH_LAYOUTS, SPLITS, SourceOptions, check_side
 from latentscale.data.sources.patches import list_imagenet_patches
 from latentscale.data.sources.tars import list_tar
 from latentscale.data.sources.zips import list_zip
@@ -66,6 +66,7 @@ def list_source(name: str, path: Path | None, options: SourceOptions) -> Listing
         raise UserError(f"--split {options.split} does not exist: use one of {', '.join(SPLITS)}")
     if options.patches and options.patches not in PATCH_LAYOUTS:
         raise UserError(f"--patches {options.patches} does not exist: use one of {', '.join(PATCH_LAYOUTS)}")
+    check_side("patch-size", options.patch_size)
     if options.patches_per_image and (options.patches or ("grid" if name == "photos" else "random")) == "grid":
         raise UserError("--patches-per-image is for --patches random: a grid has as many as fit")
     listing = source.list(path, options)

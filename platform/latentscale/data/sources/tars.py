@@ -13,7 +13,6 @@ from latentscale.data.sources.archives import (
     listing_of,
     require_file,
     stamp_of,
-    unsafe_name,
 )
 from latentscale.data.sources.listing import (
     MAX_FILE_BYTES,
@@ -28,6 +27,7 @@ from latentscale.data.sources.listing import (
 from latentscale.data.sources.naming import FilesBeside, LabelFile
 from latentscale.data.sources.options import SourceOptions
 from latentscale.data.tar_samples import DAMAGED_HEADER, error_line
+from latentscale.data.unsafe_members import unsafe_kind, unsafe_name
 from latentscale.errors import UserError
 
 _BLOCK_BYTES = 512
@@ -95,7 +95,7 @@ def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -
                     raise UserError(
                         f"{path} member {shown(name)} is cut off {missing} bytes before its end: fetch it again"
                     )
-                if reason := unsafe_name(member.name) or _unsafe_kind(member):
+                if reason := unsafe_name(member.name) or unsafe_kind(member):
                     members.problems.append(Problem(name, reason))
                 elif member.isreg() and is_image(name):
                     if member.size > MAX_FILE_BYTES:
@@ -119,13 +119,3 @@ def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -
         if not whole:
             raise UserError(f"{path} is damaged or cut off at byte {archive.offset}: fetch it again")
     return members
-
-
-def _unsafe_kind(member: tarfile.TarInfo) -> str:
-    if member.issym() or member.islnk():
-        return "is a link"
-    if member.isdev():
-        return "is a device or a pipe"
-    if member.issparse():
-        return "is stored sparsely"
-    return ""

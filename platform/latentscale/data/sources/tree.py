@@ -16,6 +16,7 @@ from latentscale.data.sources.listing import (
     shown,
 )
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 
 @dataclass
@@ -36,7 +37,7 @@ class Tree:
 
     def notes(self) -> list[str]:
         """A line on what was left alone."""
-        return [f"{self.others} files that are no images were left alone"] if self.others else []
+        return [f"{counted(self.others, 'file')} without an image's name left alone"] if self.others else []
 
 
 @dataclass(frozen=True)
@@ -54,8 +55,13 @@ class FileReader:
             return stream.read()
 
 
-def require_folder(path: Path | None, source: str) -> Path:
+def require_folder(path: Path | None, source: str, holds: str = "the images") -> Path:
     """The folder a source is read from.
+
+    Args:
+        path: as given.
+        source: that needs it.
+        holds: what is looked for in it.
 
     Raises:
         UserError: there is none.
@@ -63,7 +69,7 @@ def require_folder(path: Path | None, source: str) -> Path:
     if path is None:
         raise UserError(f"PATH is missing: {source} is read from a folder, latentscale shards build {source} PATH")
     if not path.is_dir():
-        raise UserError(f"{path} is not a folder: name the one that holds {source}")
+        raise UserError(f"{path} is not a folder: name the one that holds {holds}")
     return path
 
 

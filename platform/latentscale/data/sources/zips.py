@@ -13,7 +13,6 @@ from latentscale.data.sources.archives import (
     listing_of,
     require_file,
     stamp_of,
-    unsafe_name,
 )
 from latentscale.data.sources.listing import (
     MAX_FILE_BYTES,
@@ -26,6 +25,7 @@ from latentscale.data.sources.listing import (
 )
 from latentscale.data.sources.naming import FilesBeside, LabelFile
 from latentscale.data.sources.options import SourceOptions
+from latentscale.data.unsafe_members import unsafe_name
 from latentscale.errors import UserError
 
 _ENCRYPTED = 0x1
