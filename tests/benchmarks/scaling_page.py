@@ -286,14 +286,15 @@ def bytes_of_a_step(presets: Sequence[Traffic]) -> list[str]:
         "## Bytes of a step",
         "",
         *paragraph(
-            "A step makes one all-reduce of every phase's gradients, in float32 for both `fp32` and `bf16`, cut"
-            f" into DDP's buckets (the first of {FIRST_BUCKET_BYTES // 2**20} MiB, then of {BUCKET_BYTES // 2**20}"
+            "Under DDP a step makes one all-reduce of every phase's gradients, in float32 for both `fp32` and `bf16`,"
+            f" cut into buckets (the first of {FIRST_BUCKET_BYTES // 2**20} MiB, then of {BUCKET_BYTES // 2**20}"
             " MiB each, or more where a layer is larger). The first bucket of the last phase also carries the"
             " statistics: a vector of the stop flag, the news flag and each statistic's count and sums. CGPGAN"
             " reduces the means of its reals' labels besides,"
             " before its first phase. Nothing else crosses the network in every step: a"
             " [test](../tests/distributed/test_collectives.py) counts the collectives with torch's profiler, and"
-            " `make bench-scaling` the bytes on the links."
+            " `make bench-scaling` the bytes on the links. DeepSpeed sends the same gradients and the statistics by"
+            " themselves, at ZeRO 1 and 2 also the weights of each process's part and two numbers for the norm."
         ),
         *table(
             ("method, preset", "parameters", "gradients", "buckets", "statistics", "before the phases"),
@@ -403,24 +404,26 @@ def time_of_a_step(presets: Sequence[Traffic], measured: dict[str, Any], compute
 
 def how_sure(measured: dict[str, Any]) -> list[str]:
     """What was judged of that measurement, and on which machine."""
-    bars = [Bar(bar["name"], bar["value"], bar["most"]) for bar in measured["bars"]]
+    bars = [Bar(**{name: bar[name] for name in ("name", "value", "most", "low", "high")}) for bar in measured["bars"]]
     rows = [
         (
             bar.name,
             f"{bar.value:+.2%}",
+            bar.spread,
             "" if bar.most is None else f"≤ {bar.most:.2%}",
             "**MISS**" if bar.verdict == "MISS" else bar.verdict,
         )
         for bar in bars
     ]
     machine = measured["machine"]
-    notes = " ".join(f"{note}." for note in remarks([Row(**row) for row in measured["rows"]], machine["cores"]))
+    rows_measured = [Row(**row) for row in measured["rows"]]
+    notes = " ".join(f"{note}." for note in remarks(rows_measured, machine["cores"], bars))
     return [
         *paragraph(
             f"How that measurement stood to its bars ({tally(bars)}); the load average before it was"
             f" {machine['load_average']:g} on {machine['cores']} cores:"
         ),
-        *table(("bar", "measured", "most", "verdict"), rows),
+        *table(("bar, shares of the step", "measured", "nine in ten", "most", "verdict"), rows),
         "",
         *paragraph(
             f"{notes} The platform's own in the table of times is fitted to the first bars' figures, whatever their"

@@ -1,6 +1,6 @@
 """Trains under torch's profiler and writes down every collective with its elements; started by a launcher.
 
-``collectives.py OUT EXTRA key=value …``: with EXTRA 1 every step makes one more all-reduce.
+``collectives.py OUT METHOD EXTRA key=value …``: with EXTRA 1 every step makes one more all-reduce.
 """
 
 import json
@@ -14,15 +14,15 @@ import torch.distributed as dist
 from torch.profiler import ProfilerActivity, profile
 
 from latentscale.config import load_config
-from latentscale.methods.pvdgan import PVDGAN
+from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 
 PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
 
 
 def main() -> None:
-    out, extra, arguments = Path(sys.argv[1]), sys.argv[2] == "1", sys.argv[3:]
-    config = load_config(PVDGAN.Settings, "pvdgan", {"preset": "digits8"}, arguments, PRESETS)
+    out, method, extra, arguments = Path(sys.argv[1]), METHODS[sys.argv[2]], sys.argv[3] == "1", sys.argv[4:]
+    config = load_config(method.Settings, method.name, {"preset": "digits8"}, arguments, PRESETS)
 
     def once_a_step() -> bool:
         if extra:
@@ -30,7 +30,7 @@ def main() -> None:
         return False
 
     with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
-        train(config, PVDGAN, once_a_step)
+        train(config, method, once_a_step)
     found = [
         (event.name, sum(math.prod(shape) for shape in event.input_shapes))
         for event in profiler.events()

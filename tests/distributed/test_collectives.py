@@ -8,12 +8,14 @@ from pathlib import Path
 import pytest
 
 from latentscale.config import load_config
-from latentscale.methods.pvdgan import PVDGAN
+from latentscale.methods.base import Method
+from latentscale.methods.registry import METHODS
 from latentscale.training.prepare import prepare
 from launching import ROOT, Processes, launch_command, overrides
 
 SCRIPT = ROOT / "tests" / "distributed" / "collectives.py"
-LATENT_DIM = 8
+LATENT_DIM, DIGITS = 8, 10
+PVDGAN: dict[str, object] = {"latent__dim": LATENT_DIM}
 
 pytestmark = pytest.mark.processes
 
@@ -25,7 +27,7 @@ Count = Callable[..., Counts]
 def count(processes: Processes, tmp_path: Path) -> Count:
     """How often each collective, an all-reduce by its elements, was made in a run of two processes."""
 
-    def run(name: str, steps: int, extra: bool = False, **changes: object) -> Counts:
+    def run(name: str, steps: int, method: str = "pvdgan", extra: bool = False, **changes: object) -> Counts:
         out = tmp_path / name
         out.mkdir()
         command = launch_command(2, SCRIPT)
@@ -34,11 +36,11 @@ def count(processes: Processes, tmp_path: Path) -> Count:
         settings = overrides(
             training__steps=steps,
             training__report_every_steps=100,
-            latent__dim=LATENT_DIM,
+            **(PVDGAN if method == "pvdgan" else {}),
             run__dir=out / "run",
             **changes,
         )
-        command[where:where] = [str(out), "1" if extra else "0"]
+        command[where:where] = [str(out), method, "1" if extra else "0"]
         finished = processes.run([*command, *settings])
         assert finished.code == 0, finished.err[-4000:]
         first, second = (
@@ -55,16 +57,21 @@ def count(processes: Processes, tmp_path: Path) -> Count:
     return run
 
 
+def built(name: str, **changes: object) -> Method:
+    kind = METHODS[name]
+    config = load_config(kind.Settings, name, {"preset": "digits8"}, overrides(**changes), ROOT / "recipes" / "presets")
+    return prepare(config, kind, dry=True).build_method()
+
+
+def gradients(method: Method) -> list[int]:
+    """Numbers of each phase's gradients, all far below a bucket."""
+    return [sum(parameter.numel() for parameter in phase.parameters()) for phase in method.phases]
+
+
 def test_a_step_reduces_the_gradients_and_the_statistics_with_the_last_of_them(count: Count, tmp_path: Path) -> None:
-    config = load_config(PVDGAN.Settings, "pvdgan", {"preset": "digits8"}, overrides(), ROOT / "recipes" / "presets")
-    sizes = prepare(config, PVDGAN, dry=True).sizes()  # far below a bucket each
+    discriminator, generator = gradients(built("pvdgan", **PVDGAN))
     statistics = 1 + 1 + 1 + LATENT_DIM  # stop, samples newly found unreadable, count, sums
-    step = Counter(
-        {
-            ("gloo:all_reduce", sizes["discriminator"]): 1,
-            ("gloo:all_reduce", sizes["generator"] + statistics): 1,
-        }
-    )
+    step = Counter({("gloo:all_reduce", discriminator): 1, ("gloo:all_reduce", generator + statistics): 1})
     six, nine = count("six", 6), count("nine", 9)
     assert sum(six.values()) > 18  # what starts and ends a run is there, and cancels
     assert difference(nine, six) == times(step, 3)
@@ -72,6 +79,21 @@ def test_a_step_reduces_the_gradients_and_the_statistics_with_the_last_of_them(c
     assert count("accumulated", 9, training__accumulation=2) == nine
     # positive control
     assert difference(count("one more", 9, extra=True), nine) == Counter({("gloo:all_reduce", 1): 9})
+
+
+def test_cgpgan_reduces_the_means_of_its_labels_besides(count: Count, tmp_path: Path) -> None:
+    method = built("cgpgan")
+    *others, last = gradients(method)
+    statistics = 1 + 1 + sum(1 + statistic.size for statistic in method.statistics.values())
+    step = Counter(
+        {
+            **{("gloo:all_reduce", size): 1 for size in others},
+            ("gloo:all_reduce", last + statistics): 1,
+            ("gloo:all_reduce", DIGITS + 1): 1,  # means of the labels, and their count
+        }
+    )
+    four, six = count("four", 4, "cgpgan"), count("six", 6, "cgpgan")
+    assert difference(six, four) == times(step, 2)
 
 
 def difference(a: Counts, b: Counts) -> Counts:

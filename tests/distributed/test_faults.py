@@ -156,8 +156,7 @@ dlsgan.scaled_latent_mse = lambda *args: inversion.scaled_latent_mse(*args) * (f
     assert "lower optimizer.learning_rate" in errors(err)[0]
 
 
-def test_weights_that_differ_end_the_run_naming_the_process(processes: Processes, tmp_path: Path) -> None:
-    lines = """
+WEIGHT_DIFFERS = """
 import torch
 from latentscale.training.ema import WeightAverage
 update, calls = WeightAverage.update, []
@@ -168,6 +167,22 @@ def flip(self, apply):
         next(self.networks["generator"].parameters()).view(torch.int64).view(-1)[0] ^= 1
 WeightAverage.update = flip
 """
+VARIANCE_DIFFERS = """
+import torch
+from latentscale.distributed.statistics import FusedStatistics
+finish, calls = FusedStatistics.finish, []
+def flip(self, apply):
+    flags = finish(self, apply)
+    calls.append(1)
+    if RANK == "2" and len(calls) == 7:
+        self.statistics["variance"].variance.view(torch.int64).view(-1)[0] ^= 1
+    return flags
+FusedStatistics.finish = flip
+"""
+
+
+@pytest.mark.parametrize("lines", [WEIGHT_DIFFERS, VARIANCE_DIFFERS], ids=["a weight", "the variance"])
+def test_a_bit_that_differs_ends_the_run_naming_the_process(lines: str, processes: Processes, tmp_path: Path) -> None:
     started = start(
         processes, tmp_path / "run", 3, lines, distributed__streams=12, training__batch=48, checkpoint__every_steps=0
     )

@@ -1,5 +1,6 @@
 """Every launcher's argv, for a table of what it may be told, and what it refuses."""
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -252,6 +253,44 @@ def test_the_batch_script_starts_one_launcher_a_node(tmp_path: Path) -> None:
     done = subprocess.run([script, *RECIPE], capture_output=True, text=True, env=chosen, timeout=60)
     course = ["--max-restarts", "0", "--stopped-status", "85", "--processes-per-node", "4"]
     assert shlex.split(done.stdout) == [*step, *launcher, *course, *RECIPE]
+
+
+def stand_ins(folder: Path, srun_status: int, requeue_status: int) -> dict[str, str]:
+    """The environment of a job where srun and scontrol write down how they were called, and end so."""
+    folder.mkdir()
+    for name, act in (
+        ("srun", f"exit {srun_status}"),
+        ("scontrol", f"if [ $1 = show ]; then echo n3; echo n4; else exit {requeue_status}; fi"),
+    ):
+        script = folder / name
+        script.write_text(f'#!/bin/sh\necho "{name} $*" >> {folder / "calls"}\n{act}\n')
+        script.chmod(0o755)
+    inside = {"SLURM_JOB_ID": "34711", "SLURM_JOB_NODELIST": "n[3-4]"}
+    return environment(**inside, PATH=f"{folder}:{os.environ['PATH']}")
+
+
+@pytest.mark.parametrize(
+    ("ended", "requeue", "status", "requeued", "said"),
+    [
+        (0, 0, 0, False, ""),
+        (1, 0, 1, False, ""),
+        (2, 0, 2, False, ""),
+        (85, 0, 85, True, ""),
+        (85, 1, 1, True, "error: the job could not be queued again: submit it again, and the run continues\n"),
+    ],
+)
+def test_a_job_that_was_stopped_before_its_end_queues_again_and_no_other(
+    ended: int, requeue: int, status: int, requeued: bool, said: str, tmp_path: Path
+) -> None:
+    inside = stand_ins(tmp_path / "bin", ended, requeue)
+    script = LAUNCHERS / "slurm" / "train.sbatch"
+    done = subprocess.run(["bash", script, *RECIPE], capture_output=True, text=True, env=inside, timeout=60)
+    assert (done.returncode, done.stderr) == (status, said)
+    calls = (tmp_path / "bin" / "calls").read_text().splitlines()
+    assert [call.split()[0] for call in calls[:2]] == ["scontrol", "srun"]
+    assert calls[1].endswith(" ".join(RECIPE))
+    assert calls[2:] == (["scontrol requeue 34711"] if requeued else [])
+    assert ("queues again" in done.stdout) == requeued
 
 
 def test_the_batch_script_is_refused_outside_of_a_job() -> None:
