@@ -141,8 +141,11 @@ def test_where_the_cache_is_full_nothing_is_fetched_for_nothing_or_held_uncounte
         fetcher.want([0], list(range(1, COUNT // PER_SHARD)))
         time.sleep(2.2)
         tried = sum(makes_room.values())
-        assert max(downloads.values()) <= 3
-        assert sum(downloads.values()) <= 20
+        # an index stays in memory and is fetched once; of tars five fit, and of the others hardly one is fetched
+        tars = Counter({name: times for name, times in downloads.items() if name.endswith(".tar")})
+        assert max((downloads - tars).values()) == 1
+        assert max(tars.values()) <= 2
+        assert tars.total() <= 8
         # 24 shards are tried at 0, 0.5 and 1.5 s
         assert tried <= 100
         assert unlinked_bytes(tmp_path) == 0
