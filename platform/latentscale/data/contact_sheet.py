@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from textwrap import shorten
 
 import numpy as np
 import torch
@@ -49,7 +50,7 @@ def contact_sheet(splits: Sequence[Split]) -> Image.Image:
     first = splits[0].dataset
     size = "x".join(map(str, first.shape[1:]))
     counts = ", ".join(f"{split.dataset.count} {split.name}" for split in splits)
-    return draw_grid(bands, f"{first.name}, {size}", f"{counts}; {first.licence}"[:SUBTITLE_CHARACTERS])
+    return draw_grid(bands, f"{first.name}, {size}", _fitting(f"{counts}; {first.licence}"))
 
 
 def _scatter_plots(splits: Sequence[Split]) -> Image.Image:
@@ -67,7 +68,7 @@ def _scatter_plots(splits: Sequence[Split]) -> Image.Image:
         clouds += [Cloud(split.dataset.labels[label], points[labels == label]) for label in present[:MOST_COLOURS]]
         of = "" if dimensions <= 2 else f", the first 2 of {dimensions} coordinates"
         panels.append(draw_scatter(clouds, split.name, f"{len(numbers)} of {split.dataset.count} points{of}"))
-    return join_panels(panels, 2, f"{first.name}; {first.licence}"[:SUBTITLE_CHARACTERS])
+    return join_panels(panels, 2, _fitting(f"{first.name}; {first.licence}"))
 
 
 def _drawn_points(count: int) -> NDArray[np.int64]:
@@ -109,3 +110,8 @@ def _samples(dataset: ShardedDataset, numbers: NDArray[np.int64]) -> Tensor:
         for place, (content, *_) in zip(places, files, strict=True)
     ]
     return torch.from_numpy(np.stack(decoded))
+
+
+def _fitting(text: str) -> str:
+    # the pictures' font has no ellipsis
+    return shorten(text, SUBTITLE_CHARACTERS, placeholder=" ...")
