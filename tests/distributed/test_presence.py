@@ -120,6 +120,17 @@ def test_all_that_lost_one_another_say_so() -> None:
     assert verdict(roll, 11.0) == "all processes have lost contact with one another"
 
 
+def test_rank_zero_is_silent_where_the_store_answers_and_unreachable_where_it_does_not() -> None:
+    roll = roll_of(3)
+    roll.hear(0, word(1, step=9), 1.0)
+    for answered, told in ((31.0, "nothing heard from rank 0 on a "), (3.0, "rank 0 unreachable")):
+        assert roll.verdict_on_rank_zero(30.9, SILENCE, answered, BEAT) is None
+        found = roll.verdict_on_rank_zero(31.0, SILENCE, answered, BEAT)
+        assert found is not None
+        assert found.text.startswith(told)
+        assert found.gone == [0]
+
+
 HANGS = """
 import os, sys, threading, time
 import torch.distributed as dist

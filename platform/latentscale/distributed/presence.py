@@ -62,6 +62,9 @@ class Verdict:
     gone: list[int] = field(default_factory=list)
 
 
+UNREACHABLE = Verdict("rank 0 unreachable", [0])
+
+
 class Roll:
     """What rank 0 knows of all: their last words, and since when it has heard nothing new from each.
 
@@ -117,12 +120,19 @@ class Roll:
             return Verdict(ALL_LOST)
         return Verdict(f"{self._named(training)} did not come to a collective that the others waited in")
 
-    def verdict_on_rank_zero(self, now: float, silence_seconds: float) -> Verdict | None:
-        """The same of rank 0 alone, for the others, to which only it speaks."""
+    def verdict_on_rank_zero(
+        self, now: float, silence_seconds: float, answered: float, beat_seconds: float
+    ) -> Verdict | None:
+        """The same of rank 0 alone, for the others, to which only it speaks.
+
+        Args:
+            answered: when the store last answered. The word read then may be a beat old, so that a link that is cut
+                is noticed by the word first: a store that does not answer either is out of reach, not rank 0 silent.
+        """
         word = self._words[0]
         if now - self._changed[0] < silence_seconds or word is None or word.end not in ("", LOST):
             return None
-        return self._silent([0], now)
+        return UNREACHABLE if now - answered >= HURRIED_BEATS * beat_seconds else self._silent([0], now)
 
     def _silent(self, ranks: list[int], now: float) -> Verdict:
         longest = max(now - self._changed[rank] for rank in ranks)
@@ -275,7 +285,7 @@ class Presence:
             now = time.monotonic()
             answered, found = self._answer
             if self._refused or now - answered >= (self._hurried if self._lost.is_set() else self._silence):
-                self._verdict = Verdict("rank 0 unreachable", [0])
+                self._verdict = UNREACHABLE
             elif self._rank == 0:
                 for rank, text in enumerate(found):
                     roll.hear(rank, Word(**json.loads(text)), now)
@@ -284,7 +294,7 @@ class Presence:
                 roll.hear(0, Word(**json.loads(found[1])), now)
                 limit = self._hurried + self._heartbeat if self._lost.is_set() else self._silence
                 said = Verdict(**json.loads(found[0])) if found[0] else None
-                self._verdict = said or roll.verdict_on_rank_zero(now, limit)
+                self._verdict = said or roll.verdict_on_rank_zero(now, limit, answered, self._heartbeat)
             if self._verdict:
                 break
         else:
