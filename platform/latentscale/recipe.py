@@ -18,6 +18,7 @@ from latentscale.distributed.topology import Topology
 from latentscale.errors import INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
 from latentscale.launching.endings import Ending, ProcessEnding, tell_ending
 from latentscale.methods.base import Method
+from latentscale.wording import counted
 
 INSIST_SECONDS = 3.0
 
@@ -144,7 +145,9 @@ def dry_run(config: Config, method: type[Method]) -> str:
     plan, data = preparation.plan, preparation.dataset
     sizes = preparation.sizes()
     shape = " × ".join(map(str, preparation.shape))
-    held = f"{data.count:,} samples of {shape} in {len(data.shard_counts)} shards" if data else f"{shape}, not at hand"
+    held = f"{shape}, not at hand"
+    if data:
+        held = f"{data.count:,} samples of {shape} in {counted(len(data.shard_counts), 'shard')}"
     allowed = ", ".join(f"{p}×{a}" for p, a in plan.allowed())
     lines = [
         config.to_yaml().rstrip(),

@@ -235,9 +235,9 @@ def test_too_many_errors_end_all_processes_with_the_last_checkpoint_whole(
 ) -> None:
     stopped = run(tmp_path, shards, 2, 0, data__max_errors=0, checkpoint__every_steps=1)
     assert stopped.code != 0
-    assert stopped.err.count("error: 1 samples cannot be read, more than data.max_errors=0: mend the data") == 1
+    assert stopped.err.count("error: 1 sample cannot be read, more than data.max_errors=0: mend the data") == 1
     assert "lost contact" not in stopped.err
-    assert "Traceback (most recent call last)" not in stopped.err.split("error: 1 samples")[0]
+    assert "Traceback (most recent call last)" not in stopped.err.split("error: 1 sample")[0]
     finished = run(tmp_path, shards, 1, 0)
     assert finished.code == 0, finished.err
     assert worst_difference(final_state(tmp_path), reference[0]) <= TOLERANCE

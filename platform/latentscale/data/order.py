@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from latentscale.data.cache import BoundedCache
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
+from latentscale.wording import counted
 
 
 def permutation(seed: int, purpose: Purpose, epoch: int, window: int, size: int) -> NDArray[np.int64]:
@@ -59,7 +60,7 @@ class Order:
             raise UserError(f"run.seed={seed} is not allowed: it must be between 0 and 2^64-1")
         if self.count < streams:
             raise UserError(
-                f"the data has {self.count} samples, fewer than distributed.streams={streams}: "
+                f"the data has {counted(self.count, 'sample')}, fewer than distributed.streams={streams}: "
                 f"set distributed.streams to at most {self.count} or add data"
             )
         self.samples_per_epoch_per_stream = self.count // streams

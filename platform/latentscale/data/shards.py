@@ -39,6 +39,7 @@ from latentscale.data.storage import (
     no_room,
 )
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 # Two shards a stream are read at once; a quarter of a GB of 8×8 images takes 2.5 MB of index.
 _INDEX_CACHE_BYTES = 64 * 2**20
@@ -127,7 +128,7 @@ class ShardedDataset:
         total = int(dataset.shard_counts.sum())
         if dataset.count != total or dataset.count < 1:
             raise UserError(
-                f"{where} says {dataset.count} samples, but its shards have {total}: write the shards again"
+                f"{where} says {counted(dataset.count, 'sample')}, but its shards have {total}: write the shards again"
             )
         folder.check(file for shard in range(len(dataset._shards)) for file in dataset._files(shard))
         return dataset

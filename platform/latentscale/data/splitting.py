@@ -24,6 +24,7 @@ from latentscale.data.storage import StorageOptions, StoredFile
 from latentscale.data.tar_samples import DamagedShard, read_samples
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
+from latentscale.wording import counted
 
 _COPIED = ("source", "label_names", "transform")
 _REMEDY = "run latentscale shards verify, and copy what it names again"
@@ -157,7 +158,7 @@ class _Source:
                     try:
                         for sample in read_samples(file):
                             if number == end:
-                                raise DamagedShard(f"holds more than {count} samples")
+                                raise DamagedShard(f"holds more than {counted(count, 'sample')}")
                             found = NO_LABEL if sample.label is None else sample.label
                             if found != labels[number]:
                                 place = number - end + count
@@ -167,7 +168,7 @@ class _Source:
                             yield sample
                             number += 1
                         if number != end:
-                            raise DamagedShard(f"holds {end - number} samples fewer than {count}")
+                            raise DamagedShard(f"holds {number - end + count} of {counted(count, 'sample')}")
                     except DamagedShard as error:
                         self._check(where, tar, file)
                         raise UserError(f"{where} {error}: {_REMEDY}") from error

@@ -24,6 +24,7 @@ from latentscale.data.storage import LocalFolder, StorageOptions, StoredFile
 from latentscale.data.tar_samples import DamagedShard, StoredSample, stored_samples
 from latentscale.data.uncached_folder import UncachedFolder
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 _LABEL_DIGITS = 10
 
@@ -82,7 +83,9 @@ def verify(
         verified.datasets += 1
         tasks += shards
         if (total := sum(shard.entry.count for shard in shards)) != count:
-            verified.broken.append(f"{folder.where(DATASET_FILE)} says {count} samples, its shards have {total}")
+            verified.broken.append(
+                f"{folder.where(DATASET_FILE)} says {counted(count, 'sample')}, its shards have {total}"
+            )
         if isinstance(place, Path):
             known = {name for shard in shards for name in (shard.entry.file, shard.entry.index)}
             for stray in sorted(file for file in place.glob("shard-*") if file.name not in known):
@@ -117,7 +120,7 @@ def _check(shard: _Shard) -> tuple[int, list[str]]:
                     of_samples += (f"{tar} member {line}" for line in _check_sample(shard, sample, number, index))
                     number += 1
                 if number != entry.count:
-                    of_samples.append(f"{tar} holds {number} samples instead of {entry.count}")
+                    of_samples.append(f"{tar} holds {counted(number, 'sample')} instead of {entry.count}")
             except DamagedShard as error:
                 of_samples.append(f"{tar} {error}")
             size, sha256 = file.finish()

@@ -24,6 +24,7 @@ from latentscale.latents.priors import make_prior, require_standard
 from latentscale.methods.base import Method
 from latentscale.networks.initialisation import initialize
 from latentscale.networks.spec import ModelSpec
+from latentscale.wording import counted
 
 
 @dataclass
@@ -140,7 +141,8 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
             )
         if dataset.count < plan.streams:
             raise UserError(
-                f"distributed.streams={plan.streams} but {dataset.name} has {dataset.count} samples: use fewer streams"
+                f"distributed.streams={plan.streams} but {dataset.name} has {counted(dataset.count, 'sample')}: use"
+                " fewer streams"
             )
         if config.data.mode == "streaming" and isinstance(dataset, Clusters):
             raise UserError("data.mode=streaming reads shards, and data.name=clusters has none: leave it out")
@@ -152,8 +154,9 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
         held_out = open_held_out(dataset, config.data.name, config.data.path or None, options)
         if held_out.shape != dataset.shape or held_out.count < 2:
             raise UserError(
-                f"{held_out.path} holds {held_out.count} samples of {list(held_out.shape)}: what reconstructions are"
-                f" measured on must be 2 or more of {list(dataset.shape)}, the shape of the training data"
+                f"{held_out.path} holds {counted(held_out.count, 'sample')} of {list(held_out.shape)}: what"
+                f" reconstructions are measured on must be 2 or more of {list(dataset.shape)}, the shape of the"
+                " training data"
             )
     shape = dataset.shape if dataset is not None else wanted
     spec = ModelSpec(tuple(shape), config.latent.dim, _categories(config, method, dataset))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from latentscale.data.substitution import Skipped
 from latentscale.distributed.agreement import everyones
 from latentscale.errors import UserError
+from latentscale.wording import counted
 
 
 class SkippedSamples:
@@ -63,7 +64,7 @@ class SkippedSamples:
         if self.count <= self._most:
             return None
         return UserError(
-            f"{self.count} samples cannot be read, more than data.max_errors={self._most}: mend the data"
+            f"{counted(self.count, 'sample')} cannot be read, more than data.max_errors={self._most}: mend the data"
             " (latentscale shards verify lists what is broken) or raise data.max_errors, then run the same command"
             " to continue from the last checkpoint"
         ).on_every_process()
