@@ -1,6 +1,7 @@
 """Trains under torch's profiler and writes down every collective with its elements; started by a launcher.
 
-``collectives.py OUT METHOD EXTRA key=value …``: with EXTRA 1 every step makes one more all-reduce.
+``collectives.py OUT METHOD RUNS.json``: RUNS.json lists ``[name, extra, arguments]`` of runs, one after the other; with
+``extra`` every step makes one more all-reduce. Those of a run go to OUT/NAME/rank-RANK.json.
 """
 
 import json
@@ -14,14 +15,16 @@ import torch.distributed as dist
 from torch.autograd.profiler import profile
 
 from latentscale.config import load_config
+from latentscale.distributed.ending import end_process
+from latentscale.distributed.engines import make_accelerator
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 
 PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
 
 
-def main() -> None:
-    out, method, extra, arguments = Path(sys.argv[1]), METHODS[sys.argv[2]], sys.argv[3] == "1", sys.argv[4:]
+def count(method_name: str, extra: bool, arguments: list[str]) -> list[tuple[str, int]]:
+    method = METHODS[method_name]
     config = load_config(method.Settings, method.name, {"preset": "digits8"}, arguments, PRESETS)
 
     def once_a_step() -> bool:
@@ -32,12 +35,23 @@ def main() -> None:
     with profile(record_shapes=True) as profiler:
         train(config, method, once_a_step)
     # of a hundred thousand events a few hundred matter: torch.profiler would first make objects of all
-    found = [
+    return [
         (event.name(), sum(math.prod(shape) for shape in event.shapes()))
         for event in profiler.kineto_results.events()
         if event.name().startswith("gloo:")
     ]
-    (out / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
+
+
+def main() -> None:
+    out, method = Path(sys.argv[1]), sys.argv[2]
+    accelerator = make_accelerator(timeout_seconds=300)  # one process group for all runs
+    for name, extra, arguments in json.loads(Path(sys.argv[3]).read_text()):
+        found = count(method, extra, arguments)
+        folder = out / name
+        folder.mkdir(exist_ok=True)
+        (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
+    accelerator.end_training()
+    end_process()
 
 
 if __name__ == "__main__":

@@ -20,41 +20,42 @@ PVDGAN: dict[str, object] = {"latent__dim": LATENT_DIM}
 pytestmark = pytest.mark.processes
 
 Counts = Counter[tuple[str, int]]
-Count = Callable[..., Counts]
+Count = Callable[..., dict[str, Counts]]
 
 
 @pytest.fixture
 def count(processes: Processes, tmp_path: Path) -> Count:
-    """How often each collective, an all-reduce by its elements, was made in a run of two processes."""
+    """How often each collective, an all-reduce by its elements, was made in runs of two processes, by their names."""
 
-    def run(name: str, steps: int, method: str = "pvdgan", extra: bool = False, **changes: object) -> Counts:
-        out = tmp_path / name
-        out.mkdir()
-        command = launch_command(2, SCRIPT)
-        where = command.index(str(SCRIPT)) + 1
+    def run(method: str, runs: dict[str, dict[str, object]], extra: str = "") -> dict[str, Counts]:
         # one report, at the end: its own all-reduce is the same in every run
-        settings = overrides(
-            training__steps=steps,
-            training__report_every_steps=100,
-            **(PVDGAN if method == "pvdgan" else {}),
-            run__dir=out / "run",
-            **changes,
+        listed = [
+            (name, name == extra, overrides(training__report_every_steps=100, run__dir=tmp_path / name / "run", **own))
+            for name, own in runs.items()
+        ]
+        file = tmp_path / "runs.json"
+        file.write_text(json.dumps(listed))
+        command = [part for part in launch_command(2, SCRIPT) if not part.startswith("distributed.")]
+        finished = processes.run(
+            [*command, str(tmp_path), method, str(file)], PYTHONPATH=str(ROOT / "platform"), timeout_seconds=240
         )
-        command[where:where] = [str(out), method, "1" if extra else "0"]
-        finished = processes.run([*command, *settings])
         assert finished.code == 0, finished.err[-4000:]
-        first, second = (
-            Counter(
-                # objects that start a run hold paths, whose lengths differ
-                (name, elements if name == "gloo:all_reduce" else 0)
-                for name, elements in json.loads((out / f"rank-{rank}.json").read_text())
-            )
-            for rank in (0, 1)
-        )
-        assert first == second
-        return first
+        return {name: counts_of(tmp_path / name) for name in runs}
 
     return run
+
+
+def counts_of(folder: Path) -> Counts:
+    first, second = (
+        Counter(
+            # objects that start a run hold paths, whose lengths differ
+            (name, elements if name == "gloo:all_reduce" else 0)
+            for name, elements in json.loads((folder / f"rank-{rank}.json").read_text())
+        )
+        for rank in (0, 1)
+    )
+    assert first == second
+    return first
 
 
 def built(name: str, **changes: object) -> Method:
@@ -68,20 +69,30 @@ def gradients(method: Method) -> list[int]:
     return [sum(parameter.numel() for parameter in phase.parameters()) for phase in method.phases]
 
 
-def test_a_step_reduces_the_gradients_and_the_statistics_with_the_last_of_them(count: Count, tmp_path: Path) -> None:
+def test_a_step_reduces_the_gradients_and_the_statistics_with_the_last_of_them(count: Count) -> None:
     discriminator, generator = gradients(built("pvdgan", **PVDGAN))
     statistics = 1 + 1 + 1 + LATENT_DIM  # stop, samples newly found unreadable, count, sums
     step = Counter({("gloo:all_reduce", discriminator): 1, ("gloo:all_reduce", generator + statistics): 1})
-    six, nine = count("six", 6), count("nine", 9)
+    found = count(
+        "pvdgan",
+        {
+            "six": {**PVDGAN, "training__steps": 6},
+            "nine": {**PVDGAN, "training__steps": 9},
+            "accumulated": {**PVDGAN, "training__steps": 9, "training__accumulation": 2},
+            "one more": {**PVDGAN, "training__steps": 9},
+        },
+        extra="one more",
+    )
+    six, nine = found["six"], found["nine"]
     assert sum(six.values()) > 18  # what starts and ends a run is there, and cancels
     assert difference(nine, six) == times(step, 3)
     # micro-batches before the last reduce nothing
-    assert count("accumulated", 9, training__accumulation=2) == nine
+    assert found["accumulated"] == nine
     # positive control
-    assert difference(count("one more", 9, extra=True), nine) == Counter({("gloo:all_reduce", 1): 9})
+    assert difference(found["one more"], nine) == Counter({("gloo:all_reduce", 1): 9})
 
 
-def test_cgpgan_reduces_the_means_of_its_labels_besides(count: Count, tmp_path: Path) -> None:
+def test_cgpgan_reduces_the_means_of_its_labels_besides(count: Count) -> None:
     method = built("cgpgan")
     *others, last = gradients(method)
     statistics = 1 + 1 + sum(1 + statistic.size for statistic in method.statistics.values())
@@ -92,8 +103,8 @@ def test_cgpgan_reduces_the_means_of_its_labels_besides(count: Count, tmp_path: 
             ("gloo:all_reduce", DIGITS + 1): 1,  # means of the labels, and their count
         }
     )
-    four, six = count("four", 4, "cgpgan"), count("six", 6, "cgpgan")
-    assert difference(six, four) == times(step, 2)
+    found = count("cgpgan", {"four": {"training__steps": 4}, "six": {"training__steps": 6}})
+    assert difference(found["six"], found["four"]) == times(step, 2)
 
 
 def difference(a: Counts, b: Counts) -> Counts:
