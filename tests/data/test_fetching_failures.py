@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
@@ -74,6 +75,32 @@ def test_a_missing_shard_is_asked_for_once_ahead_and_once_when_it_is_needed(web,
         assert web.gets[MISSING] == 2
 
 
+def test_a_failure_that_stops_to_count_while_a_shard_is_asked_for_again_is_not_waited_for(web, tmp_path, monkeypatch):
+    (web.folder / MISSING).unlink()
+    with fetching(opened(web, tmp_path)) as fetcher:
+        with pytest.raises(UserError, match=f"{MISSING} cannot be fetched"):
+            fetcher.want([1], [])
+        failed_at = fetcher._failed[1][1]
+        looks = iter([failed_at + 9.9])  # who asks looks for the first time just before it stops to count
+
+        def monotonic() -> float:
+            late = failed_at + 10.1
+            return next(looks, late) if threading.current_thread() is asking else late
+
+        raised: list[BaseException] = []
+
+        def ask() -> None:
+            with pytest.raises(UserError, match=f"{MISSING} cannot be fetched") as caught:
+                fetcher.want([1], [])
+            raised.append(caught.value)
+
+        asking = threading.Thread(target=ask, daemon=True)
+        monkeypatch.setattr("latentscale.data.fetching_ahead.time", SimpleNamespace(monotonic=monotonic))
+        asking.start()
+        asking.join(timeout=10)
+        assert raised
+
+
 def test_a_damaged_shard_is_fetched_twice_ahead_and_not_for_ever(web, tmp_path):
     content = bytearray((web.folder / MISSING).read_bytes())
     content[2000] ^= 1
@@ -91,9 +118,11 @@ def test_a_damaged_shard_is_fetched_twice_ahead_and_not_for_ever(web, tmp_path):
 def test_a_failing_remote_is_asked_less_and_less_often_until_it_answers(web, tmp_path):
     web.faults = {MISSING: ["refuse"] * 3}
     with fetching(opened(web, tmp_path)) as fetcher:
+        began = time.monotonic()
         fetcher.want([0], [1, 2])
-        time.sleep(1.2)  # at 0 and 0.5 s, next at 1.5 s
-        assert web.gets[MISSING] in (1, 2)
+        time.sleep(1.2)
+        waited = time.monotonic() - began
+        assert 1 <= web.gets[MISSING] <= 1 + sum(waited >= at_seconds for at_seconds in (0.5, 1.5, 3.5))
         fetcher.want([1], [2])
         assert fetcher.holds([1])
         assert web.gets[MISSING] == 4

@@ -201,15 +201,23 @@ def read(self, steps):
         raise UserError("shard-000003.tar member 7 is not a readable image")
     return block(self, steps)
 RememberingReader.block = read
+from latentscale.training.keeper import Keeper
+write = Keeper.last_checkpoint
+def slowly(self, *arguments, **named):
+    time.sleep(WRITES_SECONDS)
+    write(self, *arguments, **named)
+Keeper.last_checkpoint = slowly
 """
 
 
-@pytest.mark.parametrize("when", [9, STEPS - 1])  # the step before a checkpoint, and the last one
+# the step before a checkpoint, and the last one; a disk that takes longer than the others' patience
+@pytest.mark.parametrize(("when", "writes_seconds"), [(9, 3), (STEPS - 1, 0)])
 def test_data_that_fail_on_one_process_cost_no_step(
-    when: int, uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
+    when: int, writes_seconds: int, uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    started = start(processes, folder, 2, DATA_FAIL.replace("WHEN", str(when)))
+    lines = DATA_FAIL.replace("WHEN", str(when)).replace("WRITES_SECONDS", str(writes_seconds))
+    started = start(processes, folder, 2, lines)
     (code, err), (other, _) = ends(started)
     assert (code, other) == (2, 2), err
     assert errors(err) == [
@@ -410,9 +418,10 @@ def test_a_folder_that_vanishes_is_made_again(
 
 def test_a_second_run_on_the_folder_is_refused_by_its_lock(processes: Processes, train: Train, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    started = start(processes, folder, 1)
+    started = start(processes, folder, 1, training__steps=100_000, checkpoint__every_steps=0)
     wait_for_step(folder, 3, started)
     second = train("pvdgan", folder, check=False, **SETTINGS)
     assert second.code == 2
     assert "is in use by another run" in second.err
+    started[0].send_signal(signal.SIGTERM)
     assert [code for code, _ in ends(started)] == [0]

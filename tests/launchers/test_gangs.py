@@ -151,6 +151,7 @@ def test_sigterm_between_two_starts_is_a_stop(count: int, told: int, processes: 
     nodes = Nodes(processes, count, processes_per_node=2)
     nodes.start([TALKER, str(tmp_path), "50", "lose"], {**AGAIN, "pause-seconds": 60, "stopped-status": 75})
     wait_for_pause(nodes, tmp_path, range(count))
+    time.sleep(2)  # a busy launcher notices later than this test
     nodes.signal(told, signal.SIGTERM)
     began = time.monotonic()
     codes, outputs = nodes.wait()

@@ -84,6 +84,8 @@ class ShardFetcher:
             UserError: a needed shard cannot be had.
         """
         with self._changed:
+            # one moment decides who failed lately: who then still did is not fetched again, and would be waited for
+            asked_at = time.monotonic()
             wanted = dict.fromkeys([*needed, *later])
             others = wanted.keys() != self._wanted.keys()
             self._needed, self._wanted = frozenset(needed), wanted
@@ -95,11 +97,11 @@ class ShardFetcher:
                 if shard in wanted and (pause.failed or not others)
             }
             for shard in needed:
-                if not self._failed_lately(shard):
+                if not self._failed_lately(shard, asked_at):
                     self._paused.pop(shard, None)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: self._needed <= self._dataset.held.keys() or self._failure() is not None)
-            if (error := self._failure()) is not None:
+            self._changed.wait_for(lambda: self._needed <= self._dataset.held.keys() or bool(self._failure(asked_at)))
+            if (error := self._failure(asked_at)) is not None:
                 raise error
 
     def holds(self, shards: Collection[int]) -> bool:
@@ -116,12 +118,12 @@ class ShardFetcher:
                 self._dataset.held.popitem()[1].let_go()
             self._changed.notify_all()
 
-    def _failure(self) -> Exception | None:
+    def _failure(self, asked_at: float) -> Exception | None:
         """Why a needed shard cannot be had, for a while: whoever asks again at once is not kept waiting again."""
-        return next((self._failed[shard][0] for shard in self._needed if self._failed_lately(shard)), None)
+        return next((self._failed[shard][0] for shard in self._needed if self._failed_lately(shard, asked_at)), None)
 
-    def _failed_lately(self, shard: int) -> bool:
-        return shard in self._failed and time.monotonic() - self._failed[shard][1] < _FAILED_SECONDS
+    def _failed_lately(self, shard: int, asked_at: float) -> bool:
+        return shard in self._failed and asked_at - self._failed[shard][1] < _FAILED_SECONDS
 
     def _next(self, ahead: bool) -> tuple[int | None, float | None]:
         """A shard to fetch now; without one, the seconds after which a pause ends."""

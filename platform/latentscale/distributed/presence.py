@@ -28,6 +28,8 @@ HURRIED_BEATS = 2.5
 SETTLED_BEATS = 4.0
 """After a connection was closed, as long until all who went with it have been silent for HURRIED_BEATS: their last
 words may be read a beat after they went, and judged half a beat after that."""
+STAY_BEATS = 3.0
+"""The store may end with rank 0: the others read its verdict at their next beat, or the one after."""
 TOGETHER_BEATS = 2.0
 """Those who went at one moment are heard for the last time no further apart."""
 
@@ -158,7 +160,8 @@ class Roll:
 class Presence:
     """Two threads, from ``with`` to its end: one talks with the store, the other judges; nothing for one process.
 
-    What talks may hang for as long as a link is cut, so that another one must count the seconds.
+    What talks may hang for as long as a link is cut, so that another one must count the seconds. It leaves out those in
+    which it did not run itself: to whoever was stopped, or had no processor, all others would seem silent.
 
     Args:
         heartbeat_seconds: between two words.
@@ -185,6 +188,7 @@ class Presence:
         self._processes = 1
         self._store: Any = None
         self._beat, self._end = 0, ""
+        self._clock = 0.0
         self._answer: tuple[float, Sequence[bytes]] = (0.0, ())
         self._refused = False
         self._verdict: Verdict | None = None
@@ -204,7 +208,6 @@ class Presence:
         if self._rank == 0:
             self._store.set("verdict", "")
         share(None)  # the others ask only for what rank 0 has said by now; what is missing would be waited for
-        self._answer = (time.monotonic(), ())
         for act in (self._talk, self._judge):
             thread = threading.Thread(target=act, name=f"presence: {act.__name__}", daemon=True)
             self._threads.append(thread)
@@ -258,7 +261,7 @@ class Presence:
         self._poked.set()
         known = self._known.wait((SETTLED_BEATS + 4) * self._heartbeat + 1)
         if known and self._rank == 0:
-            time.sleep(1.5 * self._heartbeat)  # the store may end with this process: the others are to read it first
+            time.sleep(STAY_BEATS * self._heartbeat)
         self._closed.set()
 
     def _talk(self) -> None:
@@ -273,38 +276,48 @@ class Presence:
                 if self._rank == 0 and self._verdict and not published:
                     published = True
                     self._store.set("verdict", json.dumps(asdict(self._verdict)))
-                self._answer = (time.monotonic(), self._store.multi_get(names))
+                asked = self._clock
+                self._answer = (asked, self._store.multi_get(names))
                 self._poked.wait(self._heartbeat)
                 self._poked.clear()
         except (dist.DistError, RuntimeError):  # rank 0 has gone, and the store with it
             self._refused = True
 
     def _judge(self) -> None:
-        roll = Roll(self._processes, time.monotonic())
+        roll, looked = Roll(self._processes, self._clock), time.monotonic()
         while not self._closed.wait(self._heartbeat / 2):
-            now = time.monotonic()
-            answered, found = self._answer
-            if self._refused or now - answered >= (self._hurried if self._lost.is_set() else self._silence):
-                self._verdict = UNREACHABLE
-            elif self._rank == 0:
-                for rank, text in enumerate(found):
-                    roll.hear(rank, Word(**json.loads(text)), now)
-                self._verdict = roll.verdict(now, self._silence, self._heartbeat, self.stuck_seconds)
-            elif found:
-                roll.hear(0, Word(**json.loads(found[1])), now)
-                limit = self._hurried + self._heartbeat if self._lost.is_set() else self._silence
-                said = Verdict(**json.loads(found[0])) if found[0] else None
-                self._verdict = said or roll.verdict_on_rank_zero(now, limit, answered, self._heartbeat)
-            if self._verdict:
+            before, looked = looked, time.monotonic()
+            self._clock += min(looked - before, self._heartbeat)
+            if verdict := self._judged(roll, self._clock):
+                self._verdict = verdict
                 break
         else:
             return
         self._known.set()
         self._poked.set()
         # the main thread, if it noticed by itself, is the one to end the process
-        if self._closed.wait(2 * self._heartbeat) or self._lost.is_set():
+        stay_beats = STAY_BEATS if self._rank == 0 else 2
+        if self._closed.wait(stay_beats * self._heartbeat) or self._lost.is_set():
             return
-        self._give_up(self._verdict.text, self.step, self._says_it())
+        self._give_up(verdict.text, self.step, self._says_it())
+
+    def _judged(self, roll: Roll, now: float) -> Verdict | None:
+        """What the last answer tells, or that there is none any more."""
+        answered, found = self._answer
+        # what rank 0 has said holds, even if it has gone since
+        if self._rank != 0 and found and found[0]:
+            return Verdict(**json.loads(found[0]))
+        if self._refused or now - answered >= (self._hurried if self._lost.is_set() else self._silence):
+            return UNREACHABLE
+        if self._rank == 0:
+            for rank, text in enumerate(found):
+                roll.hear(rank, Word(**json.loads(text)), now)
+            return roll.verdict(now, self._silence, self._heartbeat, self.stuck_seconds)
+        if not found:
+            return None
+        roll.hear(0, Word(**json.loads(found[1])), now)
+        limit = self._hurried + self._heartbeat if self._lost.is_set() else self._silence
+        return roll.verdict_on_rank_zero(now, limit, answered, self._heartbeat)
 
     def _speak(self) -> None:
         self._beat += 1

@@ -29,16 +29,14 @@ from latentscale.launching.restarts import times_restarted
 from latentscale.launching.workers import (
     adopt_orphans,
     end_with_parent,
-    exit_code,
     has_unreaped,
     kill_all_below,
     ranks_below,
     send,
+    tell_exits,
 )
 
 POLL_SECONDS = 0.1
-LOOKS = 10
-"""Of a poll, at processes that were told to stop: their agent, which looks every 1.5 s, forgets how they ended."""
 RETRY_SECONDS = 0.5
 TELL_SECONDS = 10.0
 INSIST_SECONDS = 3.0
@@ -264,7 +262,7 @@ class Gang:
     async def _attend(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[Ending, str]:
         told_well, told_at, ended_at = False, float("inf"), float("inf")
         while agent.poll() is None:
-            await self._poll()
+            await asyncio.sleep(POLL_SECONDS)
             now = time.monotonic()
             self._pass_on_stop(agent)
             kinds = [said.ending for said in read_endings(folder)]
@@ -342,14 +340,6 @@ class Gang:
             return (Ending.LOST, "node 0 has gone") if ending == Ending.STOPPED else (ending, reason)
         return self.seat.over, self.seat.reason
 
-    async def _poll(self) -> None:
-        for _ in range(LOOKS):
-            await asyncio.sleep(POLL_SECONDS / LOOKS)
-            if self.options.processes > 1 and self.node.stop.passed_on:
-                for rank in self._ranks.keys() - self._exit_codes.keys():
-                    if (code := exit_code(self._ranks[rank])) is not None:
-                        self._exit_codes[rank] = code
-
     def _over(self) -> bool:
         """Whether the other nodes' part has ended, or node 0 has gone."""
         return self.seat is not None and (self.seat.gone or self.seat.over is not None)
@@ -368,7 +358,10 @@ class Gang:
         if self.options.processes == 1:
             self._ranks = {0: psutil.Process(agent.pid)}
         elif len(self._ranks) < self.options.processes_per_node:
-            self._ranks = ranks_below(psutil.Process(agent.pid))
+            found = ranks_below(psutil.Process(agent.pid))
+            # the agent, which looks every 1.5 s, forgets how they ended
+            tell_exits({rank: found[rank] for rank in found.keys() - self._ranks.keys()}, self._exit_codes.__setitem__)
+            self._ranks |= found
         if not self.node.stop.asked or self.node.stop.passed_on:
             return
         self.node.stop.passed_on = True

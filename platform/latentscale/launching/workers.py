@@ -3,10 +3,12 @@
 import contextlib
 import ctypes
 import os
+import select
 import signal
 import sys
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -55,6 +57,32 @@ def exit_code(process: psutil.Process) -> int | None:
         if state == "Z":
             return os.waitstatus_to_exitcode(int(fields[48]))
     return None
+
+
+def tell_exits(processes: Mapping[int, psutil.Process], tell: Callable[[int, int], None]) -> None:
+    """Tell the exit code of each rank the moment that it ends, in a thread: its parent may reap it soon after (Linux).
+
+    Those that have ended already are told at once; nothing is told of those whose parent was quicker.
+    """
+    if sys.platform != "linux" or not processes:
+        return
+    ended, ranks = select.poll(), {}
+    for rank, process in processes.items():
+        with contextlib.suppress(OSError):
+            descriptor = os.pidfd_open(process.pid)
+            ended.register(descriptor, select.POLLIN)
+            ranks[descriptor] = rank
+
+    def wait() -> None:
+        while ranks:
+            for descriptor, _ in ended.poll():
+                rank = ranks.pop(descriptor)
+                if (code := exit_code(processes[rank])) is not None:
+                    tell(rank, code)
+                ended.unregister(descriptor)
+                os.close(descriptor)
+
+    threading.Thread(target=wait, name="exits", daemon=True).start()
 
 
 def rank_of(process: psutil.Process) -> int | None:

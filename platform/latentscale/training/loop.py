@@ -262,12 +262,19 @@ def _train(
         if step > start:
             failure, spoiled = joint_failure(failing(), feed.spoiled, failure)
             step -= spoiled
+            failure = failure or unreadable.failure()
             with clock.stage("checkpoint", host=True):
                 checkpoint = whole(step)
-                if keeper and checkpoint:
-                    keeper.last_checkpoint(checkpoint, stopped=failure is None and step < training.steps)
-            if failure := failure or unreadable.failure():
-                raise with_checkpoint(failure, step)
+
+                def write() -> None:
+                    if keeper and checkpoint:
+                        keeper.last_checkpoint(checkpoint, stopped=failure is None and step < training.steps)
+
+                if failure:
+                    # whoever says why the run ends has the others ended: not before the checkpoint stands
+                    on_rank_zero(rank, write)
+                    raise with_checkpoint(failure, step)
+                write()
     presence.leave()
     finished = step >= training.steps
     if keeper:
