@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from small_disk import SmallDisk
 
 from launching import ROOT, Finished, Processes, Train, launch_command, overrides
@@ -16,6 +17,10 @@ LONGEST = (
     "test_collectives.py", "test_togetherness.py", "test_learning.py", "test_localcluster.py",
     "test_clusters_reproduction.py",
 )  # fmt: skip
+
+# an example is no slower for a busy machine's hiccup
+settings.register_profile("tests", deadline=None)
+settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,6 +1,7 @@
 """What tests start: real processes with bounded time, of one small configuration."""
 
 import contextlib
+import itertools
 import os
 import signal
 import socket
@@ -30,6 +31,8 @@ TINY = {
     "evaluation.images": 16,
 }
 
+_PORT_NUMBERS = itertools.count(os.getpid())
+
 
 @dataclass
 class Finished:
@@ -52,10 +55,17 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A TCP port that is free, and that stays so until it is used, seconds later.
+
+    The kernel gives ports from 32768 on to whoever asks for any; each pytest worker has some below for itself.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for number in _PORT_NUMBERS:
+        port = 20_000 + worker % 12 * 1_000 + number % 1_000
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("unreachable")
 
 
 def launch_command(processes: int, script: Path | str) -> list[str]:

@@ -306,12 +306,14 @@ def session_of(leader: int) -> list[int]:
 def test_reading_is_fast_enough_for_small_images(numbered):
     reader = step_reader(numbered(300, 100), batch=64, window=64)
     reader(0)
-    began = time.perf_counter()
-    for step in range(1, 5):
-        reader(step)
-    per_image_seconds = (time.perf_counter() - began) / (4 * 4 * 64)
+    rounds = []
+    for first in (1, 5, 9):
+        began = time.perf_counter()
+        for step in range(first, first + 4):
+            reader(step)
+        rounds.append((time.perf_counter() - began) / (4 * 4 * 64))
     # About 30 µs on an idle core; a search of the whole index or an open per image would take milliseconds.
-    assert per_image_seconds < 1e-3
+    assert min(rounds) < 1e-3
 
 
 def test_a_worker_that_cannot_start_is_reported(numbered, tmp_path):

@@ -149,12 +149,14 @@ class Remote:
             return getattr(files, call)(*arguments, **named)
         coroutine: Coroutine[Any, Any, Any] = getattr(files, f"_{call}")(*arguments, **named)
         future = asyncio.run_coroutine_threadsafe(coroutine, files.loop)
-        seen, moved_at = -1, time.monotonic()
+        # polls are counted, not seconds: while the process was stopped, nothing was seen of what arrived
+        seen, silent_seconds, looked_at = -1, 0.0, time.monotonic()
         while not concurrent.futures.wait([future], timeout=_POLL_SECONDS).done:
-            now = time.monotonic()
+            before, looked_at = looked_at, time.monotonic()
+            silent_seconds += min(looked_at - before, 2 * _POLL_SECONDS)
             if arrived_bytes and (arrived := arrived_bytes()) != seen:
-                seen, moved_at = arrived, now
-            if now - moved_at > self._options.stall_seconds:
+                seen, silent_seconds = arrived, 0.0
+            if silent_seconds > self._options.stall_seconds:
                 future.cancel()
                 limit = self._options.stall_words
                 # of what is read to memory one sees no single bytes: a slow remote may have sent some
