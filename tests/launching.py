@@ -60,12 +60,15 @@ def free_port() -> int:
     The kernel gives ports from 32768 on to whoever asks for any; each pytest worker has some below for itself.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    for number in _PORT_NUMBERS:
-        port = 20_000 + worker % 12 * 1_000 + number % 1_000
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("unreachable")
+    first = 20_000 + worker % 12 * 1_000
+    return next(port for number in _PORT_NUMBERS if _is_free(port := first + number % 1_000))
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.bind(("127.0.0.1", port))
+        return True
+    return False
 
 
 def launch_command(processes: int, script: Path | str) -> list[str]:

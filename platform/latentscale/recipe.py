@@ -21,16 +21,18 @@ from latentscale.methods.base import Method
 from latentscale.wording import counted
 
 INSIST_SECONDS = 3.0
+SAY_SECONDS = 1.0
+"""For a process that is refused to say so: a launcher tells it to stop as soon as another one has ended."""
 
 
 class StopRequest:
     """Turns SIGTERM and SIGINT into a flag that the loop reads, from its first question on.
 
     Before it, while processes meet, networks are built and the first step is compiled, there is nothing to lose: a
-    signal ends the process at once, as one that has stopped. That is a thread's to do, for the main one may be waiting
-    for others where Python does not reach it. A launcher passes a Ctrl-C on to processes that the terminal has told
-    already, and a supervisor that means it follows with SIGKILL, so repeated signals change nothing; only a Ctrl-C that
-    comes seconds after the first one ends the process at once.
+    signal ends the process after SAY_SECONDS, as one that has stopped. That is a thread's to do, for the main one may
+    be waiting for others where Python does not reach it. A launcher passes a Ctrl-C on to processes that the terminal
+    has told already, and a supervisor that means it follows with SIGKILL, so repeated signals change nothing; only a
+    Ctrl-C that comes seconds after the first one ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -59,7 +61,9 @@ class StopRequest:
             if self._trains:
                 return
             if number[0] in (signal.SIGTERM, signal.SIGINT):
-                end_stopped()
+                time.sleep(SAY_SECONDS)
+                if not self._trains:
+                    end_stopped()
 
 
 def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments: Sequence[str] | None = None) -> None:

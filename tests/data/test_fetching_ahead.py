@@ -35,7 +35,7 @@ def options(tmp_path: Path, shards: int = 1000, retry_seconds: float = 20.0) -> 
     return StorageOptions(tmp_path / "cache", shards * 16384 + 100_000, retry_seconds, stall_seconds=5.0)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.integers(1, 9), min_size=1, max_size=12),
     st.integers(1, 4),

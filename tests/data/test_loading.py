@@ -69,7 +69,7 @@ def test_a_step_holds_each_streams_next_positions(numbered):
     assert labels.dtype == torch.int64
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.sampled_from([(30, 7), (31, 31), (40, 1)]),
     st.sampled_from([1, 2, 4, 8]),

@@ -13,7 +13,7 @@ from latentscale.data.order import Order
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 
-few = settings(max_examples=60, deadline=None)
+few = settings(max_examples=60)
 
 counts_and_streams = st.lists(st.integers(1, 30), min_size=1, max_size=8).flatmap(
     lambda counts: st.tuples(st.just(np.array(counts)), st.integers(1, min(sum(counts), 12)))

@@ -55,6 +55,22 @@ if RANK == "1":
 """,
         "rank 1 has another configuration than rank 0",
     ),
+    # the launcher, once rank 1 has ended, tells it to stop
+    "another setting, which rank 0 is slow to say": (
+        """
+import time
+from latentscale.training import loop
+whole = loop._end_training
+def slowly(*args):
+    if RANK == "0":
+        time.sleep(0.6)
+    whole(*args)
+loop._end_training = slowly
+if RANK == "1":
+    sys.argv.append("run.seed=5")
+""",
+        "rank 1 has another configuration than rank 0",
+    ),
 }
 
 
