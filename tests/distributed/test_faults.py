@@ -210,8 +210,8 @@ Keeper.last_checkpoint = slowly
 """
 
 
-# the step before a checkpoint, and the last one; a disk that takes longer than the others' patience
-@pytest.mark.parametrize(("when", "writes_seconds"), [(9, 3), (STEPS - 1, 0)])
+# the step before a checkpoint, and the last one; a disk that takes longer than a collective may
+@pytest.mark.parametrize(("when", "writes_seconds"), [(9, 8), (STEPS - 1, 0)])
 def test_data_that_fail_on_one_process_cost_no_step(
     when: int, writes_seconds: int, uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
 ) -> None:
@@ -226,6 +226,29 @@ def test_data_that_fail_on_one_process_cost_no_step(
     assert newest_checkpoint(folder) == when
     train("pvdgan", folder, 1, **SETTINGS)
     assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
+
+
+def test_why_a_run_ends_is_said_although_its_last_checkpoint_cannot_be_written(
+    processes: Processes, tmp_path: Path
+) -> None:
+    lines = """
+import errno
+once = Keeper._write
+def full(self, checkpoint):
+    if checkpoint.step == 9:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    once(self, checkpoint)
+Keeper._write = full
+"""
+    fails = DATA_FAIL.replace("WHEN", "9").replace("WRITES_SECONDS", "0")
+    started = start(processes, tmp_path / "run", 2, fails + lines)
+    (code, err), (other, _) = ends(started)
+    assert (code, other) == (2, 2), err
+    (line,) = errors(err)
+    assert line.startswith(
+        "error: rank 1: shard-000003.tar member 7 is not a readable image (the checkpoint of step 9 cannot be written"
+    )
+    assert "the last good one is step-000000005" in line
 
 
 def test_pictures_and_evaluations_that_last_longer_than_the_timeout_hold_up_nobody(

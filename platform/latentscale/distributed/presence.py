@@ -28,8 +28,9 @@ HURRIED_BEATS = 2.5
 SETTLED_BEATS = 4.0
 """After a connection was closed, as long until all who went with it have been silent for HURRIED_BEATS: their last
 words may be read a beat after they went, and judged half a beat after that."""
-STAY_BEATS = 3.0
-"""The store may end with rank 0: the others read its verdict at their next beat, or the one after."""
+STAY_BEATS, STAY_SECONDS = 3.0, 3.0
+"""The store may end with rank 0: the others read its verdict at their next beat, or the one after; of long beats,
+so much after the next one: launchers do not wait for ever."""
 TOGETHER_BEATS = 2.0
 """Those who went at one moment are heard for the last time no further apart."""
 
@@ -183,6 +184,7 @@ class Presence:
         self._rank = rank
         self._heartbeat, self._silence = heartbeat_seconds, silence_seconds
         self._hurried = HURRIED_BEATS * heartbeat_seconds
+        self._stay = min(STAY_BEATS * heartbeat_seconds, 1.5 * heartbeat_seconds + STAY_SECONDS)
         self._give_up = give_up
         self._host = socket.gethostname()
         self._processes = 1
@@ -261,7 +263,7 @@ class Presence:
         self._poked.set()
         known = self._known.wait((SETTLED_BEATS + 4) * self._heartbeat + 1)
         if known and self._rank == 0:
-            time.sleep(STAY_BEATS * self._heartbeat)
+            time.sleep(self._stay)
         self._closed.set()
 
     def _talk(self) -> None:
@@ -296,8 +298,7 @@ class Presence:
         self._known.set()
         self._poked.set()
         # the main thread, if it noticed by itself, is the one to end the process
-        stay_beats = STAY_BEATS if self._rank == 0 else 2
-        if self._closed.wait(stay_beats * self._heartbeat) or self._lost.is_set():
+        if self._closed.wait(self._stay if self._rank == 0 else 2 * self._heartbeat) or self._lost.is_set():
             return
         self._give_up(verdict.text, self.step, self._says_it())
 

@@ -91,7 +91,10 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     course.add_argument("--pause-seconds", type=float, metavar="S", help="before each of them (default 5)")
     course.add_argument("--meeting-seconds", type=float, metavar="S", help="to wait for other nodes (default 600)")
     course.add_argument(
-        "--grace-seconds", type=float, metavar="S", help="for a checkpoint after SIGTERM, then SIGKILL (default 120)"
+        "--grace-seconds",
+        type=float,
+        metavar="S",
+        help="for a checkpoint after SIGTERM, then SIGKILL (default 120); before training 1 s is taken",
     )
     course.add_argument(
         "--stopped-status", type=int, metavar="STATUS", help="to exit with when stopped before the end (default 0)"

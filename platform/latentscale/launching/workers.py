@@ -15,6 +15,7 @@ from pathlib import Path
 import psutil
 
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
+_LOOK_MILLISECONDS = 10
 
 
 def adopt_orphans() -> None:
@@ -68,19 +69,26 @@ def tell_exits(processes: Mapping[int, psutil.Process], tell: Callable[[int, int
         return
     ended, ranks = select.poll(), {}
     for rank, process in processes.items():
-        with contextlib.suppress(OSError):
+        # not every build of Python has it, and not every sandbox allows it
+        with contextlib.suppress(OSError, AttributeError):
             descriptor = os.pidfd_open(process.pid)
             ended.register(descriptor, select.POLLIN)
             ranks[descriptor] = rank
+    looked_at = set(processes) - set(ranks.values())
 
     def wait() -> None:
-        while ranks:
-            for descriptor, _ in ended.poll():
+        while ranks or looked_at:
+            for descriptor, _ in ended.poll(_LOOK_MILLISECONDS if looked_at else None):
                 rank = ranks.pop(descriptor)
                 if (code := exit_code(processes[rank])) is not None:
                     tell(rank, code)
                 ended.unregister(descriptor)
                 os.close(descriptor)
+            for rank in list(looked_at):
+                if (code := exit_code(processes[rank])) is not None:
+                    tell(rank, code)
+                if code is not None or not processes[rank].is_running():
+                    looked_at.remove(rank)
 
     threading.Thread(target=wait, name="exits", daemon=True).start()
 

@@ -24,7 +24,7 @@ from latentscale.distributed.meeting import meet, set_collective_timeout
 from latentscale.distributed.presence import Presence, lost_contact
 from latentscale.distributed.statistics import LateFlags, global_means
 from latentscale.distributed.topology import Topology, uses_gpu
-from latentscale.errors import UserError
+from latentscale.errors import Interruption, UserError
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch, Terms
 from latentscale.telemetry.run_log import ProgressLine, tensorboard_logger
@@ -41,6 +41,8 @@ from latentscale.training.prepare import Preparation, prepare
 from latentscale.training.refusals import nonfinite_failure, refuse_untrained, with_checkpoint
 from latentscale.training.reports import SHOWN, Reports
 from latentscale.training.skipped import SkippedSamples
+
+LAST_WRITE_SECONDS = 86_400.0
 
 
 @dataclass
@@ -271,9 +273,15 @@ def _train(
                         keeper.last_checkpoint(checkpoint, stopped=failure is None and step < training.steps)
 
                 if failure:
-                    # whoever says why the run ends has the others ended: not before the checkpoint stands
-                    on_rank_zero(rank, write)
-                    raise with_checkpoint(failure, step)
+                    # whoever says why the run ends has the others ended: not before the checkpoint stands, which may
+                    # take longer than a step's collective may
+                    set_collective_timeout(LAST_WRITE_SECONDS)
+                    presence.stuck_seconds, unwritten = None, None
+                    try:
+                        on_rank_zero(rank, write)
+                    except Interruption as error:
+                        unwritten = error
+                    raise with_checkpoint(failure, step, unwritten)
                 write()
     presence.leave()
     finished = step >= training.steps

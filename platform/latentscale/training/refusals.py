@@ -36,7 +36,7 @@ def nonfinite_failure(seen: list[float] | None, limit_steps: int, health: Health
     ).on_every_process()
 
 
-def with_checkpoint(failure: UserError, step: int) -> UserError:
-    """The failure, saying that nothing of what was trained before it is lost."""
-    told = type(failure)(f"{failure} (a checkpoint of step {step:,} stands)")
+def with_checkpoint(failure: UserError, step: int, unwritten: UserError | None) -> UserError:
+    """The failure, saying that nothing of what was trained before it is lost, or why something is."""
+    told = type(failure)(f"{failure} ({unwritten or f'a checkpoint of step {step:,} stands'})")
     return told.on_every_process() if failure.shared else told
