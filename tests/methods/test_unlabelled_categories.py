@@ -18,7 +18,7 @@ from latentscale.methods.registry import METHODS
 from latentscale.networks.build import NetworkSettings
 from latentscale.networks.outputs import Discrimination
 from latentscale.networks.spec import ModelSpec
-from latentscale.training.loop import prepare_batches
+from latentscale.training.step import prepare_batches
 
 SIZES = (3, 2)
 ENDS = ((0, 3), (3, 5))
