@@ -193,14 +193,14 @@ def test_a_bit_that_differs_ends_the_run_naming_the_process(lines: str, processe
 
 
 DATA_FAIL = """
-from latentscale.data.memory_cache import RememberingReader
+from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.errors import UserError
-block = RememberingReader.block
+block = MemoryCachedReader.block
 def read(self, steps):
     if RANK == "1" and WHEN in steps:
         raise UserError("shard-000003.tar member 7 is not a readable image")
     return block(self, steps)
-RememberingReader.block = read
+MemoryCachedReader.block = read
 from latentscale.training.keeper import Keeper
 write = Keeper.last_checkpoint
 def slowly(self, *arguments, **named):

@@ -105,7 +105,7 @@ def _samples(dataset: ShardedDataset, numbers: NDArray[np.int64]) -> Tensor:
     places = list(zip(shards.tolist(), members.tolist(), strict=True))
     files = dataset.read_sparse(places)
     decoded = [
-        decode(content, dataset.shape, dataset.where(*place))
+        decode(content, dataset.shape, dataset.location(*place))
         for place, (content, *_) in zip(places, files, strict=True)
     ]
     return torch.from_numpy(np.stack(decoded))

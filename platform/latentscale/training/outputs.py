@@ -152,7 +152,7 @@ def read_images(
     refusal: UserError | None = None
     for place, data in _readable(dataset, spread(dataset, limit), skip_errors):
         try:
-            images.append(torch.tensor(decode(data, dataset.shape, dataset.where(*place), decoder)))
+            images.append(torch.tensor(decode(data, dataset.shape, dataset.location(*place), decoder)))
         except UserError as error:
             if not skip_errors:
                 raise
