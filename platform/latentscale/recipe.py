@@ -102,7 +102,7 @@ def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments
 def _train(config: Config, method: type[Method]) -> None:
     stop = StopRequest()
     # the training stack is imported only now: --help and refusals are quick
-    from latentscale.evaluation.reconstruction import explain
+    from latentscale.evaluation.explain import explain
     from latentscale.training.loop import train
 
     outcome = train(config, method, stop)
