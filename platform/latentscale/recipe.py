@@ -116,7 +116,7 @@ def _train(config: Config, method: type[Method]) -> None:
 
 def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
     """Print how the run ended, what was measured, and where everything is; called on rank 0."""
-    from latentscale.evaluation.reconstruction import explain
+    from latentscale.evaluation.explain import explain
 
     if not outcome.finished:
         print(
