@@ -193,7 +193,7 @@ def test_a_bit_that_differs_ends_the_run_naming_the_process(lines: str, processe
 
 
 DATA_FAIL = """
-from latentscale.data.remembering import RememberingReader
+from latentscale.data.memory_cache import RememberingReader
 from latentscale.errors import UserError
 block = RememberingReader.block
 def read(self, steps):
@@ -256,11 +256,11 @@ def test_pictures_and_evaluations_that_last_longer_than_the_timeout_hold_up_nobo
 ) -> None:
     lines = """
 from latentscale.training import outputs
-report, drawn = outputs.reconstruction_report, outputs.write_snapshots
-def slowly(*args):
+evaluate = outputs.evaluate
+def slowly(*args, **options):
     time.sleep(6)
-    return report(*args)
-outputs.reconstruction_report = slowly
+    return evaluate(*args, **options)
+outputs.evaluate = slowly
 """
     folder = tmp_path / "run"
     changes = {"evaluation__every_steps": 20, "distributed__timeout_seconds": 4, "snapshot__every_steps": 20}

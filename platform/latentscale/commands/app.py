@@ -8,6 +8,7 @@ import typer
 
 from latentscale.commands.invert import invert
 from latentscale.commands.methods import methods
+from latentscale.commands.metrics import metrics
 from latentscale.commands.shards import shards
 from latentscale.commands.train import train_recipe
 from latentscale.errors import UserError
@@ -21,6 +22,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(methods)
+app.command()(metrics)
 app.command(no_args_is_help=True)(invert)
 app.add_typer(shards, name="shards")
 
