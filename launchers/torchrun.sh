@@ -4,6 +4,8 @@
 #   launchers/torchrun.sh [--dry-run] [--nodes N --node-rank K --main-address HOST [--main-port PORT]]
 #       [--processes-per-node P] recipes/pvdgan.py [key=value …]
 #
+# -m latentscale train pvdgan in the place of recipes/pvdgan.py starts the recipe of an installed package.
+#
 # --dry-run prints the command, quoted for a shell. P is by default the number of GPUs, or 1 where there is none.
 # torchrun exits with 1 for whatever a process exits with, and after a signal; python -m latentscale.launching.node knows
 # better, and starts a lost gang again on all nodes.
@@ -25,6 +27,7 @@ while (($#)); do
         --main-address) main_address=$2 ;;
         --main-port) main_port=$2 ;;
         --processes-per-node) processes=$2 ;;
+        -m) break ;;
         -*) refuse "there is no option $1 (see the head of $0)" ;;
         *) break ;;
     esac

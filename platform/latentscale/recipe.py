@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +19,7 @@ from latentscale.distributed.topology import Topology
 from latentscale.errors import INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
 from latentscale.launching.endings import Ending, ProcessEnding, tell_ending
 from latentscale.methods.base import Method
+from latentscale.package_data import data_folder
 from latentscale.wording import counted
 
 if TYPE_CHECKING:
@@ -69,23 +71,55 @@ class StopRequest:
                     end_stopped()
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How a user starts a recipe.
+
+    Attributes:
+        command: with one process, as its help shows it.
+        launched: what follows ``accelerate launch``.
+        presets: folder of the preset files.
+    """
+
+    command: str
+    launched: str
+    presets: Path
+
+
 def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a recipe that is a script.
+
+    Args:
+        method: what it trains.
+        recipe: its defaults, dotted keys to values.
+        script: the recipe's own path. Its presets are in the folder ``presets`` beside it; without one, those that
+            come with the package serve.
+        arguments: the command line; ``sys.argv`` without one.
+
+    Exits with status 2 and one line when the user can fix what is wrong.
+    """
+    path = Path(script)
+    beside = path.parent / "presets"
+    presets = beside if beside.is_dir() else data_folder("recipes") / "presets"
+    shown = f"recipes/{path.name}"
+    run(method, recipe, Launch(f"python {shown}", shown, presets), sys.argv[1:] if arguments is None else arguments)
+
+
+def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, arguments: Sequence[str]) -> None:
     """Run a recipe.
 
     Args:
         method: what it trains.
         recipe: its defaults, dotted keys to values.
-        script: the recipe's own path; presets are beside it.
-        arguments: the command line; ``sys.argv`` without one.
+        launch: how the user has started it.
+        arguments: the command line after that.
 
-    Exits with status 2 and one line for whatever the user can mend.
+    Exits with status 2 and one line when the user can fix what is wrong.
     """
     try:
-        options, overrides = _parse(method, recipe, script, arguments)
+        options, overrides = _parse(method, recipe, launch, arguments)
         try:
-            config = load_config(
-                method.Settings, method.name, recipe, overrides, Path(script).parent / "presets", asked_of_launcher()
-            )
+            config = load_config(method.Settings, method.name, recipe, overrides, launch.presets, asked_of_launcher())
         except UserError as error:
             raise error.on_every_process() from None
         if options.dry_run:
@@ -209,12 +243,11 @@ def fail(error: UserError) -> NoReturn:
 
 
 def _parse(
-    method: type[Method], recipe: Mapping[str, Any], script: str, arguments: Sequence[str] | None
+    method: type[Method], recipe: Mapping[str, Any], launch: Launch, arguments: Sequence[str]
 ) -> tuple[argparse.Namespace, list[str]]:
-    name = Path(script).name
     parser = argparse.ArgumentParser(
-        prog=f"accelerate launch recipes/{name}",
-        usage=f"python recipes/{name} [--dry-run] [preset=NAME] [key=value …]   (or accelerate launch, torchrun)",
+        prog=f"accelerate launch {launch.launched}",
+        usage=f"{launch.command} [--dry-run] [preset=NAME] [key=value …]   (or accelerate launch, torchrun)",
         description=f"Train {method.name}: {method.paper}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -225,18 +258,17 @@ def _parse(
         help="print the resolved configuration, network sizes and step plan, and exit",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, see below")
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "-h" in given or "--help" in given:
-        config = load_config(method.Settings, method.name, recipe, (), Path(script).parent / "presets")
-        presets = sorted(path.stem for path in (Path(script).parent / "presets").glob("*.yaml"))
+    if "-h" in arguments or "--help" in arguments:
+        config = load_config(method.Settings, method.name, recipe, (), launch.presets)
+        presets = sorted(path.stem for path in launch.presets.glob("*.yaml"))
         parser.epilog = (
             f"presets: {', '.join(presets) or 'none'}\n\nkeys (name, type, default, meaning):\n{help_text(config)}\n\n"
             "examples:\n"
-            f"  python recipes/{name} --dry-run training.batch=64\n"
-            f"  accelerate launch --config_file launchers/accelerate/cpu.yaml recipes/{name} run.dir=runs/mine\n"
+            f"  {launch.command} --dry-run training.batch=64\n"
+            f"  accelerate launch --multi_gpu --num_processes 2 {launch.launched} run.dir=runs/mine\n"
             "Running the same command again continues the run; run.restart=true moves it aside and starts over."
         )
-    options, unknown = parser.parse_known_args(given)
+    options, unknown = parser.parse_known_args(list(arguments))
     flags = [text for text in unknown if "=" not in text]
     if flags:
         raise UserError(

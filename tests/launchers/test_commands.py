@@ -180,6 +180,27 @@ def test_refusals_are_one_line_and_status_2(case: str) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+def test_a_module_is_started_in_the_place_of_a_script(program: str) -> None:
+    module = ["-m", "latentscale", "train", "pvdgan", "--dry-run", "run.dir=a folder"]
+    said = environment(SLURM_NNODES="1", SLURM_NODEID="0")
+    command = [*PROGRAMS[program], "--dry-run", "--processes-per-node", "2", *module]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=said, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert shlex.split(done.stdout)[-len(module) :] == module
+    # one process has no launcher between
+    if program != "torchrun":
+        command[command.index("2")] = "1"
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=said, timeout=60)
+        assert shlex.split(done.stdout) == [sys.executable, *module]
+
+
+def test_a_module_without_a_name_is_no_recipe() -> None:
+    done = subprocess.run([*PROGRAMS["node"], "-m"], capture_output=True, text=True, env=environment(), timeout=60)
+    assert done.returncode == 2
+    assert "no recipe is given" in done.stderr
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
 def test_a_recipe_must_be_given(program: str) -> None:
     said = environment(SLURM_NNODES="1", SLURM_NODEID="0")
     done = subprocess.run(PROGRAMS[program], capture_output=True, text=True, env=said, timeout=60)

@@ -1,6 +1,7 @@
 """What a node must know to take its part in a run, as options that every launcher shares."""
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -14,7 +15,7 @@ class NodeOptions:
     """One node's part.
 
     Attributes:
-        command: the recipe and its arguments.
+        command: the recipe and its arguments; or ``-m``, a module that trains, and its arguments.
         nodes: how many take part.
         node_rank: this one, from 0.
         processes_per_node: the same on every node.
@@ -62,7 +63,10 @@ class NodeOptions:
         if not 0 <= self.stopped_status < 256:
             raise UserError(f"--stopped-status {self.stopped_status}: an exit status is 0 to 255")
         if not self.command:
-            raise UserError("no recipe is given: end the command with one, such as recipes/pvdgan.py key=value")
+            raise UserError(
+                "no recipe is given: end the command with one, such as recipes/pvdgan.py key=value"
+                " or -m latentscale train pvdgan key=value"
+            )
 
     @property
     def processes(self) -> int:
@@ -100,7 +104,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--stopped-status", type=int, metavar="STATUS", help="to exit with when stopped before the end (default 0)"
     )
     course.add_argument("--dry-run", action="store_true", default=None, help="print the command and end")
+    add_command(parser)
+
+
+def add_command(parser: argparse.ArgumentParser) -> None:
+    """What a launcher starts, at the end of its own options: a recipe's script, or a module after ``-m``."""
+    parser.add_argument(
+        "-m",
+        nargs=argparse.REMAINDER,
+        dest="module",
+        metavar="latentscale train recipe [key=value …]",
+        help="a module and its arguments, instead of a script",
+    )
     parser.add_argument("command", nargs=argparse.REMAINDER, metavar="recipe [key=value …]")
+
+
+def given_command(said: Mapping[str, object]) -> tuple[str, ...]:
+    """The command among the parsed options, as Python and ``accelerate launch`` take it."""
+    module, command = said.get("module"), said.get("command", ())
+    if isinstance(module, list):
+        return ("-m", *module) if module else ()
+    assert isinstance(command, (list, tuple))
+    return tuple(command[1:] if command[:1] == ["--"] else command)
 
 
 class Parser(argparse.ArgumentParser):
@@ -110,23 +135,21 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message} (--help lists the options)")
 
 
-def make_options(said: dict[str, object]) -> NodeOptions:
+def make_options(said: Mapping[str, object]) -> NodeOptions:
     """Options by name, where None stands for not said.
 
     Raises:
         UserError: for a wrong one, or one missing that several nodes need.
     """
     given = {name: value for name, value in said.items() if value is not None and name in _NAMES}
-    command = given.pop("command", ())
-    assert isinstance(command, (list, tuple))
-    parts = tuple(command[1:] if command[:1] == ["--"] else command)
+    given["command"] = given_command(said)
     nodes = given.get("nodes", 1)
     assert isinstance(nodes, int)
     if nodes > 1:
         for name in ("node_rank", "main_address"):
             if name not in given:
                 raise UserError(f"{flag(name)} is missing: {nodes} nodes take part, and each must say it")
-    return NodeOptions(parts, **given)  # type: ignore[arg-type]
+    return NodeOptions(**given)  # type: ignore[arg-type]
 
 
 _NAMES = frozenset(NodeOptions.__dataclass_fields__)
