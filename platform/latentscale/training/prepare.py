@@ -12,7 +12,7 @@ from latentscale.data.datasets import open_dataset, open_held_out
 from latentscale.data.label_resampling import ResampledOrder
 from latentscale.data.order import Order
 from latentscale.decoding.decoder import Decoder
-from latentscale.distributed.deepspeed_settings import check_engine, refuse_other_than_launched
+from latentscale.distributed.deepspeed_settings import check_engine, require_launcher_settings
 from latentscale.distributed.streams import StepPlan
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
@@ -178,7 +178,7 @@ def _check_engine(config: Config) -> None:
     ours = config.distributed
     chosen = {key: getattr(ours, key) for key in ("engine", "zero", "offload_optimizer")}
     clipping = {"optimizer.gradient_clipping": config.optimizer.gradient_clipping}
-    refuse_other_than_launched({**{f"distributed.{key}": value for key, value in chosen.items()}, **clipping})
+    require_launcher_settings({**{f"distributed.{key}": value for key, value in chosen.items()}, **clipping})
     check_engine(**chosen, precision=config.training.precision)
 
 

@@ -46,14 +46,14 @@ from latentscale.training.prepare import Preparation
 if RANK == "1":
     Preparation.identity = lambda self: {"method": self.method.name, "data": "other"}
 """,
-        "rank 1 has another data than rank 0",
+        "the data of rank 1 differs from rank 0's",
     ),
     "another setting on one rank": (
         """
 if RANK == "1":
     sys.argv.append("run.seed=5")
 """,
-        "rank 1 has another configuration than rank 0",
+        "the configuration of rank 1 differs from rank 0's",
     ),
     # the launcher, once rank 1 has ended, tells it to stop
     "another setting, which rank 0 is slow to say": (
@@ -69,7 +69,7 @@ loop._end_training = slowly
 if RANK == "1":
     sys.argv.append("run.seed=5")
 """,
-        "rank 1 has another configuration than rank 0",
+        "the configuration of rank 1 differs from rank 0's",
     ),
 }
 
