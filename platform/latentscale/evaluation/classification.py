@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.trained_model import TrainedModel
 
 
 @torch.no_grad()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from latentscale.errors import UserError
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.latents.draws import Purpose
 from latentscale.latents.scale import LatentScale
 
@@ -102,7 +102,7 @@ def reconstruction_report(
     if model.can_invert and model.can_generate:
         errors, latents = [], []
         for drawn in model.draw_latents(fresh_draws, seed, Purpose.EVALUATION).split(batch_images):
-            latent = model.codes(drawn)
+            latent = model.map_latent(drawn)
             predicted = model.encode(model.decode(latent)).cpu().double()
             latents.append(latent.cpu().double() * scale)
             errors.append((latents[-1] - predicted * scale).square().mean(dim=1))

@@ -17,8 +17,8 @@ from latentscale.data.shards import ShardedDataset
 from latentscale.errors import UserError
 from latentscale.evaluation.classification import accuracy
 from latentscale.evaluation.reconstruction import reconstruction_report
-from latentscale.inversion.images import from_uint8
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.image_input import from_uint8
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.methods.base import Method
 from latentscale.training.ema import WeightAverage
 from latentscale.training.prepare import Preparation
