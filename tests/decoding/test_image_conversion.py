@@ -9,7 +9,7 @@ from PIL import Image
 from latentscale.building.build_options import ImageOptions
 from latentscale.building.resizing import resize
 from latentscale.decoding.image_conversion import centre_crop, eight_bit_grey
-from latentscale.inversion.images import load_images
+from latentscale.inversion.image_input import load_images
 
 
 def test_sixteen_bits_are_scaled_and_rounded() -> None:

@@ -16,7 +16,7 @@ from latentscale.distributed.deepspeed_settings import check_engine, require_lau
 from latentscale.distributed.streams import StepPlan
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
-from latentscale.inversion.model import TrainedModel, model_folder
+from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.priors import make_prior, require_standard
 from latentscale.methods.base import Method
 from latentscale.networks.initialisation import initialize
@@ -241,7 +241,7 @@ def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:
         "latent.dim": model.latent_dim,
         "latent.law": model.prior.name,
         "latent.quantile": model.prior.source,
-        **{f"network.{key}": value for key, value in asdict(model.network).items()},
+        **{f"network.{key}": value for key, value in asdict(model.network_settings).items()},
     }
     ours = {
         "data.shape": list(spec.shape),
