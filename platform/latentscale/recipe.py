@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from latentscale.config import Config, describe_keys, load_config
 from latentscale.distributed.deepspeed_settings import asked_of_launcher
@@ -19,6 +19,9 @@ from latentscale.errors import INTERRUPTED_STATUS, USER_STATUS, Interruption, Us
 from latentscale.launching.endings import Ending, ProcessEnding, tell_ending
 from latentscale.methods.base import Method
 from latentscale.wording import counted
+
+if TYPE_CHECKING:
+    from latentscale.training.loop import Outcome
 
 INSIST_SECONDS = 3.0
 SAY_SECONDS = 1.0
@@ -102,14 +105,19 @@ def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments
 def _train(config: Config, method: type[Method]) -> None:
     stop = StopRequest()
     # the training stack is imported only now: --help and refusals are quick
-    from latentscale.evaluation.explain import explain
     from latentscale.training.loop import train
 
     outcome = train(config, method, stop)
     rank = Topology.from_environment().rank
     tell_ending(ProcessEnding(rank, Ending.FINISHED if outcome.finished else Ending.STOPPED, outcome.step))
-    if rank != 0:
-        return
+    if rank == 0:
+        print_outcome(outcome, method)
+
+
+def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
+    """Print how the run ended, what was measured, and where everything is; called on rank 0."""
+    from latentscale.evaluation.explain import explain
+
     if not outcome.finished:
         print(
             f"stopped at step {outcome.step:,} with a checkpoint: run the same command to continue"
@@ -123,8 +131,10 @@ def _train(config: Config, method: type[Method]) -> None:
         held_out = "held out: training never saw them"
         seen = "training images: the data have no test split"
         print(f"  real images are {held_out if outcome.evaluation['held_out'] else seen}")
-    if any((outcome.folder / "snapshots").iterdir()):
-        print(f"pictures: {outcome.folder / 'snapshots'}")
+    pictures = outcome.folder / "snapshots"
+    # a method that neither generates nor inverts draws none
+    if pictures.is_dir() and any(pictures.iterdir()):
+        print(f"pictures: {pictures}")
     print(f"model:    {outcome.folder / 'model'}")
     if method.inverts:
         print(f"next:     latentscale invert {outcome.folder} IMAGE…")

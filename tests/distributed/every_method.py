@@ -11,6 +11,7 @@ from latentscale.config import load_config
 from latentscale.distributed.ending import end_process
 from latentscale.distributed.engines import make_accelerator
 from latentscale.methods.registry import METHODS
+from latentscale.recipe import print_outcome
 from latentscale.training.loop import train
 from launching import overrides
 
@@ -64,7 +65,9 @@ def main() -> None:
     for run, name in RUNS.items():
         kind = METHODS[name]
         arguments = overrides(training__accumulation=accumulation, **settings(run, folder))
-        train(load_config(kind.Settings, name, {}, arguments), kind)
+        outcome = train(load_config(kind.Settings, name, {}, arguments), kind)
+        if accelerator.is_main_process:
+            print_outcome(outcome, kind)  # whatever the method leaves, or does not
     accelerator.end_training()
     end_process()
 

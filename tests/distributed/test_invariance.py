@@ -29,9 +29,9 @@ feed.block_uniforms = lambda seed, *rest: whole(seed + int(os.environ.get("RANK"
     # each process keeps the v of its own samples
     "v not reduced": """
 from latentscale.distributed import ddp
-def arrive(self):
-    self._seat.grad = self._passenger = None  # what this process packed stays as it is
-ddp.DDPPhase.arrive = arrive
+def wait_for_piggyback(self):
+    self._carrier.grad = self._piggyback = None  # what this process packed stays as it is
+ddp.DDPPhase.wait_for_piggyback = wait_for_piggyback
 # processes that drift apart would not come to the end
 from latentscale.training import loop
 loop.refuse_divergence = lambda *arguments: None

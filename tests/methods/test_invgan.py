@@ -206,7 +206,7 @@ def test_codes_of_the_prior_are_mapped_and_those_of_reals_inferred() -> None:
     method = toy_method("invgan")
     batch = toy_batch(method)
     z = batch.draws["generator_latent"]
-    torch.testing.assert_close(method.mapped(z), torch.stack([mapped(method, each) for each in z]))
+    torch.testing.assert_close(method.map_latent(z), torch.stack([mapped(method, each) for each in z]))
     torch.testing.assert_close(method.encode(batch.real), torch.stack([code(method, each) for each in batch.real]))
 
 

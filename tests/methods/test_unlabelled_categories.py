@@ -400,8 +400,8 @@ def test_elastics_probabilities_have_their_own_rate_no_decay_and_sleep_until_the
     assert groups[1][1:] == (3e-3, 0.0)
     assert groups[0][1:] == (None, None)
     assert {id(p) for group in groups for p in group.parameters} == {id(p) for p in phase.parameters()}
-    assert [id(p) for p in phase.sleepers()] == [id(p) for p in groups[1].parameters]
-    assert [phase.asleep(method.schedule(step, B)) for step in (0, 4, 5, 6)] == [True, True, False, False]
+    assert [id(p) for p in phase.freezable()] == [id(p) for p in groups[1].parameters]
+    assert [phase.frozen_this_step(method.schedule(step, B)) for step in (0, 4, 5, 6)] == [True, True, False, False]
     # uniform when built
     built = METHODS["elastic_infogan"].build_networks(
         method.settings, NetworkSettings(family="mlp", widths=[4]), ModelSpec((2,), D_Z, SIZES)

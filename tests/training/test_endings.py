@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from latentscale.launching.endings import FOLDER_VARIABLE, Ending, ProcessEnding, joint_ending, read_endings
-from launching import ROOT, Processes, overrides
+from launching import ROOT, Processes, Train, overrides
 
 pytestmark = pytest.mark.processes
 RECIPE = ROOT / "recipes" / "pvdgan.py"
@@ -52,3 +52,13 @@ def test_a_run_leaves_word_of_its_end(how: str, processes: Processes, tmp_path: 
     else:
         assert (process.returncode, ending.ending) == (2, Ending.REFUSED)
         assert err == f"error: {ending.reason}\n"
+
+
+def test_a_method_that_draws_no_pictures_ends_well(train: Train, tmp_path: Path) -> None:
+    """The classifier neither generates nor inverts, so that its run's folder has no snapshots/."""
+    finished = train("classifier", tmp_path / "run", training__steps=2)
+    assert finished.err == ""
+    assert "trained classifier for 2 steps" in finished.out
+    assert "accuracy" in finished.out
+    assert "pictures" not in finished.out
+    assert not (tmp_path / "run" / "snapshots").exists()

@@ -10,7 +10,7 @@ from latentscale.errors import Interruption, UserError
 T = TypeVar("T")
 
 
-def several() -> bool:
+def is_distributed() -> bool:
     """Whether there is more than one process."""
     return dist.is_initialized() and dist.get_world_size() > 1
 
@@ -25,11 +25,11 @@ def agree(facts: Mapping[str, Any], refusal: UserError | None) -> None:
     Raises:
         UserError: the first refusal, or naming the ranks whose facts differ from rank 0's.
     """
-    if not several():
+    if not is_distributed():
         if refusal:
             raise refusal
         return
-    everyone = everyones((refusal and str(refusal), isinstance(refusal, Interruption), dict(facts)))
+    everyone = all_gather((refusal and str(refusal), isinstance(refusal, Interruption), dict(facts)))
     refused = [(rank, message, passing) for rank, (message, passing, _) in enumerate(everyone) if message]
     if refused:
         _, message, passing = refused[0]
@@ -51,7 +51,7 @@ def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
             result = act()
         except UserError as error:
             refusal = str(error), isinstance(error, Interruption)
-    if refusal := share(refusal):
+    if refusal := broadcast(refusal):
         raise _shared(*refusal)
     return result
 
@@ -64,7 +64,7 @@ def joint_failure(own: UserError | None, spoiled_steps: int, shared: UserError |
         spoiled_steps: that this process went through without data, so that all have skipped them.
         shared: what all processes know, such as too many skipped steps: of which the other may be the cause.
     """
-    everyone = everyones((own and str(own), isinstance(own, Interruption), spoiled_steps))
+    everyone = all_gather((own and str(own), isinstance(own, Interruption), spoiled_steps))
     spoiled = max(steps for _, _, steps in everyone)
     failed = [(rank, message, passing) for rank, (message, passing, _) in enumerate(everyone) if message]
     if not failed:
@@ -79,18 +79,18 @@ def _shared(message: str, passing: bool, ranks: str = "") -> UserError:
     return (Interruption if passing else UserError)(where + message).on_every_process()
 
 
-def everyones(value: T) -> list[T]:
+def all_gather(value: T) -> list[T]:
     """All processes' small values by rank, on every process."""
-    if not several():
+    if not is_distributed():
         return [value]
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, value)
     return everyone
 
 
-def share(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Rank 0's small value on every process."""
-    if not several():
+    if not is_distributed():
         return value
     box = [value]
     dist.broadcast_object_list(box, src=0)

@@ -1,7 +1,8 @@
 """PyTorch's DDP as an engine, through Accelerate: it wraps the phase, not a network.
 
-So there is one forward per backward, and no other network's hooks. A vector whose sums are wanted takes a seat in the
-first bucket of gradients, as the gradient of a parameter that nothing else uses: it costs no collective of its own.
+So there is one forward per backward, and no other network's hooks. A vector that must be summed over processes is
+piggybacked on the gradients: it becomes the gradient of a parameter that nothing else uses, in DDP's first bucket, and
+so needs no collective of its own.
 """
 
 import warnings
@@ -13,35 +14,36 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from latentscale.distributed.agreement import several
+from latentscale.distributed.agreement import is_distributed
 from latentscale.distributed.phases import DistributedPhase, Forwarded
 from latentscale.methods.phase import Batch, Phase, Terms
 
 
-class _Boarding(torch.autograd.Function):
-    """0 as a function of the seat, whose gradient is the passenger."""
+class _PiggybackGradient(torch.autograd.Function):
+    """A zero whose gradient with respect to the carrier parameter is the piggybacked vector."""
 
     @staticmethod
-    def forward(ctx: Any, seat: Tensor, passenger: Tensor) -> Tensor:
-        ctx.passenger = passenger
-        return seat.new_zeros(())
+    def forward(ctx: Any, carrier: Tensor, piggyback: Tensor) -> Tensor:
+        ctx.piggyback = piggyback
+        return carrier.new_zeros(())
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        return ctx.passenger, None
+        return ctx.piggyback, None
 
 
-class _WithSeat(nn.Module):
-    """What DDP wraps: a phase and the seat.
+class _WithCarrier(nn.Module):
+    """The module that DDP wraps: a phase and the carrier parameter.
 
-    The seat's gradient is the first of a backward pass, and DDP orders its buckets by arrival after the first step.
+    The carrier's gradient is the first that a backward pass computes, and after the first step DDP orders its buckets
+    by the order in which gradients become ready.
     """
 
-    def __init__(self, phase: nn.Module, seat: Tensor) -> None:
+    def __init__(self, phase: nn.Module, carrier: Tensor) -> None:
         super().__init__()
         self.phase = phase
-        self.seat = nn.Parameter(seat)
+        self.carrier = nn.Parameter(carrier)
 
     def forward(self, batch: Batch) -> Terms:
         terms: Terms = self.phase(batch)
@@ -52,7 +54,7 @@ class DDPPhase(DistributedPhase):
     """A phase under DDP; other arguments as `DistributedPhase`.
 
     Args:
-        passenger: a vector like those that are to be summed along with the gradients; None where none is.
+        piggyback: a vector of the size and type of those that will be summed along with the gradients; None for none.
     """
 
     def __init__(
@@ -62,42 +64,42 @@ class DDPPhase(DistributedPhase):
         optimizer: torch.optim.Optimizer,
         precision: str,
         compile_backend: str = "",
-        passenger: Tensor | None = None,
+        piggyback: Tensor | None = None,
     ) -> None:
         super().__init__(phase, optimizer, precision, accelerator.device, compile_backend)
         self.accelerator = accelerator
-        self._seat: nn.Parameter | None = None
-        self._passenger: Tensor | None = None
+        self._carrier: nn.Parameter | None = None
+        self._piggyback: Tensor | None = None
         wrapped: nn.Module = self.compiled
-        if passenger is not None and several():
-            wrapped = _WithSeat(wrapped, torch.zeros_like(passenger))
-            self._seat = wrapped.seat
+        if piggyback is not None and is_distributed():
+            wrapped = _WithCarrier(wrapped, torch.zeros_like(piggyback))
+            self._carrier = wrapped.carrier
         with warnings.catch_warnings():
             # torch renames this option of DDP, and Accelerate still passes it under the old name
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.wrapped: nn.Module = accelerator.prepare_model(wrapped, device_placement=False)
 
-    def arrive(self) -> None:
-        if self._seat is None or self._passenger is None:
-            return super().arrive()
-        assert self._seat.grad is not None
-        # DDP makes means of gradients
-        torch.mul(self._seat.grad, self.accelerator.num_processes, out=self._passenger)
-        self._seat.grad = self._passenger = None
+    def wait_for_piggyback(self) -> None:
+        if self._carrier is None or self._piggyback is None:
+            return super().wait_for_piggyback()
+        assert self._carrier.grad is not None
+        # DDP averages gradients
+        torch.mul(self._carrier.grad, self.accelerator.num_processes, out=self._piggyback)
+        self._carrier.grad = self._piggyback = None
 
     def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
         with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
             with self._autocast():
                 terms: Terms = self.wrapped(batch)
             loss = terms.loss if count == 1 else terms.loss / count
-            passenger = forwarded(terms, last)
-            if self._seat is None:
-                self._send(passenger)
+            piggyback = forwarded(terms, last)
+            if self._carrier is None:
+                self._send(piggyback)
             elif last:
-                # a mean that nobody took must not be added to
-                self._seat.grad, self._passenger = None, passenger
-                # DDP waits for the gradient of every parameter, an empty seat's too
-                seated = torch.zeros_like(self._seat) if passenger is None else passenger
-                loss = loss + _Boarding.apply(self._seat, seated)
+                # DDP would add to a mean that was left there
+                self._carrier.grad, self._piggyback = None, piggyback
+                # DDP waits for the gradient of every parameter, also of a carrier that carries nothing
+                carried = torch.zeros_like(self._carrier) if piggyback is None else piggyback
+                loss = loss + _PiggybackGradient.apply(self._carrier, carried)
             loss.backward()
         return terms

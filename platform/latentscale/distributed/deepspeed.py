@@ -88,7 +88,7 @@ class _Group:
 
     names: list[str]
     parameters: list[nn.Parameter]
-    sleeps: bool
+    freezable: bool
     part: Tensor
 
 
@@ -111,7 +111,7 @@ class PartitionedPhase(DeepSpeedPhase):
         offload_optimizer: bool,
     ) -> None:
         phase.train_only_owned()
-        sleepers = _part_sleepers(phase, optimizer)
+        freezable = _split_freezable(phase, optimizer)
         names = {parameter: name for name, parameter in phase.named_parameters()}
         members: list[list[nn.Parameter]] = [list(group["params"]) for group in optimizer.param_groups]
         settings: dict[str, Any] = {
@@ -126,30 +126,30 @@ class PartitionedPhase(DeepSpeedPhase):
         super().__init__(phase, optimizer, precision, device, compile_backend, settings)
         self.offloads = offload_optimizer
         self._partitioned: Any = self.engine.optimizer
-        self._asleep = False
+        self._frozen = False
         self._groups = [
-            _Group([names[parameter] for parameter in parameters], parameters, sleeps, group["params"][0])
-            for parameters, group, sleeps in zip(members, optimizer.param_groups, sleepers, strict=True)
+            _Group([names[parameter] for parameter in parameters], parameters, can_freeze, group["params"][0])
+            for parameters, group, can_freeze in zip(members, optimizer.param_groups, freezable, strict=True)
         ]
         self._check_layout()
         self._set_aside: list[tuple[Tensor, Tensor | None]] = []
-        optimizer.register_step_pre_hook(self._set_sleeping_aside)
+        optimizer.register_step_pre_hook(self._set_frozen_aside)
         optimizer.register_step_post_hook(self._put_back)
 
     def gradient_norm(self) -> Tensor:
-        awake = [index for index, group in enumerate(self._groups) if not self._sleeping(group)]
+        moving = [index for index, group in enumerate(self._groups) if not self._is_frozen(group)]
         if self.offloads:
             # the device may still be copying them
             self._partitioned._wait_for_offload_copies()
-            pieces: list[Any] = [self._groups[index].part.grad for index in awake]
+            pieces: list[Any] = [self._groups[index].part.grad for index in moving]
         else:
-            pieces = [piece for index in awake for piece in self._partitioned.averaged_gradients[index]]
+            pieces = [piece for index in moving for piece in self._partitioned.averaged_gradients[index]]
         square = torch.stack(torch._foreach_norm(pieces)).to(self.device, torch.float64).square().sum()
         dist.all_reduce(square)
         return square.sqrt().to(torch.float32)
 
-    def let_sleep(self, schedule: Mapping[str, float]) -> None:
-        self._asleep = self.phase.asleep(schedule)
+    def drop_frozen_gradients(self, schedule: Mapping[str, float]) -> None:
+        self._frozen = self.phase.frozen_this_step(schedule)
 
     def step(self, skip: Tensor, norm: Tensor) -> None:
         if self.offloads:
@@ -171,7 +171,7 @@ class PartitionedPhase(DeepSpeedPhase):
                     }
         return found
 
-    def take(self, moments: Mapping[str, Tensor]) -> None:
+    def load_moments(self, moments: Mapping[str, Tensor]) -> None:
         self._partitioned.refresh_fp32_params()
         kinds = sorted({key.partition("/")[0] for key in moments})
         for group in self._groups:
@@ -192,14 +192,14 @@ class PartitionedPhase(DeepSpeedPhase):
                     state[kind] = self._own_part(values, group)
             self.optimizer.state[group.part] = state
 
-    def _sleeping(self, group: _Group) -> bool:
-        return group.sleeps and self._asleep
+    def _is_frozen(self, group: _Group) -> bool:
+        return group.freezable and self._frozen
 
-    def _set_sleeping_aside(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    def _set_frozen_aside(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """DeepSpeed steps one group at a time; one without gradient is left alone, its moments too."""
         stepping = {id(part) for group in optimizer.param_groups for part in group["params"]}
         for group in self._groups:
-            if self._sleeping(group) and id(group.part) in stepping:
+            if self._is_frozen(group) and id(group.part) in stepping:
                 self._set_aside.append((group.part, group.part.grad))
                 group.part.grad = None
 
@@ -239,17 +239,21 @@ def _cut(whole: Tensor, group: _Group) -> list[Tensor]:
     return [piece.view(parameter.shape) for piece, parameter in zip(pieces, group.parameters, strict=True)]
 
 
-def _part_sleepers(phase: Phase, optimizer: torch.optim.Optimizer) -> list[bool]:
-    """Make groups of those that sleep together, for a group is stepped as one; and say of each whether it sleeps."""
-    sleepers = set(phase.sleepers())
-    groups, sleep = [], []
+def _split_freezable(phase: Phase, optimizer: torch.optim.Optimizer) -> list[bool]:
+    """Split groups into parameters that can be frozen and the others, because DeepSpeed steps a group as a whole.
+
+    Returns:
+        For each group, whether its parameters can be frozen.
+    """
+    freezable = set(phase.freezable())
+    groups, can_freeze = [], []
     for group in optimizer.param_groups:
-        for sleeping in (False, True):
-            if chosen := [parameter for parameter in group["params"] if (parameter in sleepers) == sleeping]:
+        for freezes in (False, True):
+            if chosen := [parameter for parameter in group["params"] if (parameter in freezable) == freezes]:
                 groups.append({**group, "params": chosen})
-                sleep.append(sleeping)
+                can_freeze.append(freezes)
     optimizer.param_groups[:] = groups
-    return sleep
+    return can_freeze
 
 
 def _initialize(

@@ -42,7 +42,7 @@ def distribute(
     engine: str = "ddp",
     zero: int = 0,
     offload_optimizer: bool = False,
-    passenger: Tensor | None = None,
+    piggyback: Tensor | None = None,
 ) -> DistributedPhase:
     """The phase under its engine.
 
@@ -52,11 +52,11 @@ def distribute(
         precision: fp32, bf16 (autocast) or fp64.
         compile_backend: of ``torch.compile``; empty for eager.
         engine: ddp or deepspeed.
-        passenger: a vector like those that ``forwarded`` will give, whose sums are wanted (see `phases.Forwarded`).
+        piggyback: a vector of the size and type of those that ``forwarded`` will return (see `phases.Forwarded`).
         zero, offload_optimizer: of deepspeed; see `deepspeed_settings.check_engine` for what goes together.
     """
     if engine == "ddp":
-        return DDPPhase(accelerator, phase, optimizer, precision, compile_backend, passenger)
+        return DDPPhase(accelerator, phase, optimizer, precision, compile_backend, piggyback)
     # imported by those who ask for it: it takes seconds, and need not be installed
     from latentscale.distributed.deepspeed import make_deepspeed_phase
 

@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from latentscale.distributed.agreement import several
+from latentscale.distributed.agreement import is_distributed
 from latentscale.errors import UserError
 
 _WORDS = {8: torch.int64, 4: torch.int32, 2: torch.int16, 1: torch.uint8}
@@ -29,7 +29,7 @@ def refuse_divergence(tensors: Iterable[Tensor], step: int) -> None:
     Raises:
         UserError: on every process, naming the ranks that differ from the most.
     """
-    if not several():
+    if not is_distributed():
         return
     own = fingerprint(tensors)
     every = own.new_empty(dist.get_world_size())

@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from latentscale.distributed.agreement import several
+from latentscale.distributed.agreement import is_distributed
 from latentscale.methods.phase import Batch, Phase, Terms
 
 Forwarded = Callable[[Terms, bool], Tensor | None]
-"""Told a micro-batch's terms, and whether it is the last, between its forward and backward passes. With the last it may
-give a vector whose sums over processes are wanted: a passenger of the gradients."""
+"""Called between the forward and backward passes of a micro-batch, with its terms and whether it is the last one. With
+the last it may return a vector to be summed over processes, piggybacked on the gradients."""
 
 
 class DistributedPhase(ABC):
@@ -66,7 +66,7 @@ class DistributedPhase(ABC):
         """Forward and backward over a process's micro-batches; gradients are reduced with the last.
 
         Args:
-            forwarded: the vector that it gives is summed in place, and is there after `arrive`.
+            forwarded: the vector that it returns is summed in place, and is ready after `wait_for_piggyback`.
         """
         self.phase.train_only_owned()
         for parameter in self.parameters:
@@ -77,8 +77,8 @@ class DistributedPhase(ABC):
             results.append(terms._replace(loss=terms.loss.detach()))
         return results
 
-    def arrive(self) -> None:
-        """Wait for the sums of the vector that went along with the gradients, if one did."""
+    def wait_for_piggyback(self) -> None:
+        """Wait for the sums of the vector that was piggybacked on the gradients, if there was one."""
         if self._work is not None:
             self._work.wait()
             self._work = None
@@ -93,10 +93,10 @@ class DistributedPhase(ABC):
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
-    def let_sleep(self, schedule: Mapping[str, float]) -> None:
-        """Drop the reduced gradients of what does not move in this step; the optimizer then leaves it alone."""
-        if self.phase.asleep(schedule):
-            for parameter in self.phase.sleepers():
+    def drop_frozen_gradients(self, schedule: Mapping[str, float]) -> None:
+        """Drop the reduced gradients of parameters frozen this step, so that the optimizer leaves them alone."""
+        if self.phase.frozen_this_step(schedule):
+            for parameter in self.phase.freezable():
                 parameter.grad = None
 
     def untrained(self) -> list[str]:
@@ -130,8 +130,8 @@ class DistributedPhase(ABC):
             for kind, value in self.optimizer.state.get(parameter, {}).items()
         }
 
-    def take(self, moments: Mapping[str, Tensor]) -> None:
-        """Go on from these moments, named as in ``moments``, and from the weights as they now are.
+    def load_moments(self, moments: Mapping[str, Tensor]) -> None:
+        """Continue from these moments, named as in ``moments``, and from the weights as they are now.
 
         Args:
             moments: the same on every process; of a parameter all or none.
@@ -153,10 +153,10 @@ class DistributedPhase(ABC):
     def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
         """One of ``count`` micro-batches, whose loss counts 1/count; gradients are joined with the last."""
 
-    def _send(self, passenger: Tensor | None) -> None:
+    def _send(self, piggyback: Tensor | None) -> None:
         """Have a vector summed over processes beside the gradients, under the backward pass."""
-        if passenger is not None and several():
-            self._work = dist.all_reduce(passenger, async_op=True)
+        if piggyback is not None and is_distributed():
+            self._work = dist.all_reduce(piggyback, async_op=True)
 
     def _leave_to_the_optimizer(self, skip: Tensor | None, norm: Tensor) -> None:
         """The contract by which GradScaler tells a fused optimizer of non-finite gradients, and what to divide by."""

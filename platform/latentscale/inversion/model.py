@@ -143,7 +143,7 @@ class TrainedModel:
 
     def codes(self, drawn: Tensor) -> Tensor:
         """Latents ``[n, d_z]`` as the prior gives them to those that :meth:`decode` takes: the same but for InvGAN."""
-        return self.method.mapped(drawn.to(self.device, self.dtype))
+        return self.method.map_latent(drawn.to(self.device, self.dtype))
 
     def scaled(self, latent: Tensor) -> Tensor:
         """z∘s: ``[n, d_z]`` to ``[n, d_z]`` on the networks' device, in their type."""

@@ -183,7 +183,7 @@ class Method(ABC):
         """
         return {}
 
-    def mapped(self, latent: Tensor) -> Tensor:
+    def map_latent(self, latent: Tensor) -> Tensor:
         """Latents ``[n, d_z]`` as the prior gives them to those that `encode` predicts: themselves, but for InvGAN."""
         return latent
 

@@ -65,13 +65,13 @@ class GeneratorPhase(categorical_infogan.GeneratorPhase):
     def parameter_groups(self) -> list[ParameterGroup]:
         return [
             ParameterGroup(list(self.generator.parameters())),
-            ParameterGroup(self.sleepers(), self.settings.prior_learning_rate, weight_decay=0.0),
+            ParameterGroup(self.freezable(), self.settings.prior_learning_rate, weight_decay=0.0),
         ]
 
-    def sleepers(self) -> list[nn.Parameter]:
+    def freezable(self) -> list[nn.Parameter]:
         return list(self.prior.parameters())
 
-    def asleep(self, schedule: Mapping[str, float]) -> bool:
+    def frozen_this_step(self, schedule: Mapping[str, float]) -> bool:
         return not schedule["prior_moves"]
 
 

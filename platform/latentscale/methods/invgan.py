@@ -176,6 +176,6 @@ class InvGAN(Method):
                 " distributed.streams so that training.batch / distributed.streams is 4 or more, better 8"
             )
 
-    def mapped(self, latent: Tensor) -> Tensor:
+    def map_latent(self, latent: Tensor) -> Tensor:
         codes: Tensor = self.networks["mapping"](latent)
         return codes

@@ -107,12 +107,12 @@ class Phase(nn.Module, ABC):
         """The phase's parameters for its optimizer; together they must be all of them, each once."""
         return [ParameterGroup(list(self.parameters()))]
 
-    def sleepers(self) -> list[nn.Parameter]:
-        """Owned parameters that do not move in steps in which they are asleep: their reduced gradients are dropped."""
+    def freezable(self) -> list[nn.Parameter]:
+        """Owned parameters that some steps freeze, by dropping their reduced gradients (see `frozen_this_step`)."""
         return []
 
-    def asleep(self, schedule: Mapping[str, float]) -> bool:
-        """Whether the sleepers stay as they are in this step."""
+    def frozen_this_step(self, schedule: Mapping[str, float]) -> bool:
+        """Whether this step freezes the `freezable` parameters."""
         return False
 
     @abstractmethod

@@ -63,7 +63,7 @@ def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: di
             engine=distributed.engine,
             zero=distributed.zero,
             offload_optimizer=distributed.offload_optimizer,
-            passenger=statistics.buffer if phase is method.phases[-1] else None,
+            piggyback=statistics.buffer if phase is method.phases[-1] else None,
         )
         for phase in method.phases
     ]

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from latentscale.config import Config
 from latentscale.data.workers import start_fork_server
-from latentscale.distributed.agreement import agree, joint_failure, on_rank_zero, share
+from latentscale.distributed.agreement import agree, broadcast, joint_failure, on_rank_zero
 from latentscale.distributed.ending import end_interrupted
 from latentscale.distributed.engines import make_accelerator
 from latentscale.distributed.fingerprint import refuse_divergence
-from latentscale.distributed.meeting import meet, set_collective_timeout
-from latentscale.distributed.presence import Presence, lost_contact
+from latentscale.distributed.heartbeat import HeartbeatMonitor, lost_contact
+from latentscale.distributed.process_group import join_process_group, set_collective_timeout
 from latentscale.distributed.statistics import LateFlags, global_means
 from latentscale.distributed.topology import Topology, uses_gpu
 from latentscale.errors import Interruption, UserError
@@ -89,28 +89,28 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
     limits, topology = config.distributed, Topology.from_environment()
     # a process group that stood before, whoever made it, outlives the run
     ours = not dist.is_initialized()
-    presence = Presence(topology.rank, limits.heartbeat_seconds, limits.timeout_seconds, end_interrupted)
+    monitor = HeartbeatMonitor(topology.rank, limits.heartbeat_seconds, limits.timeout_seconds, end_interrupted)
     try:
         with ExitStack() as afterwards:
-            meet(topology, limits.startup_timeout_seconds)
+            join_process_group(topology, limits.startup_timeout_seconds)
             accelerator = make_accelerator(
                 limits.startup_timeout_seconds,
                 log_with="tensorboard" if config.telemetry.tensorboard else None,
                 project_dir=config.run.dir,
             )
             afterwards.callback(_end_training, accelerator, ours)
-            afterwards.enter_context(presence)
+            afterwards.enter_context(monitor)
             identity = preparation.identity() if preparation else {}
             agree({"configuration": config.to_yaml(), **identity}, refusal)
             assert preparation is not None
             # rank 0 alone touches the run's folder
             if folder := on_rank_zero(topology.rank, lambda: RunFolder(config, identity)):
                 afterwards.callback(folder.close)
-            return _train(preparation, accelerator, folder, presence, afterwards, should_stop)
+            return _train(preparation, accelerator, folder, monitor, afterwards, should_stop)
     except RuntimeError as error:
         if not lost_contact(error):
             raise
-        raise presence.interruption(error) from error
+        raise monitor.interruption(error) from error
 
 
 def _end_training(accelerator: Any, end_processes: bool) -> None:
@@ -125,7 +125,7 @@ def _train(
     preparation: Preparation,
     accelerator: Any,
     folder: RunFolder | None,
-    presence: Presence,
+    monitor: HeartbeatMonitor,
     afterwards: ExitStack,
     should_stop: Callable[[], bool],
 ) -> Outcome:
@@ -134,19 +134,19 @@ def _train(
 
     # resume: rank 0 chose and read; the others are told
     resumed = folder.resumed if folder else None
-    start: int = share(resumed.step if resumed else 0)
+    start: int = broadcast(resumed.step if resumed else 0)
 
     built = build(preparation, accelerator, start > 0, resumed.tensors if resumed else None)
     method, phases, state, statistics = built.method, built.phases, built.state, built.statistics
     if device.type == "cuda":
-        presence.stuck_seconds = config.distributed.startup_timeout_seconds
-    health, clock, flags = Health(device), StageClock(device, presence.enter), LateFlags(3, device)
+        monitor.stuck_seconds = config.distributed.startup_timeout_seconds
+    health, clock, flags = Health(device), StageClock(device, monitor.enter), LateFlags(3, device)
     skipped_in_a_row = torch.zeros(1, device=device)
 
     progress = ProgressLine(training.steps, start, config.telemetry.progress and rank == 0, SHOWN)
     tell = progress.warn if rank == 0 else None
     skipping = config.data.on_error == "skip"
-    unreadable = SkippedSamples(config.data.max_errors, share(resumed.skipped if resumed else []), tell)
+    unreadable = SkippedSamples(config.data.max_errors, broadcast(resumed.skipped if resumed else []), tell)
     outputs = Outputs(config, preparation, method, built.average, folder.snapshots, folder.model) if folder else None
     keeper = Keeper(config, folder, outputs, start, device, progress.warn) if folder and outputs else None
     if keeper:
@@ -188,7 +188,7 @@ def _train(
             return statistics.pack(should_stop() or failing() is not None, unreadable.untold()) if last else None
 
         while step < training.steps and not stopping:
-            presence.step = step
+            monitor.step = step
             statistics_before = method.state()
             if (due_factor := rate_factor(config.optimizer, step * plan.batch, epoch_images)) != factor:
                 factor = due_factor
@@ -208,7 +208,7 @@ def _train(
                     batches = [b._replace(kept={**b.kept, **r.kept}) for b, r in zip(batches, results, strict=True)]
                     if step == start:
                         refuse_untrained(phase)
-                    phase.let_sleep(batches[0].schedule)
+                    phase.drop_frozen_gradients(batches[0].schedule)
                     norm = phase.gradient_norm()
                     # 1 where the norm is not finite (∞ − ∞ and NaN are not 0), and from then on in this step
                     nonfinite = ((norm - norm) != 0).to(torch.float32)
@@ -220,17 +220,17 @@ def _train(
             assert skip is not None
             with clock.stage("statistics"):
                 apply = 1 - skip
-                phases[-1].arrive()
+                phases[-1].wait_for_piggyback()
                 asked = statistics.finish(apply)
                 built.average.update(apply)
                 skipped_in_a_row = (skipped_in_a_row + skip) * skip
                 health.add({**measured, "skipped_steps": skip})
                 flags.put(torch.cat([asked.to(skip.dtype), skipped_in_a_row]))
             if step == start:
-                # presence, which can say who is missing, gives up first
+                # monitor, which can say who is missing, gives up first
                 waits_seconds = config.distributed.timeout_seconds + 4 * config.distributed.heartbeat_seconds
                 set_collective_timeout(waits_seconds)
-                presence.stuck_seconds = waits_seconds if device.type == "cuda" else None
+                monitor.stuck_seconds = waits_seconds if device.type == "cuda" else None
             step += 1
 
             # a step late, so that nothing waits; before a checkpoint at once: it must not count what was spoiled
@@ -276,14 +276,14 @@ def _train(
                     # whoever says why the run ends has the others ended: not before the checkpoint stands, which may
                     # take longer than a step's collective may
                     set_collective_timeout(LAST_WRITE_SECONDS)
-                    presence.stuck_seconds, unwritten = None, None
+                    monitor.stuck_seconds, unwritten = None, None
                     try:
                         on_rank_zero(rank, write)
                     except Interruption as error:
                         unwritten = error
                     raise with_checkpoint(failure, step, unwritten)
                 write()
-    presence.leave()
+    monitor.leave()
     finished = step >= training.steps
     if keeper:
         evaluation = keeper.finish(step, finished, taken=step - start)

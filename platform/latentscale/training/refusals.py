@@ -1,6 +1,6 @@
 """Reasons to end a run at a step, on every process at the same one."""
 
-from latentscale.distributed.agreement import everyones
+from latentscale.distributed.agreement import all_gather
 from latentscale.distributed.phases import DistributedPhase
 from latentscale.errors import UserError
 from latentscale.training.health import Health
@@ -27,7 +27,7 @@ def nonfinite_failure(seen: list[float] | None, limit_steps: int, health: Health
     """
     if seen is None or seen[2] < limit_steps:
         return None
-    found = sorted({name for names in everyones(health.nonfinite()) for name in names})
+    found = sorted({name for names in all_gather(health.nonfinite()) for name in names})
     # a gradient is not finite because a term is; by itself it is named where none is
     terms = [name for name in found if not name.endswith("/gradient_norm")] or found
     return UserError(

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from latentscale.data.substitution import Skipped
-from latentscale.distributed.agreement import everyones
+from latentscale.distributed.agreement import all_gather
 from latentscale.errors import UserError
 from latentscale.wording import counted
 
@@ -49,7 +49,7 @@ class SkippedSamples:
 
     def join(self) -> None:
         """Make the processes' sets one; all must call it after the same step."""
-        everyone = everyones(list(self._new.values()))
+        everyone = all_gather(list(self._new.values()))
         self._new.clear()
         self._told = 0
         for sample in sorted(sample for each in everyone for sample in each):

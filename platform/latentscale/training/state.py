@@ -64,13 +64,13 @@ class TrainingState:
             for name, parameter in phase.phase.named_parameters():
                 keys = {f"{kind}/{name}": f"optimizer/{phase.phase.name}/{kind}/{name}" for kind in MOMENTS}
                 there = {own: tensors[key] for own, key in keys.items() if key in tensors}
-                if not there and any(parameter is sleeper for sleeper in phase.phase.sleepers()):
+                if not there and any(parameter is freezable for freezable in phase.phase.freezable()):
                     continue
                 if missing := sorted(set(keys) - set(there)):
                     raise UserError(f"the checkpoint does not fit this run: {keys[missing[0]]} is missing")
                 moments |= there
                 used.update(keys[own] for own in there)
-            phase.take(moments)
+            phase.load_moments(moments)
         if left := sorted(set(tensors) - used):
             raise UserError(f"the checkpoint does not fit this run: it holds {left[0]}, which this run has not")
 

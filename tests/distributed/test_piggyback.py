@@ -1,4 +1,4 @@
-"""A passenger of DDP's gradients: its sums over three real processes are those worked out by hand.
+"""A vector piggybacked on DDP's gradients: its sums over three real processes are those worked out by hand.
 
 The processes add 0.1 · (rank + 1) · (element + 1) + step, which sums to 0.6 · (element + 1) + 3 · step.
 """
@@ -8,11 +8,11 @@ import sys
 from typing import Any
 
 import pytest
-from seat import ACCUMULATIONS, PRECISIONS, SIZE, STEPS
+from piggyback import ACCUMULATIONS, PRECISIONS, SIZE, STEPS
 
 from launching import ROOT, Processes
 
-SCRIPT = ROOT / "tests" / "distributed" / "seat.py"
+SCRIPT = ROOT / "tests" / "distributed" / "piggyback.py"
 TOLERANCES = {"fp32": 1e-6, "fp64": 1e-14}
 
 pytestmark = pytest.mark.processes
@@ -24,7 +24,7 @@ Found = list[dict[str, Any]]
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What each process wrote down."""
-    folder, processes = tmp_path_factory.mktemp("seat"), Processes()
+    folder, processes = tmp_path_factory.mktemp("piggyback"), Processes()
     try:
         for process in processes.start_ranks(3, [sys.executable, str(SCRIPT), str(folder)]):
             _, err = process.communicate(timeout=100)
@@ -54,7 +54,7 @@ def test_sums_are_those_worked_out_by_hand(step: str, found: Found, tolerance: f
         assert record["steps"][step]["sums"] == pytest.approx(by_hand(step), rel=tolerance, abs=0)
 
 
-def test_an_empty_seat_brings_nothing(found: Found) -> None:
+def test_an_empty_carrier_brings_nothing(found: Found) -> None:
     for record in found:
         assert record["steps"]["none"]["sums"] == [-1] * SIZE  # as the script left it
 
@@ -68,12 +68,12 @@ def test_what_is_not_a_number_spoils_its_own_element_alone(found: Found, toleran
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_gradients_are_those_without_a_passenger(step: str, found: Found, tolerance: float) -> None:
+def test_gradients_are_those_without_a_piggyback(step: str, found: Found, tolerance: float) -> None:
     for record in found:
         assert record["steps"][step]["gradients"] <= tolerance
 
 
-def test_the_seat_is_the_first_of_the_first_bucket(found: Found) -> None:
+def test_the_carrier_is_the_first_of_the_first_bucket(found: Found) -> None:
     for record in found:
         assert len(record["buckets"]) > 1
-        assert record["buckets"][0][0] == record["seat"]
+        assert record["buckets"][0][0] == record["carrier"]

@@ -14,7 +14,7 @@ _POLL_SECONDS = 0.1
 _SHOWN_RANKS = 16
 
 
-def meet(topology: Topology, timeout_seconds: float) -> None:
+def join_process_group(topology: Topology, timeout_seconds: float) -> None:
     """Make the process group once all processes are there; nothing where it stands already, or for one process.
 
     Until `set_collective_timeout` its collectives, too, wait for so long: before the first step ends, data are opened,
@@ -56,7 +56,7 @@ def meet(topology: Topology, timeout_seconds: float) -> None:
         if gpu:
             torch.cuda.set_device(topology.local_rank)
             # torch's own watchdog would abort the process with a page of stack frames before it could be said who has
-            # gone; `Presence` ends it instead
+            # gone; `HeartbeatMonitor` ends it instead
             os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"
         dist.init_process_group(
             "nccl" if gpu else "gloo", store=store, rank=topology.rank, world_size=processes, timeout=timeout

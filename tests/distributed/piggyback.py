@@ -1,6 +1,6 @@
-"""Takes steps of DDP phases with a passenger and writes down its sums and the gradients; one of several processes.
+"""One of several processes that take steps of DDP phases with a piggybacked vector and record sums and gradients.
 
-``python seat.py OUT``: a record of every step to OUT/rank-RANK.json, by precision and accumulation.
+``python piggyback.py OUT``: a record of every step to OUT/rank-RANK.json, by precision and accumulation.
 """
 
 import copy
@@ -38,18 +38,18 @@ class MeanSquare(Phase):
         return Terms(self.network(batch.real).square().mean(), {}, {}, {})
 
 
-def passenger_of(rank: int, step: int, dtype: torch.dtype) -> Tensor:
+def piggyback_of(rank: int, step: int, dtype: torch.dtype) -> Tensor:
     """What a process adds in a step: 0.1 · (rank + 1) · (element + 1) + step, but for one that is not a number."""
-    passenger = 0.1 * (rank + 1) * torch.arange(1, SIZE + 1, dtype=dtype) + step
+    piggyback = 0.1 * (rank + 1) * torch.arange(1, SIZE + 1, dtype=dtype) + step
     if STEPS[step] == "not a number" and rank == 1:
-        passenger[2] = float("nan")
-    return passenger
+        piggyback[2] = float("nan")
+    return piggyback
 
 
-def make_phase(accelerator: Accelerator, network: nn.Module, precision: str, passenger: Tensor | None) -> DDPPhase:
+def make_phase(accelerator: Accelerator, network: nn.Module, precision: str, piggyback: Tensor | None) -> DDPPhase:
     phase = MeanSquare({"network": copy.deepcopy(network)}, {})
     optimizer = torch.optim.Adam(phase.parameters(), fused=True)
-    return DDPPhase(accelerator, phase, optimizer, precision, passenger=passenger)
+    return DDPPhase(accelerator, phase, optimizer, precision, piggyback=piggyback)
 
 
 def worst_difference(phase: DDPPhase, reference: DDPPhase) -> float:
@@ -63,7 +63,7 @@ def worst_difference(phase: DDPPhase, reference: DDPPhase) -> float:
 
 
 def take_steps(accelerator: Accelerator, precision: str, accumulation: int) -> dict[str, Any]:
-    """All steps of a phase with a passenger, and of one without."""
+    """All steps of a phase with a piggybacked vector, and of one without."""
     dtype = DTYPES[precision]
     torch.manual_seed(0)
     layers = [layer for _ in range(LAYERS) for layer in (nn.Linear(WIDTH, WIDTH, dtype=dtype), nn.Tanh())]
@@ -76,21 +76,21 @@ def take_steps(accelerator: Accelerator, precision: str, accumulation: int) -> d
         reals = [torch.randn(4, WIDTH, dtype=dtype) for _ in range(accumulation)]
         batches = [Batch(real, {}, {}, {}, 1, False) for real in reals]
 
-        def board(terms: Terms, last: bool, step: int = step, name: str = name) -> Tensor | None:
+        def pack(terms: Terms, last: bool, step: int = step, name: str = name) -> Tensor | None:
             # with earlier micro-batches nothing is sent
-            return sums.copy_(passenger_of(RANK, step, dtype)) if last and name != "none" else None
+            return sums.copy_(piggyback_of(RANK, step, dtype)) if last and name != "none" else None
 
-        phase.backward(batches, board)
+        phase.backward(batches, pack)
         if name == "none":
             sums.fill_(-1)
         if name != "left":
-            phase.arrive()
+            phase.wait_for_piggyback()
         reference.backward(batches)
         record[name] = {"sums": sums.tolist(), "gradients": worst_difference(phase, reference)}
     logged = phase.wrapped._get_ddp_logging_data()["rebuilt_per_bucket_param_indices"]  # type: ignore[operator]
-    seat = [name for name, _ in phase.wrapped.named_parameters()].index("module.seat")
+    carrier = [name for name, _ in phase.wrapped.named_parameters()].index("module.carrier")
     buckets = [[int(index) for index in bucket.split()] for bucket in logged.split(", ")]
-    return {"steps": record, "seat": seat, "buckets": buckets}
+    return {"steps": record, "carrier": carrier, "buckets": buckets}
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from latentscale.distributed.presence import FINISHED, LOST, Roll, Word
+from latentscale.distributed.heartbeat import FINISHED, LOST, Roll, Word
 from launching import ROOT, Processes, free_port
 
 SILENCE, BEAT = 30.0, 2.0
@@ -135,12 +135,12 @@ HANGS = """
 import os, sys, threading, time
 import torch.distributed as dist
 from latentscale.distributed.ending import end_interrupted
-from latentscale.distributed.meeting import meet
-from latentscale.distributed.presence import Presence
+from latentscale.distributed.process_group import join_process_group
+from latentscale.distributed.heartbeat import HeartbeatMonitor
 from latentscale.distributed.topology import Topology
 topology = Topology.from_environment()
-meet(topology, 20)
-with Presence(topology.rank, 0.2, 1.5, end_interrupted) as presence:
+join_process_group(topology, 20)
+with HeartbeatMonitor(topology.rank, 0.2, 1.5, end_interrupted) as presence:
     presence.step = 7
     print("there", flush=True)
     leaves = os.environ["RANK"] in os.environ["LEAVES"].split(",")
@@ -206,9 +206,11 @@ def test_the_first_process_of_a_node_that_is_left_says_it_and_even_where_no_word
 def test_a_process_that_does_not_come_is_named(processes: Processes, tmp_path: Path) -> None:
     script = tmp_path / "comes.py"
     script.write_text(
-        "from latentscale.distributed.meeting import meet\nfrom latentscale.distributed.topology import Topology\n"
+        "from latentscale.distributed.process_group import join_process_group\n"
+        "from latentscale.distributed.topology import Topology\n"
         "from latentscale.errors import Interruption\n"
-        "try:\n    meet(Topology.from_environment(), 3)\nexcept Interruption as error:\n    print(error)\n"
+        "try:\n    "
+        "join_process_group(Topology.from_environment(), 3)\nexcept Interruption as error:\n    print(error)\n"
     )
     port = str(free_port())
     started = [
@@ -226,9 +228,11 @@ def test_a_process_that_does_not_come_is_named(processes: Processes, tmp_path: P
 def test_a_store_that_is_not_there_is_named(processes: Processes, tmp_path: Path) -> None:
     script = tmp_path / "alone.py"
     script.write_text(
-        "from latentscale.distributed.meeting import meet\nfrom latentscale.distributed.topology import Topology\n"
+        "from latentscale.distributed.process_group import join_process_group\n"
+        "from latentscale.distributed.topology import Topology\n"
         "from latentscale.errors import Interruption\n"
-        "try:\n    meet(Topology.from_environment(), 2)\nexcept Interruption as error:\n    print(error)\n"
+        "try:\n    "
+        "join_process_group(Topology.from_environment(), 2)\nexcept Interruption as error:\n    print(error)\n"
     )
     port = str(free_port())
     finished = processes.run(

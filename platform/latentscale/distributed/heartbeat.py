@@ -17,7 +17,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-from latentscale.distributed.agreement import several, share
+from latentscale.distributed.agreement import broadcast, is_distributed
 from latentscale.distributed.topology import Topology
 from latentscale.errors import Interruption
 
@@ -158,7 +158,7 @@ class Roll:
         return " and ".join(parts)
 
 
-class Presence:
+class HeartbeatMonitor:
     """Two threads, from ``with`` to its end: one talks with the store, the other judges; nothing for one process.
 
     What talks may hang for as long as a link is cut, so that another one must count the seconds. It leaves out those in
@@ -197,19 +197,19 @@ class Presence:
         self._poked, self._known, self._lost, self._closed = (threading.Event() for _ in range(4))
         self._threads: list[threading.Thread] = []
 
-    def __enter__(self) -> "Presence":
-        if not several():
+    def __enter__(self) -> "HeartbeatMonitor":
+        if not is_distributed():
             return self
         self._processes = dist.get_world_size()
         # one process group may serve several runs, one after the other
-        run = share(time.time_ns())
+        run = broadcast(time.time_ns())
         # a connection of its own: a request that hangs holds up nobody else
         own = dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
         self._store = dist.PrefixStore(f"latentscale-presence-{run}", own)
         self._speak()
         if self._rank == 0:
             self._store.set("verdict", "")
-        share(None)  # the others ask only for what rank 0 has said by now; what is missing would be waited for
+        broadcast(None)  # the others ask only for what rank 0 has said by now; what is missing would be waited for
         for act in (self._talk, self._judge):
             thread = threading.Thread(target=act, name=f"presence: {act.__name__}", daemon=True)
             self._threads.append(thread)
