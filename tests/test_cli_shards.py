@@ -11,8 +11,8 @@ import pytest
 from layouts import afhq, built, fill, image_bytes, mnist
 from PIL import Image
 
-from latentscale.data.sources.names import HELP
-from latentscale.data.sources.registry import SOURCES
+from latentscale.sources.layout_names import HELP
+from latentscale.sources.registry import SOURCES
 from launching import Processes
 
 COMMAND = str(Path(sys.executable).with_name("latentscale"))

@@ -24,7 +24,7 @@ import torch
 from cases import CASES, Case, bare_loop, platform_loop, scratch
 from turns import Contestant, Ratio, ratio, time_rounds
 
-from latentscale.data.remembering import RememberingReader
+from latentscale.data.memory_cache import RememberingReader
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 

@@ -12,16 +12,16 @@ from numbered_images import LABELS, SHAPE, numbered_png, numbered_samples, numbe
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from latentscale.data.decoding import Decoder
-from latentscale.data.loading import Loader
+from latentscale.data.loader import Loader
+from latentscale.data.memory_cache import RememberingReader
 from latentscale.data.order import Order
-from latentscale.data.reading import StepReader, Treatment
-from latentscale.data.remembering import RememberingReader
-from latentscale.data.shard_writing import Sample, write_shards
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.storage import StorageOptions
-from latentscale.data.substitution import Skipped, Substitution
+from latentscale.data.step_reader import StepReader, Treatment
+from latentscale.data.unreadable_samples import Skipped, Substitution
+from latentscale.decoding.decoder import Decoder
 from latentscale.errors import UserError
+from latentscale.shards.dataset_writer import Sample, write_shards
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.storage.dataset_files import StorageOptions
 
 COUNT, STREAMS, BATCH, STEPS = 30, 4, 3, 12
 BROKEN = (4, 17, 29)
@@ -148,7 +148,7 @@ def test_a_substitute_that_is_broken_too_is_replaced_in_its_turn() -> None:
     tried = []
 
     def only_the_last(shard: int, member: int) -> tuple[int, int]:
-        from latentscale.data.substitution import Unreadable
+        from latentscale.data.unreadable_samples import Unreadable
 
         tried.append((shard, member))
         if (shard, member) != (2, 1):

@@ -193,7 +193,7 @@ def test_a_bit_that_differs_ends_the_run_naming_the_process(lines: str, processe
 
 
 DATA_FAIL = """
-from latentscale.data.remembering import RememberingReader
+from latentscale.data.memory_cache import RememberingReader
 from latentscale.errors import UserError
 block = RememberingReader.block
 def read(self, steps):

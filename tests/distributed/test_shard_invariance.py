@@ -17,16 +17,16 @@ from several_runs import run_several
 from states import final_state, worst_difference
 from torch import Tensor
 
-from latentscale.data.building.build import build
-from latentscale.data.building.options import BuildOptions, ImageOptions
+from latentscale.building.build_dataset import build
+from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.data.clusters import SHARD_POINTS
-from latentscale.data.remembering import REMEMBERED_BYTES_VARIABLE
-from latentscale.data.sample_arrays import decode
-from latentscale.data.shard_writing import Sample, write_shards
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.sources.options import SourceOptions
-from latentscale.data.sources.registry import list_source
+from latentscale.data.memory_cache import REMEMBERED_BYTES_VARIABLE
+from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
+from latentscale.shards.dataset_writer import Sample, write_shards
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.sources.registry import list_source
+from latentscale.sources.source_options import SourceOptions
 from launching import ROOT, Finished, Processes, launch_command, overrides
 
 TOLERANCE = 1e-9

@@ -86,7 +86,7 @@ def test_what_one_rank_cannot_do_ends_all_with_one_line(what: str, processes: Pr
 
 def test_a_data_error_in_mid_run_is_named_by_the_rank_that_met_it(processes: Processes, tmp_path: Path) -> None:
     patch = """
-from latentscale.data.remembering import RememberingReader
+from latentscale.data.memory_cache import RememberingReader
 from latentscale.errors import UserError
 whole = RememberingReader.block
 def read(self, steps):

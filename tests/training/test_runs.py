@@ -10,8 +10,8 @@ from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentscale.config import load_config
-from latentscale.data.reading import Block
-from latentscale.data.remembering import RememberingReader
+from latentscale.data.memory_cache import RememberingReader
+from latentscale.data.step_reader import Block
 from latentscale.distributed.phases import DistributedPhase
 from latentscale.distributed.statistics import FusedStatistics
 from latentscale.errors import UserError

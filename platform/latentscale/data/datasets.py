@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from latentscale.data.cached_folder import CachedFolder
 from latentscale.data.clusters import Clusters
-from latentscale.data.digits import cache_folder, digits_folder
-from latentscale.data.remote import is_remote, reason
-from latentscale.data.shard_index import DATASET_FILE
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.storage import StorageOptions
 from latentscale.errors import UserError
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.sources.digits import digits_folder
+from latentscale.storage.cached_remote import CachedFolder
+from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
+from latentscale.storage.remote import is_remote, reason
+from latentscale.storage.user_cache import default_shard_cache
 
 DATASETS = ("digits", "clusters", "shards")
 SPLITS = ("train", "test")
@@ -85,11 +85,6 @@ def open_held_out(
         except NoSuchSplit:
             return training
     return open_dataset(name, path, "test", options) if "test" in available_splits(name, path) else training
-
-
-def default_shard_cache() -> Path:
-    """Where shards from URLs are kept unless the user says otherwise."""
-    return cache_folder() / "shards"
 
 
 def _open_remote(path: str, split: str, options: StorageOptions) -> ShardedDataset:

@@ -23,15 +23,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latentscale.data.background import in_background
-from latentscale.data.open_files import cannot_be_read
 from latentscale.data.order import Order
-from latentscale.data.pillow_decoding import ImageRefused
-from latentscale.data.reading import Block, StepReader, Treatment
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.substitution import MOST_ATTEMPTS, Skipped
+from latentscale.data.step_reader import Block, StepReader, Treatment
+from latentscale.data.unreadable_samples import MOST_ATTEMPTS, Skipped
+from latentscale.decoding.pillow_decoder import ImageRefused
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose, uniforms
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.storage.daemon_threads import in_background
+from latentscale.storage.open_file_limit import cannot_be_read
 
 # A buffer that is filled this far gives its first sample; it fills up while it is read.
 _INITIAL_PART = 4

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from latentscale.data.clusters import Clusters, PointReader
-from latentscale.data.loading import Loader
+from latentscale.data.loader import Loader
 from latentscale.data.order import Order
-from latentscale.data.reading import BlockReader, Treatment
+from latentscale.data.step_reader import BlockReader, Treatment
 from latentscale.errors import UserError
 from latentscale.latents.draws import block_uniforms
 from latentscale.methods.base import Method

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from latentscale.config import Config
-from latentscale.data.workers import start_fork_server
+from latentscale.data.worker_pool import start_fork_server
 from latentscale.distributed.agreement import agree, broadcast, joint_failure, on_rank_zero
 from latentscale.distributed.ending import end_interrupted
 from latentscale.distributed.engines import make_accelerator

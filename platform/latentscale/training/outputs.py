@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from latentscale.config import Config
 from latentscale.data.clusters import Clusters
-from latentscale.data.decoding import Decoder
-from latentscale.data.sample_arrays import decode
-from latentscale.data.shards import ShardedDataset
+from latentscale.decoding.decoder import Decoder
+from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
 from latentscale.evaluation.evaluate import evaluate
 from latentscale.inversion.images import from_uint8
 from latentscale.inversion.model import TrainedModel
 from latentscale.methods.base import Method
+from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.training.ema import WeightAverage
 from latentscale.training.prepare import Preparation
 from latentscale.training.snapshots import write_snapshots

@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscale.data.fetching_ahead import AheadReader
+from latentscale.data.memory_cache import RememberingReader
 from latentscale.data.order import Order
-from latentscale.data.reading import BlockReader, StepReader, Treatment
-from latentscale.data.remembering import RememberingReader
-from latentscale.data.shards import ShardedDataset
+from latentscale.data.prefetching import AheadReader
+from latentscale.data.step_reader import BlockReader, StepReader, Treatment
 from latentscale.data.streaming import StreamingReader
+from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.training.prepare import Preparation, storage_options
 
 
