@@ -9,8 +9,8 @@ from collections.abc import Callable
 import torch
 
 from latentscale.config import Config
-from latentscale.data.substitution import Skipped
-from latentscale.distributed.agreement import all_gather, joint_failure, on_rank_zero
+from latentscale.data.unreadable_samples import Skipped
+from latentscale.distributed.agreement import all_gather, gather_failure, run_on_rank_zero
 from latentscale.distributed.fingerprint import refuse_divergence
 from latentscale.distributed.heartbeat import HeartbeatMonitor
 from latentscale.distributed.process_group import set_collective_timeout
@@ -118,7 +118,7 @@ class Consensus:
         Returns:
             ``step`` without the last steps, in which a process had no data, so that all skipped them.
         """
-        self._failure, steps_without_data = joint_failure(
+        self._failure, steps_without_data = gather_failure(
             self._own_failure(), self._feed.steps_without_data, self._failure
         )
         self._failure = self._failure or self._skipped.failure()
@@ -145,7 +145,7 @@ class Consensus:
         self._monitor.stuck_seconds = None
         checkpoint = f"a checkpoint of step {step:,} stands"
         try:
-            on_rank_zero(self._recorder.rank, lambda: write(False))
+            run_on_rank_zero(self._recorder.rank, lambda: write(False))
         except Interruption as error:
             checkpoint = str(error)
         told = type(failure)(f"{failure} ({checkpoint})")

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from latentscale.data.clusters import Clusters, PointReader
-from latentscale.data.loading import Loader
-from latentscale.data.reading import BlockReader, Treatment
-from latentscale.data.substitution import Skipped
+from latentscale.data.loader import Loader
+from latentscale.data.step_reader import BlockReader, Preprocessing
+from latentscale.data.unreadable_samples import Skipped
 from latentscale.errors import UserError
 from latentscale.latents.draws import block_uniforms
 from latentscale.methods.base import Method
@@ -132,8 +132,8 @@ class Feed:
         settings = plan.config.data
         if isinstance(plan.dataset, Clusters):
             return PointReader(plan.dataset, plan.order, self.owned, plan.steps.stream_batch, self.layout)
-        treatment = Treatment(plan.decoder, self.seed, settings.horizontal_flip, settings.on_error == "skip")
-        return shard_reader(plan, plan.dataset, self.owned, self.layout, treatment, start)
+        preprocessing = Preprocessing(plan.decoder, self.seed, settings.horizontal_flip, settings.on_error == "skip")
+        return shard_reader(plan, plan.dataset, self.owned, self.layout, preprocessing, start)
 
     def _block_steps(self, shape: tuple[int, ...]) -> int:
         """As many steps as are small together; more than are asked for in advance where they are tiny."""

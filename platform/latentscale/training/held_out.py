@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from latentscale.data.clusters import Clusters
-from latentscale.data.decoding import Decoder
-from latentscale.data.sample_arrays import decode
-from latentscale.data.shards import ShardedDataset
+from latentscale.decoding.decoder import Decoder
+from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
+from latentscale.shards.sharded_dataset import ShardedDataset
 
 
 def read_samples(
@@ -50,7 +50,7 @@ def read_images(
     refusal: UserError | None = None
     for place, data in _readable(dataset, spread(dataset, limit), skip_errors):
         try:
-            images.append(torch.tensor(decode(data, dataset.shape, dataset.where(*place), decoder)))
+            images.append(torch.tensor(decode(data, dataset.shape, dataset.location(*place), decoder)))
         except UserError as error:
             if not skip_errors:
                 raise

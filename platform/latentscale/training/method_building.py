@@ -7,7 +7,7 @@ from torch import nn
 
 from latentscale.config import Config
 from latentscale.errors import UserError
-from latentscale.inversion.model import TrainedModel, model_folder
+from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.priors import make_prior
 from latentscale.methods.base import Method
 from latentscale.networks.initialisation import initialize
@@ -70,7 +70,7 @@ def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:
         "latent.dim": model.latent_dim,
         "latent.law": model.prior.name,
         "latent.quantile": model.prior.source,
-        **{f"network.{key}": value for key, value in asdict(model.network).items()},
+        **{f"network.{key}": value for key, value in asdict(model.network_settings).items()},
     }
     ours = {
         "data.shape": list(spec.shape),

@@ -6,10 +6,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from latentscale.evaluation.classification import accuracy
-from latentscale.evaluation.reconstruction import reconstruction_report
-from latentscale.inversion.images import from_uint8
-from latentscale.inversion.model import TrainedModel
+from latentscale.evaluation.evaluate import evaluate
+from latentscale.inversion.image_input import from_uint8
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.methods.base import Method
 from latentscale.training.ema import WeightAverage
 from latentscale.training.held_out import read_labels, read_samples
@@ -70,16 +69,18 @@ class ModelOutputs:
         )
 
     def evaluate(self, model: TrainedModel) -> dict[str, Any]:
-        """Latent error on fresh draws, reconstruction of held-out images, accuracy on them, as far as each applies."""
+        """Every metric that applies, on fresh draws and on held-out samples."""
         limit = self.plan.config.evaluation.images
-        report = reconstruction_report(model, self._held_out(limit), self.plan.config.run.seed, limit)
-        if self.method.classifies:
-            reals = self._floats(limit)
-            labels = read_labels(self.plan.held_out, limit)
-            if len(labels) == len(reals):  # else some could not be read, and were left out
-                report["accuracy"] = accuracy(model, reals, labels)
+        report = evaluate(model, self._held_out(limit), self.plan.config.run.seed, limit, labels=self._labels)
         held_out = self.plan.held_out is not self.plan.dataset
         return {**report, "held_out": int(held_out)}
+
+    def _labels(self) -> Tensor | None:
+        """``[n, d_l]`` categories of the held-out samples that are measured on; None where they are not known."""
+        limit, held_out = self.plan.config.evaluation.images, self.plan.held_out
+        labels = read_labels(held_out, limit) if held_out.labels else None
+        # samples that cannot be read are left out, but their labels are not: then nothing says whose is whose
+        return labels if labels is not None and len(labels) == len(self._held_out(limit)) else None
 
     def _floats(self, limit: int) -> Tensor:
         """Held-out samples as the networks take them."""

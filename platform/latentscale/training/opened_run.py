@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from latentscale.data.substitution import Skipped
-from latentscale.distributed.agreement import broadcast, on_rank_zero
+from latentscale.data.unreadable_samples import Skipped
+from latentscale.distributed.agreement import broadcast, run_on_rank_zero
 from latentscale.training.plan import RunPlan
 from latentscale.training.run_folder import RunFolder
 
@@ -36,7 +36,7 @@ def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
     Raises:
         UserError: on every process, where the folder cannot be used.
     """
-    folder = on_rank_zero(plan.topology.rank, lambda: RunFolder(plan.config, plan.identity()))
+    folder = run_on_rank_zero(plan.topology.rank, lambda: RunFolder(plan.config, plan.identity()))
     try:
         checkpoint = folder.resumed if folder else None
         step, skipped = broadcast((checkpoint.step, checkpoint.skipped) if checkpoint else (0, []))

@@ -4,13 +4,13 @@ from dataclasses import dataclass
 
 from latentscale.config import Config
 from latentscale.data.clusters import Clusters
-from latentscale.data.decoding import Decoder
 from latentscale.data.order import Order
-from latentscale.data.shards import ShardedDataset
+from latentscale.decoding.decoder import Decoder
 from latentscale.distributed.streams import StepPlan
 from latentscale.distributed.topology import Topology
 from latentscale.methods.base import Method
 from latentscale.networks.spec import ModelSpec
+from latentscale.shards.sharded_dataset import ShardedDataset
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch.distributed as dist
 
 from latentscale.config import Config
-from latentscale.data.workers import start_fork_server
-from latentscale.distributed.agreement import agree
-from latentscale.distributed.ending import end_interrupted
+from latentscale.data.worker_pool import start_fork_server
+from latentscale.distributed.agreement import require_agreement
 from latentscale.distributed.engines import make_accelerator
+from latentscale.distributed.exiting import exit_interrupted
 from latentscale.distributed.heartbeat import HeartbeatMonitor, lost_contact
 from latentscale.distributed.process_group import join_process_group
 from latentscale.distributed.topology import Topology, uses_gpu
@@ -53,7 +53,7 @@ def join_processes(config: Config, method: type[Method]) -> Iterator[Processes]:
     limits, topology = config.distributed, Topology.from_environment()
     # a process group that stood before, whoever made it, outlives the run
     ours = not dist.is_initialized()
-    monitor = HeartbeatMonitor(topology.rank, limits.heartbeat_seconds, limits.timeout_seconds, end_interrupted)
+    monitor = HeartbeatMonitor(topology.rank, limits.heartbeat_seconds, limits.timeout_seconds, exit_interrupted)
     try:
         with ExitStack() as afterwards:
             join_process_group(topology, limits.startup_timeout_seconds)
@@ -65,9 +65,9 @@ def join_processes(config: Config, method: type[Method]) -> Iterator[Processes]:
             afterwards.callback(_end_training, accelerator, ours)
             afterwards.enter_context(monitor)
             if isinstance(plan, UserError):
-                agree({}, plan)
+                require_agreement({}, plan)
                 raise plan
-            agree({"configuration": config.to_yaml(), **plan.identity()}, None)
+            require_agreement({"configuration": config.to_yaml(), **plan.identity()}, None)
             yield Processes(plan, accelerator, monitor)
     except RuntimeError as error:
         if not lost_contact(error):

@@ -6,13 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscale.config import Config
-from latentscale.data.datasets import default_shard_cache
-from latentscale.data.fetching_ahead import AheadReader
-from latentscale.data.reading import BlockReader, StepReader, Treatment
-from latentscale.data.remembering import RememberingReader
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.storage import StorageOptions
+from latentscale.data.memory_cache import MemoryCachedReader
+from latentscale.data.prefetching import PrefetchingReader
+from latentscale.data.step_reader import BlockReader, Preprocessing, StepReader
 from latentscale.data.streaming import StreamingReader
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.storage.dataset_files import StorageOptions
+from latentscale.storage.user_cache import default_shard_cache
 from latentscale.training.plan import RunPlan
 
 
@@ -21,7 +21,7 @@ def shard_reader(
     dataset: ShardedDataset,
     owned: range,
     layout: NDArray[np.int64],
-    treatment: Treatment,
+    preprocessing: Preprocessing,
     start: int,
 ) -> BlockReader:
     """The reader of a process's streams.
@@ -40,19 +40,19 @@ def shard_reader(
             batch,
             dataset.shape,
             layout,
-            treatment,
+            preprocessing,
             seed=config.run.seed,
             window_images=window,
             threads=config.data.workers,
         )
-    kind = RememberingReader if RememberingReader.fits(dataset.count, dataset.shape) else StepReader
-    reader = kind(dataset, order, owned, batch, dataset.shape, layout, treatment)
+    kind = MemoryCachedReader if MemoryCachedReader.fits(dataset.count, dataset.shape) else StepReader
+    reader = kind(dataset, order, owned, batch, dataset.shape, layout, preprocessing)
     if not dataset.folder.remote:
         return reader
-    ahead = AheadReader(reader, dataset, order, owned, batch, window)
+    prefetching = PrefetchingReader(reader, dataset, order, owned, batch, window)
     if plan.topology.local_rank == 0:
-        ahead.warn_if_small(start, storage_options(config))
-    return ahead
+        prefetching.warn_if_cache_is_small(start, storage_options(config))
+    return prefetching
 
 
 def storage_options(config: Config) -> StorageOptions:

@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
-from latentscale.data.substitution import Skipped
-from latentscale.distributed.agreement import on_rank_zero
+from latentscale.data.unreadable_samples import Skipped
+from latentscale.distributed.agreement import run_on_rank_zero
 from latentscale.distributed.heartbeat import HeartbeatMonitor
 from latentscale.errors import UserError
 from latentscale.telemetry.run_log import ProgressLine, tensorboard_logger
@@ -60,7 +60,7 @@ class Recorder:
         self._reported_step = run.step
         telemetry, steps = plan.config.telemetry, plan.config.training.steps
         self._progress = ProgressLine(steps, run.step, telemetry.progress and self.rank == 0, SHOWN)
-        self._writer = on_rank_zero(self.rank, self._open_writer)
+        self._writer = run_on_rank_zero(self.rank, self._open_writer)
         self._tensorboard = tensorboard_logger(accelerator, run.step) if telemetry.tensorboard else None
 
     def __enter__(self) -> "Recorder":
