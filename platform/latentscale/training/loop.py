@@ -63,10 +63,9 @@ def train(
         run = stack.enter_context(open_run(plan))
         components = build_components(plan, accelerator, run.step > 0, run.tensors)
         recorder = stack.enter_context(make_recorder(plan, run, components, accelerator, monitor))
-        step, steps = run.step, config.training.steps
+        step, steps, rank = run.step, config.training.steps, plan.topology.rank
 
-        rank, device = accelerator.process_index, accelerator.device
-        with Feed(plan, components.method, rank, device, components.dtype, step) as feed:
+        with Feed(plan, components.method, rank, accelerator.device, components.dtype, step) as feed:
             consensus = Consensus(config, components.state, run.skipped, feed, recorder, monitor, should_stop)
             while step < steps:
                 recorder.begin_step(step)
