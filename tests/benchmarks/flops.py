@@ -52,8 +52,6 @@ def flops_of_a_step(config: Config, kind: type[Method]) -> dict[str, int]:
         batch = Batch(
             torch.empty(plan.batch, *spec.shape),
             {name: torch.empty(plan.batch, draw.size) for name, draw in method.draws().items()},
-            method.state(),
-            {},
             plan.streams,
             True,
             torch.empty(plan.batch, len(spec.categories), dtype=torch.int64) if kind.labelled else None,

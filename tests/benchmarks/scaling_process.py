@@ -21,7 +21,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +34,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from latentscale.config import Config, load_config
 from latentscale.distributed.ending import end_process
+from latentscale.latents.priors import Prior
 from latentscale.methods import pvdgan
 from latentscale.methods.phase import Batch, Terms
+from latentscale.networks.spec import ModelSpec
 from latentscale.training.loop import train
 from latentscale.training.prepare import prepare
 
@@ -131,8 +133,12 @@ class GeneratorPhase(Sleeping, pvdgan.GeneratorPhase):
 class SleepingPVDGAN(pvdgan.PVDGAN):
     """PVDGAN with all but its computation."""
 
-    discriminator_phase = DiscriminatorPhase
-    generator_phase = GeneratorPhase
+    def __init__(
+        self, settings: pvdgan.PVDGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
+    ) -> None:
+        super().__init__(settings, networks, prior, spec)
+        g, d = {"generator": networks["generator"]}, {"discriminator": networks["discriminator"]}
+        self.phases = [DiscriminatorPhase(d, g, settings), GeneratorPhase(g, d, settings)]
 
 
 def configuration(folder: Path, processes: int) -> Config:
@@ -158,7 +164,7 @@ class HandWritten:
         preparation = prepare(config, SleepingPVDGAN)
         method, plan, rates = preparation.build_method(), preparation.plan, config.optimizer
         draws = {name: torch.zeros(plan.process_batch, draw.size) for name, draw in method.draws().items()}
-        self._batch = Batch(torch.empty(0), draws, {}, {}, plan.microbatch_streams, False)
+        self._batch = Batch(torch.empty(0), draws, plan.microbatch_streams, False)
         self._parameters = [list(phase.parameters()) for phase in method.phases]
         self._averages = [[p.detach().clone() for p in parameters] for parameters in self._parameters]
         self._optimizers = [

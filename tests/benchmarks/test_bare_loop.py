@@ -52,7 +52,7 @@ def bare(config: Config, **changes: float) -> tuple[BareLoop, list[dict[str, tor
     losses = []
     with Feed(preparation, method, 0, torch.device("cpu"), torch.float64, 0) as feed:
         for step in range(STEPS):
-            (batch,) = feed.fetch(step, {})
+            (batch,) = feed.fetch(step)
             losses.append(loop.step(batch.real, batch.draws["discriminator_latent"], batch.draws["generator_latent"]))
     return loop, losses
 

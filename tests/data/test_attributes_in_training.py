@@ -35,7 +35,7 @@ def test_a_step_has_a_row_of_attributes_for_each_image(tmp_path: Path) -> None:
     seen = set()
     with Feed(made, made.build_method(), 0, torch.device("cpu"), torch.float64, 0) as feed:
         for step in range(3):
-            (batch,) = feed.fetch(step, {})
+            (batch,) = feed.fetch(step)
             assert batch.labels is not None
             assert batch.labels.shape == (8, len(CHOSEN))
             images = ((batch.real + 1) * 127.5).round().to(torch.uint8).numpy()

@@ -74,7 +74,7 @@ def take_steps(accelerator: Accelerator, precision: str, accumulation: int) -> d
     record: dict[str, Any] = {}
     for step, name in enumerate(STEPS):
         reals = [torch.randn(4, WIDTH, dtype=dtype) for _ in range(accumulation)]
-        batches = [Batch(real, {}, {}, {}, 1, False) for real in reals]
+        batches = [Batch(real, {}, 1, False) for real in reals]
 
         def pack(terms: Terms, last: bool, step: int = step, name: str = name) -> Tensor | None:
             # with earlier micro-batches nothing is sent

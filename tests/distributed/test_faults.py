@@ -124,10 +124,10 @@ def test_a_process_that_hangs_is_named_by_those_that_wait_for_it_and_the_run_goe
     lines = """
 from latentscale.training.feed import Feed
 fetch = Feed.fetch
-def hang(self, step, state):
+def hang(self, step):
     if RANK == "1" and step == 8:
         time.sleep(60)
-    return fetch(self, step, state)
+    return fetch(self, step)
 Feed.fetch = hang
 """
     folder = tmp_path / "run"

@@ -40,7 +40,7 @@ def fed(made: Preparation, start: int) -> list[list[torch.Tensor]]:
     for rank in range(made.plan.processes):
         with Feed(made, method, rank, torch.device("cpu"), torch.float64, start) as feed:
             for step in range(start, STEPS):
-                batches = feed.fetch(step, {})
+                batches = feed.fetch(step)
                 for batch in batches:
                     assert batch.real.is_contiguous()
                     assert all(draw.is_contiguous() for draw in batch.draws.values())

@@ -82,8 +82,8 @@ class Feed:
     ) -> None:
         self.loader.close()
 
-    def fetch(self, step: int, state: dict[str, Tensor]) -> list[Batch]:
-        """The process's micro-batches of a step, on the device.
+    def fetch(self, step: int) -> list[Batch]:
+        """The process's micro-batches of a step, on the device; what the method prepares is added to them later.
 
         Once the data fail, `failure` says why, and what is given is the last step's, spoiled: a process that stayed
         away would leave the others waiting, while a step with a NaN is skipped by all and changes nothing.
@@ -117,8 +117,6 @@ class Feed:
             Batch(
                 images[begin : begin + size],
                 {name: draw[begin : begin + size] for name, draw in draws.items()},
-                state,
-                {},
                 self.plan.microbatch_streams,
                 penalise,
                 None if labels is None else labels[begin : begin + size],

@@ -189,13 +189,12 @@ def _train(
 
         while step < training.steps and not stopping:
             monitor.step = step
-            statistics_before = method.state()
             if (due_factor := rate_factor(config.optimizer, step * plan.batch, epoch_images)) != factor:
                 factor = due_factor
                 for phase in phases:
                     phase.scale_learning_rates(factor)
             with clock.stage("data", host=True):
-                batches = feed.fetch(step, statistics_before)
+                batches = feed.fetch(step)
                 if feed.loader.skipped:
                     unreadable.take(feed.loader.skipped)
             batches = prepare_batches(method, batches, built.sums_dtype)
@@ -292,7 +291,13 @@ def _train(
 
 @torch.no_grad()
 def prepare_batches(method: Method, batches: list[Batch], dtype: torch.dtype) -> list[Batch]:
-    """What the method must know of the global batch before the step's first phase, as data in ``kept``."""
+    """The micro-batches with what the phases must know before the first one runs.
+
+    That is the statistics as the step before left them, in ``state``, the same tensors for every micro-batch and phase,
+    and what the method prepares of the global batch, in ``kept``.
+    """
+    state = method.state()
+    batches = [batch._replace(state=state, kept={}) for batch in batches]
     samples = [method.prepare(batch) for batch in batches]
     if not samples[0]:
         return batches

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentscale.config import Config
 from latentscale.data.clusters import Clusters
@@ -57,13 +57,7 @@ class Outputs:
         method = self.method
         networks = copy.deepcopy(self.average.networks) if copies else self.average.networks
         averaged = type(method)(method.settings, networks, method.prior, method.spec)
-        for name, statistic in method.statistics.items():
-            assert isinstance(statistic, nn.Module)
-            copied = averaged.statistics[name] = copy.deepcopy(statistic)
-            # a method keeps its statistics as attributes too
-            for attribute, value in vars(method).items():
-                if value is statistic:
-                    setattr(averaged, attribute, copied)
+        averaged.statistics = copy.deepcopy(method.statistics)
         return TrainedModel(
             averaged,
             copy.deepcopy(self.config.network),

@@ -81,7 +81,6 @@ class Preparation:
             networks["generator"].load_state_dict(finished_generator(config, self.spec).state_dict())
         method = self.method(config.method, networks, make_prior(config.latent.law, config.latent.quantile), self.spec)
         for name, statistic in method.statistics.items():
-            assert isinstance(statistic, nn.Module)
             initialize(statistic, config.run.seed, name)
         return method
 
