@@ -23,7 +23,7 @@ from latentscale.methods.mixing import (
 )
 from latentscale.methods.passes import Value, adversarial_terms, generator_loss, scores, single_value
 from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

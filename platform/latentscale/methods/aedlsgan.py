@@ -26,7 +26,7 @@ from latentscale.methods.passes import (
     scores,
 )
 from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.spec import ModelSpec
 
 

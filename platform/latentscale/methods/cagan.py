@@ -22,7 +22,7 @@ from latentscale.methods.mixing import (
 )
 from latentscale.methods.passes import adversarial_terms, category_value, generator_loss, scores
 from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.spec import ModelSpec
 
 

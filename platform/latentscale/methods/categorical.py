@@ -10,8 +10,12 @@ from latentscale.latents.draws import Purpose
 from latentscale.methods.base import Draw, Method, MethodSettings
 from latentscale.methods.passes import Value, label_values
 from latentscale.methods.phase import Batch
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
-from latentscale.networks.conditional import build_conditional_generator
+from latentscale.networks.factory import (
+    NetworkSettings,
+    build_conditional_generator,
+    build_discriminator,
+    build_generator,
+)
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

@@ -17,9 +17,8 @@ from latentscale.methods.base import MethodSettings
 from latentscale.methods.categorical import CategoricalMethod, FixedPriorSettings, drawn_category
 from latentscale.methods.passes import adversarial_terms, compared_reals, discriminate, generator_loss, scores
 from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
-from latentscale.networks.build import NetworkSettings
-from latentscale.networks.conditional import build_classifier
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_classifier
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

@@ -34,9 +34,8 @@ from latentscale.methods.passes import (
     scores,
 )
 from latentscale.methods.phase import Batch, Phase, Terms, Weighted, weighted_terms
-from latentscale.networks.build import NetworkSettings
-from latentscale.networks.conditional import build_classifier
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_classifier
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

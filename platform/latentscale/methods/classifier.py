@@ -15,10 +15,10 @@ from latentscale.methods.base import Draw, Method, MethodSettings, refuse_paired
 from latentscale.methods.categorical import label_category
 from latentscale.methods.passes import label_values
 from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
-from latentscale.networks.build import NetworkSettings, build_discriminator
-from latentscale.networks.classifier import TrunkClassifier
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.spec import ModelSpec
+from latentscale.networks.trunk_classifier import TrunkClassifier
 
 
 class ClassifierPhase(Phase):

@@ -24,8 +24,8 @@ from latentscale.methods.passes import (
     scores,
 )
 from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

@@ -12,7 +12,7 @@ from latentscale.latents.priors import Prior
 from latentscale.losses.inversion import latent_nll
 from latentscale.methods.encoders import DiscriminatorPhase, EncoderMethod, EncoderSettings, GeneratorPhase
 from latentscale.methods.passes import Pass
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.spec import ModelSpec
 
 

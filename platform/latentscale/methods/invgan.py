@@ -40,9 +40,9 @@ from latentscale.methods.passes import (
     stream_options,
 )
 from latentscale.methods.phase import Batch, Phase, Terms, Weighted, weighted_terms
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.mapping import MappingNetwork
-from latentscale.networks.outputs import Heads
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

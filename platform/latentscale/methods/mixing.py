@@ -15,7 +15,7 @@ from latentscale.losses.adversarial import ADVERSARIAL
 from latentscale.methods.categorical import FixedPriorSettings
 from latentscale.methods.passes import Pass, Value, compared_reals, discriminate, halves, in_streams
 from latentscale.methods.phase import Batch
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 from latentscale.settings import setting
 
 CategoryValue = Callable[[Tensor], Value]
@@ -146,12 +146,12 @@ def _mixed_passes(first: Pass, last: Pass, rows: int, penalised: bool) -> Pass:
     return Pass(output, value, gradient if penalised else None)
 
 
-def _mixed_outputs(first: Discrimination, last: Discrimination, rows: int) -> Discrimination:
+def _mixed_outputs(first: DiscriminatorOutput, last: DiscriminatorOutput, rows: int) -> DiscriminatorOutput:
     heads = (
         None if one is None or other is None else _mixed(one, other, rows)
         for one, other in zip(first, last, strict=True)
     )
-    return Discrimination(*heads)  # type: ignore[arg-type]
+    return DiscriminatorOutput(*heads)  # type: ignore[arg-type]
 
 
 def _mixed(first: Tensor, last: Tensor, rows: int) -> Tensor:

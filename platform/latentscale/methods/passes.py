@@ -16,9 +16,9 @@ from latentscale.losses.adversarial import ADVERSARIAL
 from latentscale.losses.penalties import discriminate_with_gradient
 from latentscale.methods.base import MethodSettings
 from latentscale.methods.phase import Batch, Weighted
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 
-Value = Callable[[Discrimination], Tensor]
+Value = Callable[[DiscriminatorOutput], Tensor]
 """D's outputs to the values that the adversarial loss is taken of, ``[b]`` or ``[b, d_l]``, in float32 or above."""
 
 
@@ -31,7 +31,7 @@ class Pass(NamedTuple):
         squared_gradient: ``[b]`` ‖∇_x value‖², the value averaged over labels, where this step penalises it.
     """
 
-    output: Discrimination
+    output: DiscriminatorOutput
     value: Tensor
     squared_gradient: Tensor | None = None
 
@@ -69,7 +69,7 @@ def discriminate(
     return Pass(output, value(output), squared_gradient)
 
 
-def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], Discrimination]:
+def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], DiscriminatorOutput]:
     """D on rows of a micro-batch: its layers that look at a whole batch, if any, look at each stream alone."""
     options = stream_options(discriminator, batch)
     return partial(discriminator, **options) if options else discriminator
@@ -80,7 +80,7 @@ def stream_options(discriminator: nn.Module, batch: Batch) -> dict[str, int]:
     return {"streams": batch.streams} if getattr(discriminator, "batchwise", False) else {}
 
 
-def single_value(output: Discrimination) -> Tensor:
+def single_value(output: DiscriminatorOutput) -> Tensor:
     """``[b]`` a(x), the one adversarial value of methods whose D does not tell categories apart."""
     return at_least_float32(output.adversarial.squeeze(1))
 
@@ -141,7 +141,7 @@ def scores(real: Pass, fake: Pass) -> dict[str, Tensor]:
     return {"real_score": real.value.detach().mean(), "fake_score": fake.value.detach().mean()}
 
 
-def predicted(output: Discrimination) -> Tensor:
+def predicted(output: DiscriminatorOutput) -> Tensor:
     """``[b, d_z]`` E(x) of a network that is built with that head."""
     assert output.latent is not None
     return output.latent

@@ -34,8 +34,8 @@ from latentscale.methods.passes import (
     scores,
 )
 from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
-from latentscale.networks.build import NetworkSettings, build_discriminator
-from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
@@ -48,7 +48,7 @@ class VAEGANSettings(MethodSettings):
 
 def posterior(encoder: nn.Module, real: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """z_x ``[b, d_z]`` (Cho 2025, eq. 19) with the mean and log-variance that it is drawn from."""
-    seen: Discrimination = encoder(real)
+    seen: DiscriminatorOutput = encoder(real)
     assert seen.log_variance is not None
     mean, log_variance = at_least_float32(predicted(seen)), at_least_float32(seen.log_variance)
     return mean + noise * (log_variance / 2).exp(), mean, log_variance
