@@ -187,29 +187,30 @@ def exit_before_training() -> NoReturn:
 
 def dry_run(config: Config, method: type[Method]) -> str:
     """The resolved configuration, the network sizes and the step plan, in words."""
-    from latentscale.training.prepare import prepare
+    from latentscale.training.checks import plan_dry_run
+    from latentscale.training.method_building import network_sizes
+    from latentscale.training.plan import RunPlan
 
-    preparation = prepare(config, method, dry=True)
-    plan, data = preparation.plan, preparation.dataset
-    sizes = preparation.sizes()
-    shape = " × ".join(map(str, preparation.shape))
-    held = f"{shape}, not at hand"
-    if data:
-        held = f"{data.count:,} samples of {shape} in {counted(len(data.shard_counts), 'shard')}"
-    allowed = ", ".join(f"{p}×{a}" for p, a in plan.allowed())
+    plan = plan_dry_run(config, method)
+    steps, shape = plan.steps, " × ".join(map(str, plan.shape))
+    data, epochs = f"{shape}, not at hand", ""
+    if isinstance(plan, RunPlan):
+        count = plan.dataset.count
+        data = f"{count:,} samples of {shape} in {counted(len(plan.dataset.shard_counts), 'shard')}"
+        epochs = f", {config.training.steps * steps.batch / count:,.1f} epochs"
+    allowed = ", ".join(f"{p}×{a}" for p, a in steps.allowed())
     lines = [
         config.to_yaml().rstrip(),
         "",
         f"method: {method.name} ({method.paper})",
-        f"data: {held}",
-        *(f"{name}: {count:,} parameters ({count / 1e6:.1f} M)" for name, count in sizes.items()),
-        *([f"images: decoded by {preparation.decoder.describe()}"] if len(preparation.shape) == 3 else []),
-        f"step plan: global batch {plan.batch} images = {plan.streams} streams × {plan.stream_batch};"
-        f" {plan.processes} processes × {plan.process_batch} images, accumulation {plan.accumulation}"
-        f" × micro-batch {plan.microbatch}",
+        f"data: {data}",
+        *(f"{name}: {count:,} parameters ({count / 1e6:.1f} M)" for name, count in network_sizes(plan).items()),
+        *([f"images: decoded by {plan.decoder.describe()}"] if len(plan.shape) == 3 else []),
+        f"step plan: global batch {steps.batch} images = {steps.streams} streams × {steps.stream_batch};"
+        f" {steps.processes} processes × {steps.process_batch} images, accumulation {steps.accumulation}"
+        f" × micro-batch {steps.microbatch}",
         f"same steps with processes×accumulation: {allowed}",
-        f"run: {config.training.steps:,} steps, {config.training.steps * plan.batch / 1000:,.0f} kimg"
-        + (f", {config.training.steps * plan.batch / data.count:,.1f} epochs" if data else ""),
+        f"run: {config.training.steps:,} steps, {config.training.steps * steps.batch / 1000:,.0f} kimg{epochs}",
         *(f"note: {remark}" for remark in method.remarks(config.method, config.training.steps)),
     ]
     return "\n".join(lines)

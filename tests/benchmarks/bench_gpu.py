@@ -32,8 +32,9 @@ from latentscale.errors import UserError
 from latentscale.methods.registry import METHODS
 from latentscale.shards.dataset_writer import write_shards
 from latentscale.shards.sample import Sample
+from latentscale.training.checks import plan_run
 from latentscale.training.loop import train
-from latentscale.training.prepare import prepare
+from latentscale.training.method_building import build_method
 
 SHOWN = (("pvdgan", "afhq256"), ("dlsgan", "ffhq256"), ("cgpgan", "afhq256_cgpgan"), ("invgan", "ffhq256"))
 BARE = "pvdgan"
@@ -257,12 +258,12 @@ def platform_timed(config: Config, method: str, stopwatch: Stopwatch) -> Timed:
 
 def bare_timed(device: Device, config: Config, stopwatch: Stopwatch) -> Timed:
     """The hand-written loop, eager, its images and draws on the device already."""
-    preparation = prepare(config, METHODS[BARE])
-    networks = preparation.build_method().networks
+    plan = plan_run(config, METHODS[BARE])
+    networks = build_method(plan).networks
     generator, discriminator = (networks[name].to(device.device) for name in ("generator", "discriminator"))
     loop = BareLoop(generator, discriminator, bare_settings(config))
     batch, dim = config.training.batch, config.latent.dim
-    images = torch.rand(IMAGES, *preparation.shape, device=device.device) * 2 - 1
+    images = torch.rand(IMAGES, *plan.shape, device=device.device) * 2 - 1
     autocast = config.training.precision == "bf16"
 
     def run(should_stop: Callable[[], bool]) -> None:

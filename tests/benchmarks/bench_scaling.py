@@ -33,7 +33,8 @@ from scaling_process import PHASES, REPORT_EVERY_STEPS, SleepingPVDGAN, configur
 from turns import rounds_of_turns
 from worker_groups import WorkerGroup, stop, worker_groups
 
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import network_sizes
 
 PROCESSES = (1, 2, 4)
 COMPUTE_SECONDS = 0.1
@@ -435,7 +436,7 @@ def main() -> None:
         )
         found = measure(started, options.rounds, options.steps)
         stop(started)
-    sizes = prepare(configuration(Path("unused"), 0), SleepingPVDGAN, dry=True).sizes()
+    sizes = network_sizes(plan_dry_run(configuration(Path("unused"), 0), SleepingPVDGAN))
     bytes_per_second = None if obstacle else BITS_PER_SECOND / 8
 
     def to_row(measured: Measured) -> Row:

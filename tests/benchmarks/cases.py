@@ -17,9 +17,10 @@ from latentscale.methods.pvdgan import PVDGANSettings
 from latentscale.methods.registry import METHODS
 from latentscale.shards.dataset_writer import ShardsExist, write_shards
 from latentscale.shards.sample import Sample
+from latentscale.training.checks import plan_run
+from latentscale.training.held_out import read_images
 from latentscale.training.loop import train
-from latentscale.training.outputs import read_images
-from latentscale.training.prepare import prepare
+from latentscale.training.method_building import build_method
 
 PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
 QUIET = {
@@ -152,11 +153,10 @@ def bare_settings(config: Config) -> BareSettings:
 def bare_loop(case: Case, folder: Path) -> Loop:
     """The hand-written loop on the same networks, started from the same weights."""
     config = case.config("pvdgan", folder)
-    preparation = prepare(config, METHODS["pvdgan"])
-    assert preparation.dataset is not None
-    networks = preparation.build_method().networks
+    plan = plan_run(config, METHODS["pvdgan"])
+    networks = build_method(plan).networks
     loop = BareLoop(networks["generator"], networks["discriminator"], bare_settings(config))
-    images = read_images(preparation.dataset, preparation.dataset.count).float() / 127.5 - 1
+    images = read_images(plan.dataset, plan.dataset.count).float() / 127.5 - 1
     batch = config.training.batch
 
     def run(should_stop: Callable[[], bool]) -> None:

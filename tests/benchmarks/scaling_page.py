@@ -36,7 +36,9 @@ from latentscale.errors import UserError
 from latentscale.latents.priors import make_prior
 from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
-from latentscale.training.prepare import Preparation, prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import network_sizes
+from latentscale.training.plan import ModelPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "launchers" / "SCALING.md"
@@ -133,20 +135,20 @@ class Traffic:
         return self.batch // self.most_streams
 
 
-def prepared(method: str, preset: str) -> Preparation:
+def planned(method: str, preset: str) -> ModelPlan:
     """A preset as it is published, without its data."""
     kind = METHODS[method]
-    return prepare(load_config(kind.Settings, method, {}, [f"preset={preset}"], PRESETS), kind, dry=True)
+    return plan_dry_run(load_config(kind.Settings, method, {}, [f"preset={preset}"], PRESETS), kind)
 
 
 def traffic(method: str, preset: str) -> Traffic:
     """Read off a preset's networks, which are built without memory."""
-    preparation = prepared(method, preset)
-    config, kind = preparation.config, preparation.method
-    built = without_memory(preparation)
+    plan = planned(method, preset)
+    config, kind = plan.config, plan.method
+    built = without_memory(plan)
     with torch.device("meta"):
         vector = FusedStatistics(built.statistics, torch.device("meta"), torch.float32).buffer
-    means = sum(preparation.spec.categories) + 1 if kind.prepare is not Method.prepare else 0
+    means = sum(plan.spec.categories) + 1 if kind.prepare is not Method.prepare else 0
     # backward begins with the seat of the statistics, and then the last layer
     sizes = {
         phase.name: [FLOAT32_BYTES * each.numel() for each in reversed(list(phase.parameters()))]
@@ -156,22 +158,22 @@ def traffic(method: str, preset: str) -> Traffic:
     return Traffic(
         method,
         preset,
-        preparation.sizes(),
+        network_sizes(plan),
         {name: buckets(each) for name, each in sizes.items()},
         FLOAT32_BYTES * vector.numel(),
         FLOAT32_BYTES * means,
         config.training.batch,
-        preparation.plan.streams,
+        plan.steps.streams,
         most_streams(config, kind),
     )
 
 
-def without_memory(preparation: Preparation) -> Method:
+def without_memory(plan: ModelPlan) -> Method:
     """The method with its networks and phases on torch's meta device."""
-    config, kind = preparation.config, preparation.method
+    config, kind = plan.config, plan.method
     with torch.device("meta"):
-        networks = kind.build_networks(config.method, config.network, preparation.spec)
-        return kind(config.method, networks, make_prior(config.latent.law, config.latent.quantile), preparation.spec)
+        networks = kind.build_networks(config.method, config.network, plan.spec)
+        return kind(config.method, networks, make_prior(config.latent.law, config.latent.quantile), plan.spec)
 
 
 def most_streams(config: Config, kind: type[Method]) -> int:

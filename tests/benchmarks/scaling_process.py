@@ -38,8 +38,9 @@ from latentscale.latents.priors import Prior
 from latentscale.methods import pvdgan
 from latentscale.methods.phase import Batch, Terms
 from latentscale.networks.spec import ModelSpec
+from latentscale.training.checks import plan_run
 from latentscale.training.loop import train
-from latentscale.training.prepare import prepare
+from latentscale.training.method_building import build_method
 
 PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
 STREAMS = 4
@@ -161,10 +162,10 @@ class HandWritten:
     """A training loop as one writes it by hand: what every loop must do, and what the platform's is held against."""
 
     def __init__(self, config: Config) -> None:
-        preparation = prepare(config, SleepingPVDGAN)
-        method, plan, rates = preparation.build_method(), preparation.plan, config.optimizer
-        draws = {name: torch.zeros(plan.process_batch, draw.size) for name, draw in method.draws().items()}
-        self._batch = Batch(torch.empty(0), draws, plan.microbatch_streams, False)
+        plan = plan_run(config, SleepingPVDGAN)
+        method, steps, rates = build_method(plan), plan.steps, config.optimizer
+        draws = {name: torch.zeros(steps.process_batch, draw.size) for name, draw in method.draws().items()}
+        self._batch = Batch(torch.empty(0), draws, steps.microbatch_streams, False)
         self._parameters = [list(phase.parameters()) for phase in method.phases]
         self._averages = [[p.detach().clone() for p in parameters] for parameters in self._parameters]
         self._optimizers = [

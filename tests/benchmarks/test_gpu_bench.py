@@ -15,7 +15,9 @@ from torch import nn
 
 from latentscale.methods.phase import Batch, Terms
 from latentscale.methods.registry import METHODS
+from latentscale.training.checks import plan_dry_run
 from latentscale.training.loop import train
+from latentscale.training.method_building import build_method
 
 PEAK = Peak(bf16=4e9, tf32=2e9, fp32=1e9, source="made up")
 TINY: dict[str, object] = {
@@ -65,8 +67,7 @@ def test_operations_of_a_step_are_those_of_the_loop(
 
 
 def built(method: str, config: object) -> tuple[object, object, object]:
-    preparation = bench_gpu.prepare(config, METHODS[method], dry=True)  # type: ignore[arg-type]
-    made = preparation.build_method()
+    made = build_method(plan_dry_run(config, METHODS[method]))  # type: ignore[arg-type]
     return made.networks, made.prior, made.spec
 
 

@@ -17,12 +17,13 @@ import torch.distributed as dist
 from bench_scaling import Measured, Row, bars, drawn_anew, elements_of_a_step, measure, remarks, row, tally
 from links import Place, links, loopback_places, ours, remove_left_behind, why_no_links
 from network_time import Link, buckets, exposed_seconds, ring_bytes, ring_seconds, tree_seconds, two_level_seconds
-from scaling_page import MEASURED, PAGE, fit, prepared, render, traffic, without_memory
+from scaling_page import MEASURED, PAGE, fit, planned, render, traffic, without_memory
 from scaling_process import PHASES, SleepingPVDGAN, configuration
 from torch import nn
 from worker_groups import stop, worker_groups
 
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import network_sizes
 from launching import ROOT, environment
 
 BITS_PER_SECOND = 1e8
@@ -63,7 +64,7 @@ def test_what_is_left_after_backward() -> None:
 
 @pytest.mark.parametrize("phase", [0, 1])
 def test_buckets_are_those_of_ddp(phase: int) -> None:
-    parameters = list(reversed(list(without_memory(prepared("pvdgan", "afhq256")).phases[phase].parameters())))
+    parameters = list(reversed(list(without_memory(planned("pvdgan", "afhq256")).phases[phase].parameters())))
     if phase == 1:  # the last
         parameters.insert(0, nn.Parameter(torch.zeros(2 + 1 + 1024, device="meta")))
     groups, _ = dist._compute_bucket_assignment_by_size(parameters, [2**20, 25 * 2**20])
@@ -201,7 +202,7 @@ def test_processes_are_timed_and_their_bytes_are_those_of_the_formula(places: li
         alone, two = measure(started, rounds=1, steps=10)
         ended = stop(started)
     assert ended == [[0], [0, 0]]
-    sizes = prepare(configuration(tmp_path, 0), SleepingPVDGAN, dry=True).sizes()
+    sizes = network_sizes(plan_dry_run(configuration(tmp_path, 0), SleepingPVDGAN))
     assert alone.elements == []
     # stop, news, count and 64 sums go with the generator's gradients
     assert sorted(two.elements) == sorted([sizes["discriminator"], sizes["generator"] + 2 + 1 + 64])

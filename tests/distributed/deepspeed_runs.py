@@ -29,7 +29,7 @@ from latentscale.errors import UserError
 from latentscale.losses import inversion
 from latentscale.methods import dlsgan
 from latentscale.methods.registry import METHODS
-from latentscale.training import loop
+from latentscale.training import consensus
 from latentscale.training.loop import train
 from launching import ROOT, overrides
 
@@ -114,7 +114,7 @@ def broken(folder: Path) -> None:
         replaced(DeepSpeedEngine, "allreduce_bucket", lambda self, bucket, *rest: self.flatten(bucket)),
         replaced(DeepSpeedZeroOptimizer, "average_tensor", lambda *arguments: None),
         # processes that drift apart would not come to the end
-        replaced(loop, "refuse_divergence", lambda *arguments: None),
+        replaced(consensus, "refuse_divergence", lambda *arguments: None),
     ):
         for engine in ("zero0", *PARTITIONED):
             run(folder / f"broken-{engine}", STEPS, "pvdgan", engine)
@@ -201,8 +201,8 @@ def forgetful(folder: Path) -> None:
     """Moments, or weights, that are not taken over."""
     for engine in ENGINES:
         kind = adapter.PartitionedPhase if engine in PARTITIONED else DistributedPhase
-        whole: Callable[[Any, Any], None] = kind.take
-        with replaced(kind, "take", lambda self, moments, whole=whole: whole(self, {})):
+        whole: Callable[[Any, Any], None] = kind.load_moments
+        with replaced(kind, "load_moments", lambda self, moments, whole=whole: whole(self, {})):
             proceed(folder / "1-ddp", folder / f"forgetful-{engine}", engine)
 
 

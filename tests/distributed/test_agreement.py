@@ -30,21 +30,21 @@ REFUSALS = {
     "data missing on one rank": (
         """
 from latentscale.errors import UserError
-from latentscale.training import prepare
-whole = prepare.open_dataset
+from latentscale.training import checks
+whole = checks.open_dataset
 def open_dataset(*args):
     if RANK == "1":
         raise UserError("data.path=/nowhere is not a folder")
     return whole(*args)
-prepare.open_dataset = open_dataset
+checks.open_dataset = open_dataset
 """,
         "rank 1: data.path=/nowhere is not a folder",
     ),
     "other data on one rank": (
         """
-from latentscale.training.prepare import Preparation
+from latentscale.training.plan import RunPlan
 if RANK == "1":
-    Preparation.identity = lambda self: {"method": self.method.name, "data": "other"}
+    RunPlan.identity = lambda self: {"method": self.method.name, "data": "other"}
 """,
         "the data of rank 1 differs from rank 0's",
     ),
@@ -59,13 +59,13 @@ if RANK == "1":
     "another setting, which rank 0 is slow to say": (
         """
 import time
-from latentscale.training import loop
-whole = loop._end_training
+from latentscale.training import processes
+whole = processes._end_training
 def slowly(*args):
     if RANK == "0":
         time.sleep(0.6)
     whole(*args)
-loop._end_training = slowly
+processes._end_training = slowly
 if RANK == "1":
     sys.argv.append("run.seed=5")
 """,

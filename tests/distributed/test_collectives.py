@@ -10,7 +10,8 @@ import pytest
 from latentscale.config import load_config
 from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import build_method
 from launching import ROOT, Processes, launch_command, overrides
 
 SCRIPT = ROOT / "tests" / "distributed" / "collectives.py"
@@ -61,7 +62,7 @@ def counts_of(folder: Path) -> Counts:
 def built(name: str, **changes: object) -> Method:
     kind = METHODS[name]
     config = load_config(kind.Settings, name, {"preset": "digits8"}, overrides(**changes), ROOT / "recipes" / "presets")
-    return prepare(config, kind, dry=True).build_method()
+    return build_method(plan_dry_run(config, kind))
 
 
 def gradients(method: Method) -> list[int]:

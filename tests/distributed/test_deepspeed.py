@@ -26,7 +26,8 @@ from latentscale.distributed.deepspeed_settings import (
 )
 from latentscale.errors import UserError
 from latentscale.methods.pvdgan import PVDGAN
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import network_sizes
 from launching import ROOT, Processes, environment, free_port, overrides
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
@@ -150,7 +151,7 @@ def test_gradients_are_reduced_with_the_last_micro_batch_alone_but_at_zero_2(
 ) -> None:
     found = Counter(json.loads((runs / f"counted-{engine}-{accumulation}.json").read_text()))
     config = load_config(PVDGAN.Settings, "pvdgan", {}, overrides())
-    for size in prepare(config, PVDGAN, dry=True).sizes().values():
+    for size in network_sizes(plan_dry_run(config, PVDGAN)).values():
         assert found[size] == COUNTED_STEPS * reductions
     # of parted gradients, one number more for each phase's norm; and the statistics' one vector in any case
     assert found[1] == (0 if engine == "zero0" else 2 * COUNTED_STEPS)

@@ -201,12 +201,12 @@ def read(self, steps):
         raise UserError("shard-000003.tar member 7 is not a readable image")
     return block(self, steps)
 MemoryCachedReader.block = read
-from latentscale.training.keeper import Keeper
-write = Keeper.last_checkpoint
+from latentscale.training.run_writer import RunWriter
+write = RunWriter.write_last_checkpoint
 def slowly(self, *arguments, **named):
     time.sleep(WRITES_SECONDS)
     write(self, *arguments, **named)
-Keeper.last_checkpoint = slowly
+RunWriter.write_last_checkpoint = slowly
 """
 
 
@@ -233,12 +233,12 @@ def test_why_a_run_ends_is_said_although_its_last_checkpoint_cannot_be_written(
 ) -> None:
     lines = """
 import errno
-once = Keeper._write
+once = RunWriter._write
 def full(self, checkpoint):
     if checkpoint.step == 9:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     once(self, checkpoint)
-Keeper._write = full
+RunWriter._write = full
 """
     fails = DATA_FAIL.replace("WHEN", "9").replace("WRITES_SECONDS", "0")
     started = start(processes, tmp_path / "run", 2, fails + lines)
@@ -255,12 +255,12 @@ def test_pictures_and_evaluations_that_last_longer_than_the_timeout_hold_up_nobo
     processes: Processes, tmp_path: Path
 ) -> None:
     lines = """
-from latentscale.training import outputs
-evaluate = outputs.evaluate
+from latentscale.training import model_outputs
+evaluate = model_outputs.evaluate
 def slowly(*args, **options):
     time.sleep(6)
     return evaluate(*args, **options)
-outputs.evaluate = slowly
+model_outputs.evaluate = slowly
 """
     folder = tmp_path / "run"
     changes = {"evaluation__every_steps": 20, "distributed__timeout_seconds": 4, "snapshot__every_steps": 20}
@@ -279,14 +279,14 @@ def test_sigterm_twice_makes_one_checkpoint_and_says_stopped(
     # processors may differ in a last bit of what a run begins with: rank 0's is everyone's
     lines = """
 import torch
-from latentscale.training.prepare import Preparation
-build = Preparation.build_method
-def nudge(self):
-    method = build(self)
+from latentscale.training import components
+build = components.build_method
+def nudge(plan):
+    method = build(plan)
     if RANK == "1":
         next(method.networks["generator"].parameters()).data.mul_(1 + 1e-6)
     return method
-Preparation.build_method = nudge
+components.build_method = nudge
 """
     folder = tmp_path / "run"
     started = start(processes, folder, 2, lines, checkpoint__every_steps=0)

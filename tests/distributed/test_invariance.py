@@ -33,8 +33,8 @@ def wait_for_piggyback(self):
     self._carrier.grad = self._piggyback = None  # what this process packed stays as it is
 ddp.DDPPhase.wait_for_piggyback = wait_for_piggyback
 # processes that drift apart would not come to the end
-from latentscale.training import loop
-loop.refuse_divergence = lambda *arguments: None
+from latentscale.training import consensus
+consensus.refuse_divergence = lambda *arguments: None
 """,
 }
 

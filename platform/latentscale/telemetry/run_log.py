@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -91,6 +90,7 @@ class ProgressLine:
         self._plain = enabled and not self._live
         self._printed_at = 0.0
         self._first: tuple[int, float] | None = None
+        self._stopped = False
         self._progress = Progress(
             TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
             BarColumn(bar_width=20),
@@ -103,13 +103,15 @@ class ProgressLine:
         )
         self._task = self._progress.add_task("train", total=total, completed=done, speed="", losses="")
 
-    def __enter__(self) -> "ProgressLine":
+    def start(self) -> None:
+        """Begin to draw the live line."""
         self._progress.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Leave the live line as it is; a second time changes nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._progress.stop()
 
     def advance(self, step: int) -> None:
