@@ -15,7 +15,7 @@ from types import FrameType
 
 from latentscale.launching.localcluster import Command, LocalCluster
 from latentscale.launching.node import exit_with
-from latentscale.launching.options import Parser, add_command, given_command
+from latentscale.launching.node_options import LauncherParser, add_command, given_command
 
 POLL_SECONDS = 0.1
 
@@ -34,7 +34,7 @@ class Signals:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = Parser(
+    parser = LauncherParser(
         usage="python launchers/localcluster.py [options] recipes/pvdgan.py [key=value …]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,

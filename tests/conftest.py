@@ -16,8 +16,8 @@ from launching import ROOT, Finished, Processes, Train, launch_command, override
 # files that take minutes; where several are tested at a time they start first, so that none is left for the end
 LONGEST = (
     "test_faults.py", "test_interruptions.py", "test_deepspeed.py", "test_node_faults.py", "test_every_method.py",
-    "test_remote_training.py", "test_shard_invariance.py", "test_gangs.py", "test_invariance.py",
-    "test_collectives.py", "test_togetherness.py", "test_learning.py", "test_localcluster.py",
+    "test_remote_training.py", "test_shard_invariance.py", "test_node_launcher.py", "test_invariance.py",
+    "test_collectives.py", "test_agreement.py", "test_learning.py", "test_localcluster.py",
     "test_clusters_reproduction.py", "test_wheel.py",
 )  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The command ``latentscale``, as a user starts it."""
+"""The command ``latentscale invert``, started as a user starts it."""
 
 import sys
 from importlib.metadata import version
@@ -18,9 +18,9 @@ COMMAND = str(Path(sys.executable).with_name("latentscale"))
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with its model, and a folder of real digits as PNG files."""
-    folder = tmp_path_factory.mktemp("place")
+    folder = tmp_path_factory.mktemp("workspace")
     tiny_model().save(folder / "run" / "model")
     (folder / "digits").mkdir()
     for index, digit in enumerate(load_digits().images[:6]):
@@ -30,16 +30,16 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_images_become_latents_and_a_picture(place: Path, processes: Processes) -> None:
+def test_images_become_latents_and_a_picture(workspace: Path, processes: Processes) -> None:
     finished = processes.run(
-        [COMMAND, "invert", "run", "digits", "photo.jpg", "--batch-images", "4", "--device", "cpu"], place
+        [COMMAND, "invert", "run", "digits", "photo.jpg", "--batch-images", "4", "--device", "cpu"], workspace
     )
     assert finished.code == 0, finished.err
-    with np.load(place / "inverted" / "latents.npz", allow_pickle=False) as arrays:
+    with np.load(workspace / "inverted" / "latents.npz", allow_pickle=False) as arrays:
         results = dict(arrays)
     assert results["names"].tolist() == [*(f"digits/{index}.png" for index in range(6)), "photo.jpg"]
-    inverter = Inverter.load(place / "run", "cpu")
-    pixels = np.stack([np.asarray(Image.open(place / "digits" / f"{index}.png")) for index in range(6)])[:, None]
+    inverter = Inverter.load(workspace / "run", "cpu")
+    pixels = np.stack([np.asarray(Image.open(workspace / "digits" / f"{index}.png")) for index in range(6)])[:, None]
     real = torch.from_numpy(pixels).float() / 127.5 - 1
     latents = inverter.encode(real)
     assert results["latents"].shape == (7, DIM)
@@ -48,7 +48,7 @@ def test_images_become_latents_and_a_picture(place: Path, processes: Processes) 
     np.testing.assert_allclose(results["ood_score"][:6], inverter.ood_score(real).numpy(), rtol=1e-5)
     error = (inverter.decode(latents) - real).square().mean(dim=(1, 2, 3))
     np.testing.assert_allclose(results["psnr_db"][:6], 10 * np.log10(4 / error.numpy()), rtol=1e-5)
-    with Image.open(place / "inverted" / "reconstructions.png") as picture:
+    with Image.open(workspace / "inverted" / "reconstructions.png") as picture:
         assert picture.width > 7 * 64
         assert picture.height > 2 * 64
     for index, score in enumerate(results["ood_score"]):
@@ -58,33 +58,33 @@ def test_images_become_latents_and_a_picture(place: Path, processes: Processes) 
     assert "inverted/reconstructions.png" in finished.out
     assert "note: photo.jpg: RGB converted to L, 20x10 centre-cropped to 10x10, 10x10 resized to 8x8" in finished.err
 
-    # What is there already is only replaced when that was asked for.
-    again = processes.run([COMMAND, "invert", "run", "digits"], place)
+    # existing results are replaced only with --force
+    again = processes.run([COMMAND, "invert", "run", "digits"], workspace)
     assert (again.code, again.out) == (2, "")
     assert again.err.startswith("error: inverted/latents.npz exists")
     assert again.err.count("\n") == 1
-    replaced = processes.run([COMMAND, "invert", "run", "digits/3.png", "--force", "--device", "cpu"], place)
+    replaced = processes.run([COMMAND, "invert", "run", "digits/3.png", "--force", "--device", "cpu"], workspace)
     assert replaced.code == 0, replaced.err
-    with np.load(place / "inverted" / "latents.npz", allow_pickle=False) as arrays:
+    with np.load(workspace / "inverted" / "latents.npz", allow_pickle=False) as arrays:
         assert arrays["names"].tolist() == ["digits/3.png"]
         np.testing.assert_allclose(arrays["latents"], latents[3:4].numpy(), rtol=1e-5, atol=1e-5)
 
 
-def test_a_file_that_is_no_image_is_named_in_one_line(place: Path, processes: Processes) -> None:
-    finished = processes.run([COMMAND, "invert", "run", "digits", "broken.png", "--out", "none"], place)
+def test_one_line_names_a_file_that_is_not_an_image(workspace: Path, processes: Processes) -> None:
+    finished = processes.run([COMMAND, "invert", "run", "digits", "broken.png", "--out", "none"], workspace)
     assert finished.code == 2
     assert finished.err == "error: broken.png is not an image that Pillow can read: convert it to PNG or JPEG\n"
-    assert not (place / "none").exists()
+    assert not (workspace / "none").exists()
 
 
-def test_no_arguments_teach(place: Path, processes: Processes) -> None:
-    finished = processes.run([COMMAND], place)
+def test_help(workspace: Path, processes: Processes) -> None:
+    finished = processes.run([COMMAND], workspace)
     assert "invert" in finished.out + finished.err
-    taught = processes.run([COMMAND, "invert", "--help"], place)
-    assert taught.code == 0
-    assert "latentscale invert runs/pvdgan-afhq photo.jpg" in taught.out
-    assert "ood_score" in taught.out
+    helped = processes.run([COMMAND, "invert", "--help"], workspace)
+    assert helped.code == 0
+    assert "latentscale invert runs/pvdgan-afhq photo.jpg" in helped.out
+    assert "ood_score" in helped.out
 
 
-def test_the_version_is_the_packages(place: Path, processes: Processes) -> None:
-    assert processes.run([COMMAND, "--version"], place).out == f"latentscale {version('latentscale')}\n"
+def test_version(workspace: Path, processes: Processes) -> None:
+    assert processes.run([COMMAND, "--version"], workspace).out == f"latentscale {version('latentscale')}\n"

@@ -1,4 +1,4 @@
-"""Pictures show the pixels they were given."""
+"""Pictures contain the pixels and points that they were given."""
 
 from pathlib import Path
 
@@ -9,10 +9,10 @@ from PIL import Image
 
 from latentscale.pictures import (
     COLOURS,
-    NOT_FINITE,
-    Band,
-    Cloud,
+    NON_FINITE_COLOUR,
+    PointCloud,
     Row,
+    RowGroup,
     draw_grid,
     draw_scatter,
     join_panels,
@@ -22,8 +22,8 @@ from latentscale.pictures import (
 )
 
 
-def places(picture: Image.Image, cell: np.ndarray) -> list[tuple[int, int]]:
-    """Where an RGB cell stands in a picture, exactly: (top, left) pairs."""
+def positions_of(picture: Image.Image, cell: np.ndarray) -> list[tuple[int, int]]:
+    """The (top, left) positions in a picture where an RGB cell occurs."""
     windows = np.lib.stride_tricks.sliding_window_view(np.asarray(picture), cell.shape)
     return [(int(top), int(left)) for top, left, _ in np.argwhere((windows == cell).all(axis=(3, 4, 5)))]
 
@@ -43,11 +43,11 @@ def test_small_images_are_magnified_until_readable(size: tuple[int, int], factor
     assert magnification(*size) == factor
 
 
-def test_a_grid_holds_every_image_in_its_row_and_column() -> None:
+def test_a_grid_shows_every_image_in_its_row_and_column() -> None:
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    bands = [Band([Row("real", images[:2]), Row("made", images[2:])], ["first", "second"])]
-    picture = draw_grid(bands, "A title", "with a subtitle")
-    found = [places(picture, magnified(image, 8)) for image in images]
+    groups = [RowGroup([Row("real", images[:2]), Row("made", images[2:])], ["first", "second"])]
+    picture = draw_grid(groups, "A title", "with a subtitle")
+    found = [positions_of(picture, magnified(image, 8)) for image in images]
     assert [len(positions) for positions in found] == [1, 1, 1, 1]
     (top, left), (same_top, right), (below, same_left), _ = (positions[0] for positions in found)
     assert same_top == top
@@ -56,29 +56,29 @@ def test_a_grid_holds_every_image_in_its_row_and_column() -> None:
     assert below >= top + 64
 
 
-def test_values_that_are_not_finite_stand_out() -> None:
+def test_non_finite_values_are_magenta() -> None:
     image = torch.zeros(1, 1, 64, 64)
     image[0, 0, 5, 7] = torch.nan
     image[0, 0, 6, 7] = torch.inf
-    pixels = np.asarray(draw_grid([Band([Row("", image)])], "broken"))
-    assert (pixels == NOT_FINITE).all(axis=2).sum() == 2
+    pixels = np.asarray(draw_grid([RowGroup([Row("", image)])], "broken"))
+    assert (pixels == NON_FINITE_COLOUR).all(axis=2).sum() == 2
 
 
 def test_colour_images_keep_their_channels() -> None:
     image = torch.tensor([1.0, -1.0, 0.0]).reshape(1, 3, 1, 1).expand(1, 3, 64, 64)
-    pixels = np.asarray(draw_grid([Band([Row("", image)])], "")).reshape(-1, 3)
+    pixels = np.asarray(draw_grid([RowGroup([Row("", image)])], "")).reshape(-1, 3)
     assert (pixels == (255, 0, 128)).all(axis=1).sum() == 64 * 64
 
 
-def test_a_scatter_plot_puts_points_where_they_belong() -> None:
+def test_a_scatter_plot_draws_points_at_their_coordinates() -> None:
     corners = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-    upper_right = Cloud("upper right", torch.tensor([[1.0, 0.9]]))
-    far = Cloud("far", torch.tensor([[50.0, 0.0], [torch.nan, 0.0]]))
-    pixels = np.asarray(draw_scatter([Cloud("corners", corners), upper_right, far], "points"))
+    upper_right = PointCloud("upper right", torch.tensor([[1.0, 0.9]]))
+    far = PointCloud("far", torch.tensor([[50.0, 0.0], [torch.nan, 0.0]]))
+    pixels = np.asarray(draw_scatter([PointCloud("corners", corners), upper_right, far], "points"))
     legend_height = 120
 
     def drawn(colour: tuple[int, int, int]) -> np.ndarray:
-        # Near enough: the smoothed dots are a few pixels wide.
+        # with a tolerance, because the dots are smoothed
         spots = np.argwhere(np.abs(pixels.astype(int) - colour).max(axis=2) < 30)
         return spots[spots[:, 0] > legend_height]
 
@@ -89,13 +89,13 @@ def test_a_scatter_plot_puts_points_where_they_belong() -> None:
     assert len(drawn(COLOURS[2])) == 0
 
 
-def test_a_png_file_is_the_picture(tmp_path: Path) -> None:
-    picture = draw_grid([Band([Row("x", torch.zeros(1, 1, 8, 8))])], "title")
+def test_a_png_file_contains_the_picture(tmp_path: Path) -> None:
+    picture = draw_grid([RowGroup([Row("x", torch.zeros(1, 1, 8, 8))])], "title")
     path = save_png(picture, tmp_path / "new" / "a.png")
     assert np.array_equal(np.asarray(Image.open(path)), np.asarray(picture))
 
 
-def test_joined_panels_stand_in_rows_with_level_lower_edges() -> None:
+def test_joined_panels_are_aligned_at_the_bottom_of_their_rows() -> None:
     sizes = [(30, 20), (40, 50), (25, 10)]
     colours = [(255, 0, 0), (0, 255, 0), (0, 0, 255)]
     panels = [Image.new("RGB", size, colour) for size, colour in zip(sizes, colours, strict=True)]

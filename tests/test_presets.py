@@ -1,4 +1,4 @@
-"""Presets of the published settings: each dry-runs with the methods it is for, with the published numbers."""
+"""Every preset dry-runs with the methods that it is for; those of published settings have the published numbers."""
 
 import pytest
 
@@ -8,7 +8,7 @@ from latentscale.recipe import dry_run
 from launching import ROOT
 
 PRESETS = ROOT / "recipes" / "presets"
-FOR = {
+METHODS_OF_PRESET = {
     "celeba256": ["aedlsgan", "dlsgan"],
     "mnist32": ["dlsgan", "msegan", "infogan", "autoencoder", "classifier"],
     "celeba128": ["dlsgan", "msegan", "infogan", "invgan", "autoencoder"],
@@ -28,12 +28,14 @@ def load(name: str, preset: str, *arguments: str) -> Config:
     return load_config(METHODS[name].Settings, name, {}, [f"preset={preset}", *arguments], PRESETS)
 
 
-@pytest.mark.parametrize(("preset", "name"), [(preset, name) for preset, names in FOR.items() for name in names])
+@pytest.mark.parametrize(
+    ("preset", "name"), [(preset, name) for preset, names in METHODS_OF_PRESET.items() for name in names]
+)
 def test_each_preset_dry_runs_with_the_methods_it_is_for(preset: str, name: str) -> None:
     assert f"method: {name}" in dry_run(load(name, preset), METHODS[name])
 
 
-# batch, optimizer, learning rate, weight decay, steps, R1, R2, d_z: METHODS, published settings
+# batch, optimizer, learning rate, weight decay, steps, R1, R2, d_z: Cho 2025, §4; mnist28_recovery: Cho 2020, §4.1
 PUBLISHED = {
     ("dlsgan", "ffhq256"): (8, "adamw", 3e-3, 1e-4, 100 * 50_000 // 8, 10, 0, 1024),
     ("aedlsgan", "celeba256"): (8, "adamw", 1e-3, 1e-4, 100 * 162_770 // 8, 30, 0, 1024),

@@ -3,16 +3,16 @@
 import torch
 from torch import Tensor, nn
 
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.latents.priors import make_prior
 from latentscale.latents.scale import LatentScale
 from latentscale.methods.base import Method
 from latentscale.methods.dlsgan import DLSGAN
 from latentscale.methods.pvdgan import PVDGAN
 from latentscale.methods.vanilla import Vanilla
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.discriminator_output import DiscriminatorOutput
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.initialisation import initialize
-from latentscale.networks.outputs import Discrimination
 from latentscale.networks.spec import ModelSpec
 
 DIM = 6
@@ -72,9 +72,9 @@ class _Unscale(nn.Module):
         self.scale, self.error = scale, error
         self.unused = nn.Parameter(torch.zeros((), dtype=torch.float64))
 
-    def forward(self, x: Tensor) -> Discrimination:
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
         flat = x.flatten(1)
-        return Discrimination(flat[:, :1], flat / self.scale + self.error, None, flat)
+        return DiscriminatorOutput(flat[:, :1], flat / self.scale + self.error, None, flat)
 
 
 def exact_model(shape: tuple[int, int, int], variance: Tensor, error: Tensor, factor: float = 1.0) -> TrainedModel:

@@ -18,7 +18,7 @@ from latentscale.distributed.deepspeed_settings import contradiction
 from latentscale.errors import UserError
 from latentscale.latents.priors import LAWS
 from latentscale.methods.base import MethodSettings
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.factory import NetworkSettings
 from latentscale.settings import allowed_range, check_ranges, setting
 
 

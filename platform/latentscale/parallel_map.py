@@ -32,7 +32,7 @@ def in_chunks(items: Sequence[T], start: int, size: int) -> Iterator[Sequence[T]
         yield items[first : first + size]
 
 
-def ordered(function: Callable[[T], R], chunks: Iterator[T], workers: int) -> Iterator[R]:
+def ordered_map(function: Callable[[T], R], chunks: Iterator[T], workers: int) -> Iterator[R]:
     """``function`` of every chunk, in order, whatever the number of processes.
 
     Args:
@@ -62,7 +62,7 @@ def ordered(function: Callable[[T], R], chunks: Iterator[T], workers: int) -> It
             yield pending.popleft().result()
     except (BrokenProcessPool, MemoryError) as error:
         raise UserError(
-            "a worker process ended unexpectedly or found too little memory: run the command again with fewer --workers"
+            "a worker process ended unexpectedly or ran out of memory: run the command again with fewer --workers"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -78,10 +78,10 @@ def _become_worker(function: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=_end_with, args=(parent.sentinel,), name="parent watch", daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), name="parent watch", daemon=True).start()
 
 
-def _end_with(parent_sentinel: int) -> None:
+def _exit_with_parent(parent_sentinel: int) -> None:
     # A pool's workers would wait forever for the work of a main process that was killed.
     wait([parent_sentinel])
     os._exit(1)

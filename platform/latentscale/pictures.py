@@ -1,6 +1,6 @@
-"""Pictures for people: labelled grids of images and labelled scatter plots, as PNG files.
+"""Labelled grids of images and labelled scatter plots, as PNG files.
 
-Labels are drawn in Pillow's built-in font, which has ASCII and little more.
+Labels are drawn in Pillow's built-in font, which has few characters beyond ASCII.
 """
 
 import math
@@ -16,23 +16,23 @@ from torch import Tensor
 from latentscale.atomic import new_file
 
 BACKGROUND = (255, 255, 255)
-INK = (38, 38, 42)
-FAINT_INK = (120, 120, 128)
-FRAME = (214, 214, 220)
-NOT_FINITE = (255, 0, 255)
-"""The colour of NaN and infinite values: no ordinary picture has it, so that nobody takes them for black."""
+TEXT_COLOUR = (38, 38, 42)
+FAINT_TEXT_COLOUR = (120, 120, 128)
+FRAME_COLOUR = (214, 214, 220)
+NON_FINITE_COLOUR = (255, 0, 255)
+"""Magenta for NaN and infinite values, which would otherwise be mistaken for black pixels."""
 COLOURS = (
     (120, 124, 134), (214, 84, 28), (24, 108, 190), (30, 140, 84), (152, 72, 180), (232, 170, 20), (0, 160, 170),
     (196, 40, 100), (110, 80, 40), (130, 190, 40), (40, 40, 110), (240, 130, 160), (90, 200, 240), (100, 20, 30),
     (180, 140, 220), (20, 90, 60), (250, 100, 90),
 )  # fmt: skip
-"""Grey for what is given, and sixteen colours to tell categories apart."""
+"""Grey, and sixteen colours that tell categories apart."""
 
-READABLE_PIXELS = 64
+MIN_IMAGE_SIDE_PIXELS = 64
 GRID_WIDTH_PIXELS = 1100
 MARGIN = 18
 GAP = 3
-BAND_GAP = 18
+GROUP_GAP = 18
 TITLE_SIZE, LABEL_SIZE, CAPTION_SIZE = 16, 13, 11
 
 
@@ -45,91 +45,93 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Band:
-    """Rows that belong together, drawn close; ``captions`` stand above the columns, one each, or none."""
+class RowGroup:
+    """Rows that are drawn close together; ``captions`` are drawn above the columns, one for each, or none."""
 
     rows: Sequence[Row]
     captions: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class Cloud:
-    """One kind of points of a scatter plot: a name for the legend and points ``[n, 2]``."""
+class PointCloud:
+    """One series of a scatter plot: a label for the legend and points ``[n, 2]``."""
 
     label: str
     points: Tensor
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """Floats in [-1, 1] to uint8 in [0, 255]: clipped, (x + 1) · 127.5, rounded."""
+    """Floats in [-1, 1] to uint8 in [0, 255]: clip, (x + 1) · 127.5, round."""
     return ((images.float().clamp(-1.0, 1.0) + 1.0) * 127.5).round().to(torch.uint8)
 
 
 def magnification(height: int, width: int) -> int:
-    """The whole factor that makes the longer side at least READABLE_PIXELS; 1 for images that are larger."""
-    return max(1, math.ceil(READABLE_PIXELS / max(height, width)))
+    """The smallest integer factor that makes an image's longer side at least MIN_IMAGE_SIDE_PIXELS."""
+    return max(1, math.ceil(MIN_IMAGE_SIDE_PIXELS / max(height, width)))
 
 
 def columns_that_fit(height: int, width: int) -> int:
-    """How many magnified images stand side by side in about GRID_WIDTH_PIXELS; 2 at least, 12 at most."""
+    """How many magnified images fit into a row of about GRID_WIDTH_PIXELS: from 2 to 12."""
     return max(2, min(12, GRID_WIDTH_PIXELS // (width * magnification(height, width))))
 
 
-def paired_bands(
+def paired_rows(
     upper_label: str, upper: Tensor, lower_label: str, lower: Tensor, captions: Sequence[str] = ()
-) -> list[Band]:
-    """Every image of ``upper`` ``[n, C, H, W]`` over its partner in ``lower``, as many bands as they need.
+) -> list[RowGroup]:
+    """Pairs of rows that show every image of ``upper`` above its counterpart in ``lower``.
 
     Args:
-        captions: n lines above the pairs, or none.
+        upper_label, lower_label: labels of the rows.
+        upper, lower: ``[n, C, H, W]`` in [-1, 1].
+        captions: n captions above the pairs, or none.
     """
     columns = columns_that_fit(*upper.shape[-2:])
-    bands = []
+    groups = []
     for start in range(0, len(upper), columns):
         part = slice(start, start + columns)
-        bands.append(Band([Row(upper_label, upper[part]), Row(lower_label, lower[part])], captions[part]))
-    return bands
+        groups.append(RowGroup([Row(upper_label, upper[part]), Row(lower_label, lower[part])], captions[part]))
+    return groups
 
 
-def draw_grid(bands: Sequence[Band], title: str, subtitle: str = "") -> Image.Image:
-    """Draw rows of images with their labels; pixels are magnified by a whole factor, without smoothing.
+def draw_grid(groups: Sequence[RowGroup], title: str, subtitle: str = "") -> Image.Image:
+    """Draw labelled rows of images, magnified by an integer factor without smoothing.
 
-    Grey for 1 or 2 channels (the first is shown), RGB for 3 or more (the first three). NaN and infinite
-    values appear in magenta.
+    Images with 1 or 2 channels are drawn grey from the first channel, others as RGB from the first three. NaN and
+    infinite values are magenta.
 
     Args:
-        bands: at least one, with at least one row; all images of one size.
-        title, subtitle: the lines on top; no subtitle if empty.
+        groups: at least one, with at least one row; all images have the same size.
+        title, subtitle: the lines at the top; an empty subtitle is left out.
     """
-    height, width = bands[0].rows[0].images.shape[-2:]
+    height, width = groups[0].rows[0].images.shape[-2:]
     factor = magnification(height, width)
     cell_height, cell_width = height * factor, width * factor
-    columns = max(len(row.images) for band in bands for row in band.rows)
+    columns = max(len(row.images) for group in groups for row in group.rows)
     label_font, caption_font = _font(LABEL_SIZE), _font(CAPTION_SIZE)
-    label_width = max(math.ceil(label_font.getlength(_ascii(row.label))) for band in bands for row in band.rows)
+    label_width = max(math.ceil(label_font.getlength(_ascii(row.label))) for group in groups for row in group.rows)
     left = MARGIN + (label_width + 12 if label_width else 0)
     heading = _heading_height(subtitle)
     caption_height = CAPTION_SIZE + 7
-    canvas_height = heading + MARGIN + BAND_GAP * (len(bands) - 1)
-    for band in bands:
-        canvas_height += (cell_height + GAP) * len(band.rows) - GAP + (caption_height if band.captions else 0)
+    canvas_height = heading + MARGIN + GROUP_GAP * (len(groups) - 1)
+    for group in groups:
+        canvas_height += (cell_height + GAP) * len(group.rows) - GAP + (caption_height if group.captions else 0)
     canvas_width = left + (cell_width + GAP) * columns - GAP + MARGIN
     canvas = Image.new("RGB", (max(canvas_width, _heading_width(title, subtitle)), canvas_height), BACKGROUND)
     draw = ImageDraw.Draw(canvas)
     _draw_heading(draw, title, subtitle)
     top = heading
-    for band in bands:
-        if band.captions:
-            for column, caption in enumerate(band.captions):
-                text = _shortened(_ascii(caption), caption_font, cell_width)
+    for group in groups:
+        if group.captions:
+            for column, caption in enumerate(group.captions):
+                text = _truncated(_ascii(caption), caption_font, cell_width)
                 centre = left + column * (cell_width + GAP) + cell_width / 2
-                draw.text((centre, top + caption_height - 4), text, FAINT_INK, caption_font, anchor="ms")
+                draw.text((centre, top + caption_height - 4), text, FAINT_TEXT_COLOUR, caption_font, anchor="ms")
             top += caption_height
-        for row in band.rows:
+        for row in group.rows:
             draw.text(
                 (left - 12, top + cell_height / 2),
                 _ascii(row.label),
-                INK,
+                TEXT_COLOUR,
                 label_font,
                 anchor="rm",
                 align="right",
@@ -138,42 +140,42 @@ def draw_grid(bands: Sequence[Band], title: str, subtitle: str = "") -> Image.Im
                 cell = Image.fromarray(pixels).resize((cell_width, cell_height), Image.Resampling.NEAREST)
                 canvas.paste(cell, (left + column * (cell_width + GAP), top))
             top += cell_height + GAP
-        top += BAND_GAP - GAP
+        top += GROUP_GAP - GAP
     return canvas
 
 
 def draw_scatter(
-    clouds: Sequence[Cloud],
+    clouds: Sequence[PointCloud],
     title: str,
     subtitle: str = "",
-    joined: Sequence[tuple[int, int]] = (),
+    connected: Sequence[tuple[int, int]] = (),
     side_pixels: int = 560,
 ) -> Image.Image:
-    """Draw points with equal axes and a legend; the first cloud sets the limits, with a quarter around it.
+    """Draw points with equal axes and a legend. The first cloud sets the axes' limits, with a margin of a quarter.
 
-    Points outside the limits or not finite are left out and counted in the legend.
+    Points that are not finite or outside the limits are left out and counted in the legend.
 
     Args:
         clouds: at least one; later ones are drawn over earlier ones.
-        title, subtitle: the lines on top.
-        joined: pairs of clouds whose points are joined one to one by thin lines.
-        side_pixels: of the square plot.
+        title, subtitle: the lines at the top; an empty subtitle is left out.
+        connected: pairs of clouds' indices; thin lines connect their points one to one.
+        side_pixels: height and width of the plot.
     """
-    # Drawn at twice the size and reduced, which is what smooths the edges.
-    over = 2
-    side = side_pixels * over
+    # drawn at twice the size and reduced, for smooth edges
+    supersampling = 2
+    side = side_pixels * supersampling
     plot = Image.new("RGB", (side, side), BACKGROUND)
     draw = ImageDraw.Draw(plot)
     points = [cloud.points.detach().double().cpu().numpy()[:, :2] for cloud in clouds]
     low, high = _limits(points[0])
-    places = [(values - low) / (high - low) for values in points]
-    shown = [np.isfinite(place).all(1) & (place >= 0).all(1) & (place <= 1).all(1) for place in places]
-    # The second coordinate grows upwards.
-    pixels = [np.stack([place[:, 0], 1.0 - place[:, 1]], axis=1) * side for place in places]
-    for first, second in joined:
+    relative = [(values - low) / (high - low) for values in points]
+    shown = [np.isfinite(place).all(1) & (place >= 0).all(1) & (place <= 1).all(1) for place in relative]
+    # the second coordinate grows upwards, pixel rows downwards
+    pixels = [np.stack([place[:, 0], 1.0 - place[:, 1]], axis=1) * side for place in relative]
+    for first, second in connected:
         for point in np.flatnonzero(shown[first] & shown[second]):
-            draw.line((*pixels[first][point], *pixels[second][point]), FRAME, over)
-    radius = 2.2 * over
+            draw.line((*pixels[first][point], *pixels[second][point]), FRAME_COLOUR, supersampling)
+    radius = 2.2 * supersampling
     for index, centres in enumerate(pixels):
         for x, y in centres[shown[index]]:
             draw.ellipse((x - radius, y - radius, x + radius, y + radius), COLOURS[index % len(COLOURS)])
@@ -194,21 +196,21 @@ def draw_scatter(
         draw.ellipse((left, y - 4, left + 8, y + 4), COLOURS[index % len(COLOURS)])
         outside = int((~shown[index]).sum())
         text = f"{cloud.label} ({len(cloud.points)} points" + (f", {outside} outside)" if outside else ")")
-        draw.text((left + 16, y), _ascii(text), INK, _font(LABEL_SIZE), anchor="lm")
+        draw.text((left + 16, y), _ascii(text), TEXT_COLOUR, _font(LABEL_SIZE), anchor="lm")
     top = heading + legend_height
     canvas.paste(plot, (left, top))
-    draw.rectangle((left, top, left + side_pixels, top + side_pixels), outline=FRAME)
+    draw.rectangle((left, top, left + side_pixels, top + side_pixels), outline=FRAME_COLOUR)
     font = _font(CAPTION_SIZE)
     for position, anchor_x, anchor_y in ((0.0, "l", "d"), (0.5, "m", "m"), (1.0, "r", "a")):
         x_text, y_text = (f"{low[axis] + position * (high[axis] - low[axis]):.2f}" for axis in (0, 1))
         x, y = left + position * side_pixels, top + (1 - position) * side_pixels
-        draw.text((x, top + side_pixels + 5), x_text, FAINT_INK, font, anchor=anchor_x + "a")
-        draw.text((left - 6, y), y_text, FAINT_INK, font, anchor="r" + anchor_y)
+        draw.text((x, top + side_pixels + 5), x_text, FAINT_TEXT_COLOUR, font, anchor=anchor_x + "a")
+        draw.text((left - 6, y), y_text, FAINT_TEXT_COLOUR, font, anchor="r" + anchor_y)
     return canvas
 
 
 def join_panels(panels: Sequence[Image.Image], columns: int, title: str) -> Image.Image:
-    """Finished pictures side by side, in rows of ``columns`` whose lower edges are level, under one title."""
+    """Finished pictures under one title, in rows of ``columns`` that are aligned at the bottom."""
     columns = min(columns, len(panels))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     width = max(sum(panel.width for panel in row) for row in rows)
@@ -225,7 +227,7 @@ def join_panels(panels: Sequence[Image.Image], columns: int, title: str) -> Imag
 
 
 def save_png(image: Image.Image, path: Path) -> Path:
-    """Write a PNG file, complete or not at all; returns the path."""
+    """Write a PNG file atomically; returns the path."""
     with new_file(path) as temporary:
         image.save(temporary, format="PNG")
     return path
@@ -239,7 +241,7 @@ def _ascii(text: str) -> str:
     return text.encode("ascii", "replace").decode("ascii")
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_pixels: int) -> str:
+def _truncated(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_pixels: int) -> str:
     if font.getlength(text) <= width_pixels:
         return text
     while text and font.getlength(text + "...") > width_pixels:
@@ -257,18 +259,20 @@ def _heading_width(title: str, subtitle: str) -> int:
 
 
 def _draw_heading(draw: ImageDraw.ImageDraw, title: str, subtitle: str) -> None:
-    draw.text((MARGIN, MARGIN), _ascii(title), INK, _font(TITLE_SIZE), anchor="la")
+    draw.text((MARGIN, MARGIN), _ascii(title), TEXT_COLOUR, _font(TITLE_SIZE), anchor="la")
     if subtitle:
-        draw.text((MARGIN, MARGIN + TITLE_SIZE + 6), _ascii(subtitle), FAINT_INK, _font(LABEL_SIZE), anchor="la")
+        draw.text(
+            (MARGIN, MARGIN + TITLE_SIZE + 6), _ascii(subtitle), FAINT_TEXT_COLOUR, _font(LABEL_SIZE), anchor="la"
+        )
 
 
 def _pixels(images: Tensor) -> np.ndarray:
-    """``[k, C, H, W]`` in [-1, 1] to uint8 RGB ``[k, H, W, 3]``."""
+    """Images ``[k, C, H, W]`` in [-1, 1] to uint8 RGB ``[k, H, W, 3]``."""
     images = images.detach().cpu()
     images = images[:, :3] if images.shape[1] >= 3 else images[:, :1].expand(-1, 3, -1, -1)
-    broken = ~torch.isfinite(images).all(dim=1)
+    non_finite = ~torch.isfinite(images).all(dim=1)
     pixels = to_uint8(torch.nan_to_num(images)).permute(0, 2, 3, 1).numpy().copy()
-    pixels[broken.numpy()] = NOT_FINITE
+    pixels[non_finite.numpy()] = NON_FINITE_COLOUR
     return pixels
 
 

@@ -13,11 +13,11 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from latentscale.config import Config, describe_keys, load_config
-from latentscale.distributed.deepspeed_settings import asked_of_launcher
-from latentscale.distributed.ending import end_process
+from latentscale.distributed.deepspeed_settings import launcher_settings
+from latentscale.distributed.exiting import exit_process
 from latentscale.distributed.topology import Topology
 from latentscale.errors import INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
-from latentscale.launching.endings import Ending, ProcessEnding, tell_ending
+from latentscale.launching.exit_reports import ExitReason, ExitReport, write_exit_report
 from latentscale.methods.base import Method
 from latentscale.package_data import data_folder
 from latentscale.wording import counted
@@ -68,7 +68,7 @@ class StopRequest:
             if number[0] in (signal.SIGTERM, signal.SIGINT):
                 time.sleep(SAY_SECONDS)
                 if not self._trains:
-                    end_stopped()
+                    exit_before_training()
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
     try:
         options, overrides = _parse(method, recipe, launch, arguments)
         try:
-            config = load_config(method.Settings, method.name, recipe, overrides, launch.presets, asked_of_launcher())
+            config = load_config(method.Settings, method.name, recipe, overrides, launch.presets, launcher_settings())
         except UserError as error:
             raise error.on_every_process() from None
         if options.dry_run:
@@ -127,7 +127,7 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
             return
         _train(config, method)
         # pictures that are still being drawn beside a stopped training are not waited for
-        end_process()
+        exit_process()
     except UserError as error:
         fail(error)
     except OSError as error:
@@ -143,7 +143,7 @@ def _train(config: Config, method: type[Method]) -> None:
 
     outcome = train(config, method, stop)
     rank = Topology.from_environment().rank
-    tell_ending(ProcessEnding(rank, Ending.FINISHED if outcome.finished else Ending.STOPPED, outcome.step))
+    write_exit_report(ExitReport(rank, ExitReason.FINISHED if outcome.finished else ExitReason.STOPPED, outcome.step))
     if rank == 0:
         print_outcome(outcome, method)
 
@@ -174,13 +174,13 @@ def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
         print(f"next:     latentscale invert {outcome.folder} IMAGE…")
 
 
-def end_stopped() -> NoReturn:
+def exit_before_training() -> NoReturn:
     """End well before the first step: a checkpoint that the run continues from, if there is one, stands as it was."""
     topology = Topology.from_environment()
     try:
         if topology.local_rank == 0:
             print("stopped before the first step: run the same command to continue", flush=True)
-        tell_ending(ProcessEnding(topology.rank, Ending.STOPPED))
+        write_exit_report(ExitReport(topology.rank, ExitReason.STOPPED))
     finally:
         os._exit(0)
 
@@ -238,8 +238,10 @@ def fail(error: UserError) -> NoReturn:
         where = "" if rank == "0" or error.shared else f"rank {rank}: "
         print(f"error: {where}{error}", file=sys.stderr, flush=True)
     if rank.isdigit():
-        tell_ending(ProcessEnding(int(rank), Ending.LOST if passing else Ending.REFUSED, reason=str(error)))
-    end_process(INTERRUPTED_STATUS if passing else USER_STATUS)
+        write_exit_report(
+            ExitReport(int(rank), ExitReason.FAILED if passing else ExitReason.USER_ERROR, message=str(error))
+        )
+    exit_process(INTERRUPTED_STATUS if passing else USER_STATUS)
 
 
 def _parse(

@@ -8,7 +8,7 @@ import pytest
 from layouts import afhq, built, fill, image_bytes, origins
 
 from latentscale.errors import UserError
-from latentscale.parallel_map import ordered
+from latentscale.parallel_map import ordered_map
 from latentscale.shards.dataset_json import read_description
 from latentscale.shards.verifying import verify
 from latentscale.sources.source_options import MAX_SIDE
@@ -102,10 +102,10 @@ def starved(chunk: list[int]) -> None:
 
 
 def test_want_of_memory_is_said_in_one_line():
-    with pytest.raises(UserError, match="found too little memory: run the command again with fewer --workers"):
-        list(ordered(starved, iter([[1]]), 1))
+    with pytest.raises(UserError, match="ran out of memory: run the command again with fewer --workers"):
+        list(ordered_map(starved, iter([[1]]), 1))
     with pytest.raises(UserError, match="there is too little memory: free some"):
-        list(ordered(starved, iter([[1]]), 0))
+        list(ordered_map(starved, iter([[1]]), 0))
 
 
 def test_the_largest_images_that_may_be_written_may_be_read(tmp_path):

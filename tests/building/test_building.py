@@ -11,7 +11,7 @@ import psutil
 import pytest
 from layouts import afhq, built, contents, fill, noise, samples
 
-from latentscale.building.build_dataset import build
+from latentscale.building.build_dataset import build_dataset
 from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.errors import UserError
 from latentscale.shards.sharded_dataset import ShardedDataset
@@ -64,7 +64,7 @@ def interrupted(photos: Path, out: Path, at_call: int, **options) -> bool:
         "imagenet-patches", photos, SourceOptions(patches="random", patch_size=8, patches_per_image=7)
     )
     try:
-        build(
+        build_dataset(
             "imagenet-patches", listing, out, ImageOptions(), BuildOptions(shard_bytes=SMALL_SHARDS, **options), report
         )
     except Interruption:
@@ -192,7 +192,7 @@ def test_two_builds_do_not_write_the_same_folder(photos, tmp_path):
             built("folder", photos, tmp_path / "out", resolution=8)
 
     listing = list_source("folder", photos, SourceOptions())
-    build("folder", listing, tmp_path / "out", ImageOptions(resolution=8, channels=3), BuildOptions(), other)
+    build_dataset("folder", listing, tmp_path / "out", ImageOptions(resolution=8, channels=3), BuildOptions(), other)
     with pytest.raises(UserError, match="out already exists"):
         built("folder", photos, tmp_path / "out", resolution=8)
 
@@ -212,7 +212,7 @@ def test_what_was_left_out_before_a_kill_still_counts(tmp_path):
     options = {"shard_bytes": SMALL_SHARDS, "max_errors": 1}
     images = ImageOptions(channels=3, resolution=16)
     with pytest.raises(Interruption):
-        build("folder", listing, tmp_path / "out", images, BuildOptions(on_error="skip", **options), stop)
+        build_dataset("folder", listing, tmp_path / "out", images, BuildOptions(on_error="skip", **options), stop)
     with pytest.raises(UserError, match=r"03\.png is no image"):
         built("folder", root, tmp_path / "out", channels=3, resolution=16, **options)
     result = built("folder", root, tmp_path / "out", channels=3, resolution=16, on_error="skip", **options)

@@ -16,7 +16,7 @@ from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage import node_cache
 from latentscale.storage.dataset_files import StorageOptions, StoredFile
 from latentscale.storage.node_cache import NodeCache
-from latentscale.storage.prefetch import ShardFetcher
+from latentscale.storage.prefetch import ShardPrefetcher
 from launching import Finished, Processes
 
 COMMAND = str(Path(sys.executable).with_name("latentscale"))
@@ -118,7 +118,7 @@ def test_on_a_full_disk_shards_held_for_later_make_room_for_those_that_are_neede
     options = StorageOptions(small_disk.path / "cache", 2**30, 5.0, 5.0)
     with serving(local.path) as web:
         dataset = ShardedDataset.open(web.url, options)
-        fetcher = ShardFetcher(dataset)
+        fetcher = ShardPrefetcher(dataset)
         fetcher.start()
         try:
             later = list(range(1, 15))

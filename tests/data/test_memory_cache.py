@@ -8,7 +8,7 @@ import torch
 
 from latentscale.data.datasets import open_dataset
 from latentscale.data.loader import Loader
-from latentscale.data.memory_cache import REMEMBERED_BYTES, REMEMBERED_BYTES_VARIABLE, RememberingReader
+from latentscale.data.memory_cache import MEMORY_CACHE_BYTES, MEMORY_CACHE_BYTES_VARIABLE, MemoryCachedReader
 from latentscale.data.order import Order
 from latentscale.data.step_reader import StepReader
 from latentscale.errors import UserError
@@ -43,9 +43,9 @@ def reader(kind: type[StepReader], dataset: ShardedDataset) -> StepReader:
 
 
 def test_every_batch_is_the_same_and_every_sample_read_once(digits: Counting) -> None:
-    remembering, plain = reader(RememberingReader, digits), reader(StepReader, open_dataset("digits"))
+    cached, plain = reader(MemoryCachedReader, digits), reader(StepReader, open_dataset("digits"))
     for step in range(STEPS):
-        for ours, theirs in zip(remembering(step), plain(step), strict=True):
+        for ours, theirs in zip(cached(step), plain(step), strict=True):
             assert ours.dtype == theirs.dtype
             assert torch.equal(ours, theirs)
     assert set(digits.reads.values()) == {1}
@@ -53,41 +53,41 @@ def test_every_batch_is_the_same_and_every_sample_read_once(digits: Counting) ->
 
 
 def test_a_block_is_its_steps() -> None:
-    remembering = reader(RememberingReader, open_dataset("digits"))
-    for kind in (RememberingReader, StepReader):
+    cached = reader(MemoryCachedReader, open_dataset("digits"))
+    for kind in (MemoryCachedReader, StepReader):
         images, labels, _ = reader(kind, open_dataset("digits")).block(range(8, 13))  # over the end of an epoch
         for row, step in enumerate(range(8, 13)):
-            assert torch.equal(images[row], remembering(step)[0])
-            assert torch.equal(labels[row], remembering(step)[1])
+            assert torch.equal(images[row], cached(step)[0])
+            assert torch.equal(labels[row], cached(step)[1])
 
 
 def test_a_batch_given_away_is_not_what_is_remembered(digits: Counting) -> None:
-    remembering = reader(RememberingReader, digits)
-    before = remembering(0)[0].clone()
-    remembering(0)[0].zero_()
-    assert torch.equal(remembering(0)[0], before)
+    cached = reader(MemoryCachedReader, digits)
+    before = cached(0)[0].clone()
+    cached(0)[0].zero_()
+    assert torch.equal(cached(0)[0], before)
 
 
 def test_it_is_sent_to_worker_processes_without_its_memory() -> None:
     dataset = open_dataset("digits")
-    remembering = reader(RememberingReader, dataset)
-    assert len(pickle.dumps(remembering)) < 2 * len(pickle.dumps(reader(StepReader, dataset)))
+    cached = reader(MemoryCachedReader, dataset)
+    assert len(pickle.dumps(cached)) < 2 * len(pickle.dumps(reader(StepReader, dataset)))
     with Loader(
-        remembering, workers=1, prefetch_steps=2, start_step=0, stop_step=3, finish=lambda steps, images, labels: images
+        cached, workers=1, prefetch_steps=2, start_step=0, stop_step=3, finish=lambda steps, images, labels: images
     ) as loader:
         for step, images in enumerate(loader):
             assert torch.equal(images, reader(StepReader, dataset)(step)[0])
 
 
 def test_only_what_fits_is_remembered() -> None:
-    assert RememberingReader.fits(REMEMBERED_BYTES // (3 * 64 * 64), (3, 64, 64))
-    assert not RememberingReader.fits(REMEMBERED_BYTES // (3 * 64 * 64) + 1, (3, 64, 64))
+    assert MemoryCachedReader.fits(MEMORY_CACHE_BYTES // (3 * 64 * 64), (3, 64, 64))
+    assert not MemoryCachedReader.fits(MEMORY_CACHE_BYTES // (3 * 64 * 64) + 1, (3, 64, 64))
 
 
 def test_what_may_be_remembered_can_be_chosen_for_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     for chosen, fits in (("0", False), ("191", False), ("192", True), ("", True)):
-        monkeypatch.setenv(REMEMBERED_BYTES_VARIABLE, chosen)
-        assert RememberingReader.fits(3, (1, 8, 8)) == fits
-    monkeypatch.setenv(REMEMBERED_BYTES_VARIABLE, "1 GB")
+        monkeypatch.setenv(MEMORY_CACHE_BYTES_VARIABLE, chosen)
+        assert MemoryCachedReader.fits(3, (1, 8, 8)) == fits
+    monkeypatch.setenv(MEMORY_CACHE_BYTES_VARIABLE, "1 GB")
     with pytest.raises(UserError, match=r"^LATENTSCALE_REMEMBERED_BYTES=1 GB is no number of bytes"):
-        RememberingReader.fits(3, (1, 8, 8))
+        MemoryCachedReader.fits(3, (1, 8, 8))

@@ -13,9 +13,9 @@ from numbered_images import SHAPE
 from web_server import serving
 
 from latentscale.data.loader import Loader
-from latentscale.data.memory_cache import RememberingReader
+from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.data.order import Order
-from latentscale.data.prefetching import AheadReader
+from latentscale.data.prefetching import PrefetchingReader
 from latentscale.data.step_reader import StepReader
 from latentscale.errors import UserError
 from latentscale.shards.sharded_dataset import ShardedDataset
@@ -29,7 +29,7 @@ COUNT, PER_SHARD = 200, 8
 def step_reader(dataset: ShardedDataset, kind: type[StepReader] = StepReader, streams: range = range(STREAMS)):
     order = Order(dataset.shard_counts, STREAMS, SEED, WINDOW)
     reader = kind(dataset, order, streams, BATCH, SHAPE)
-    return AheadReader(reader, dataset, order, streams, BATCH, WINDOW) if dataset.folder.remote else reader
+    return PrefetchingReader(reader, dataset, order, streams, BATCH, WINDOW) if dataset.folder.remote else reader
 
 
 def options(tmp_path: Path, shards: int = 1000, retry_seconds: float = 20.0) -> StorageOptions:
@@ -59,7 +59,7 @@ def test_the_shards_ahead_are_those_that_will_be_read(counts, streams, window, p
             assert sum(sorted(counts[shard] for shard in ahead)[: max(0, len(ahead) - 2)]) <= places
 
 
-@pytest.mark.parametrize("kind", [StepReader, RememberingReader])
+@pytest.mark.parametrize("kind", [StepReader, MemoryCachedReader])
 @pytest.mark.parametrize(
     ("workers", "shards", "block"), [(0, 1000, 1), (0, 16, 4), (0, 3, 1), (2, 1000, 1), (2, 16, 1)]
 )
@@ -111,7 +111,7 @@ while len(list(folder.glob("done-*"))) < STREAMS:
 
 def test_four_processes_of_a_node_fetch_each_shard_once(numbered, tmp_path):
     script = tmp_path / "process.py"
-    script.write_text(PROCESS.format(paths=[str(ROOT / "tests" / room) for room in ("data", "shards", "storage")]))
+    script.write_text(PROCESS.format(paths=[str(ROOT / "tests" / room) for room in ("", "data", "shards", "storage")]))
     with serving(numbered(COUNT, PER_SHARD).path) as web:
         web.delay_seconds = 0.02
         started = [subprocess.Popen([sys.executable, script, str(rank), web.url, tmp_path]) for rank in range(STREAMS)]
@@ -188,7 +188,7 @@ def test_a_cache_that_holds_less_than_is_read_at_once_is_told(numbered, tmp_path
     with serving(numbered(COUNT, PER_SHARD).path) as web:
         small, large = options(tmp_path, shards=2), options(tmp_path, shards=100)
         reader = step_reader(ShardedDataset.open(web.url, small))
-        reader.warn_if_small(0, large)
+        reader.warn_if_cache_is_small(0, large)
         assert not caplog.records
-        reader.warn_if_small(0, small)
+        reader.warn_if_cache_is_small(0, small)
         assert f"data.cache_bytes={small.cache_bytes} holds less than" in caplog.text

@@ -14,7 +14,7 @@ from numbered_images import LABELS, SHAPE, numbered_samples, numbers
 from web_server import serving
 
 from latentscale.data.order import Order
-from latentscale.data.step_reader import Treatment
+from latentscale.data.step_reader import Preprocessing
 from latentscale.data.streaming import StreamingReader
 from latentscale.errors import UserError
 from latentscale.shards.dataset_writer import Sample, write_shards
@@ -32,7 +32,7 @@ def reader(
     threads: int = 0,
     window: int = 40,
     layout: np.ndarray | None = None,
-    **treatment: bool,
+    **preprocessing: bool,
 ) -> StreamingReader:
     layout = np.arange(len(streams) * BATCH) if layout is None else layout
     order = Order(dataset.shard_counts, STREAMS, seed, window)
@@ -43,7 +43,7 @@ def reader(
         BATCH,
         SHAPE,
         layout,
-        Treatment(seed=seed, **treatment),
+        Preprocessing(seed=seed, **preprocessing),
         seed=seed,
         window_images=window,
         threads=threads,

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from latentscale.building.build_options import ImageOptions
-from latentscale.building.resizing import fit
+from latentscale.building.resizing import resize
 from latentscale.decoding.image_conversion import centre_crop, eight_bit_grey
-from latentscale.inversion.images import load_images
+from latentscale.inversion.image_input import load_images
 
 
 def test_sixteen_bits_are_scaled_and_rounded() -> None:
@@ -40,6 +40,6 @@ def test_a_model_is_given_the_pixels_that_training_was(size: tuple[int, int], tm
     width, height = size
     pixels = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "image.png")
-    built = fit(Image.fromarray(pixels), ImageOptions(resolution=16), [])
+    built = resize(Image.fromarray(pixels), ImageOptions(resolution=16), [])
     given = load_images([tmp_path / "image.png"], (3, 16, 16)).images[0]
     assert np.array_equal(np.asarray(built), given.permute(1, 2, 0).numpy())

@@ -16,12 +16,12 @@ from layouts import contents
 from PIL import Image
 from web_server import serving
 
-from latentscale.building.build_dataset import build
+from latentscale.building.build_dataset import build_dataset
 from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.data.clusters import Clusters
-from latentscale.data.memory_cache import RememberingReader
+from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.data.order import Order
-from latentscale.data.step_reader import StepReader, Treatment
+from latentscale.data.step_reader import Preprocessing, StepReader
 from latentscale.decoding.pillow_decoder import ImageRefused
 from latentscale.decoding.points import decode_point, encode_point
 from latentscale.decoding.sample_arrays import decode
@@ -138,7 +138,9 @@ def test_any_byte_of_the_header_may_change_without_harm(at, value):
 
 def built(out: Path, shard_bytes: int = 40 * 2048, workers: int = 0, **options) -> Path:
     listing = list_source("clusters", None, SourceOptions(**{"count": 300, "test_count": 30, **options}))
-    build("clusters", listing, out, ImageOptions(seed=options.get("seed", 0)), BuildOptions(shard_bytes, workers))
+    build_dataset(
+        "clusters", listing, out, ImageOptions(seed=options.get("seed", 0)), BuildOptions(shard_bytes, workers)
+    )
     return out
 
 
@@ -225,14 +227,14 @@ def test_what_is_asked_of_images_is_refused(tmp_path):
     listing = list_source("clusters", None, SourceOptions(count=5))
     for images, option in ((ImageOptions(resolution=8), "resolution"), (ImageOptions(png_compression=1), "png-compr")):
         with pytest.raises(UserError, match=f"--{option}.* is not used by clusters, which are points"):
-            build("clusters", listing, tmp_path / "out", images, BuildOptions())
+            build_dataset("clusters", listing, tmp_path / "out", images, BuildOptions())
     with pytest.raises(UserError, match="--count is not used by digits"):
         list_source("digits", None, SourceOptions(count=5))
     with pytest.raises(UserError, match="PATH here is not used by clusters"):
         list_source("clusters", Path("here"), SourceOptions())
 
 
-@pytest.mark.parametrize("kind", [StepReader, RememberingReader])
+@pytest.mark.parametrize("kind", [StepReader, MemoryCachedReader])
 def test_a_step_holds_the_points_that_stand_there(shards, memory, kind):
     dataset = ShardedDataset.open(shards / "train")
     order = Order(dataset.shard_counts, 4, seed=3, window=100)
@@ -259,10 +261,10 @@ def test_a_damaged_point_is_named_by_shard_and_member_or_skipped(tmp_path):
     assert "shard-000001.tar member 000000013.npy is not a readable point (float64 of shape [2]" in line
     dataset = ShardedDataset.open(tmp_path / "data")
     order = Order(dataset.shard_counts, 1, seed=0, window=20)
-    for kind in (StepReader, RememberingReader):
+    for kind in (StepReader, MemoryCachedReader):
         with pytest.raises(UserError, match=r"shard-000001\.tar member 3 is not a readable point"):
             kind(dataset, order, range(1), 20, (2,)).block(range(1))
-        reader = kind(dataset, order, range(1), 20, (2,), treatment=Treatment(skip_errors=True))
+        reader = kind(dataset, order, range(1), 20, (2,), preprocessing=Preprocessing(skip_errors=True))
         points, _, skipped = reader.block(range(1))
         assert [(one.shard, one.member) for one in skipped[0]] == [(1, 3)]
         assert torch.isfinite(points).all()

@@ -15,7 +15,7 @@ from latentscale.evaluation.evaluate import evaluate
 from latentscale.evaluation.explain import explain
 from latentscale.evaluation.registry import METRICS
 from latentscale.methods.cagan import CAGAN
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
 from launching import ROOT, Processes
 from tiny_models import DIM, model_of

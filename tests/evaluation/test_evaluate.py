@@ -16,10 +16,10 @@ from latentscale.evaluation.explain import explain
 from latentscale.evaluation.metric import Direction, Figure, Metric, Need
 from latentscale.evaluation.registry import METRICS
 from latentscale.evaluation.samples import FakeBatch, RealBatch, Samples
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.methods.autoencoder import Autoencoder
 from latentscale.methods.classifier import Classifier
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
 from tiny_models import DIM, exact_model, model_of, tiny_model
 

@@ -1,4 +1,4 @@
-"""The two maps of a trained model, in batches, with their scores."""
+"""The two maps of a trained model, in batches, and the OOD score."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def test_batches_do_not_change_results(run: Path) -> None:
     torch.testing.assert_close(few.ood_score(IMAGES), one.ood_score(IMAGES), rtol=1e-5, atol=1e-5)
 
 
-def test_latents_are_unscaled_unless_said(run: Path) -> None:
+def test_latents_are_unscaled_by_default(run: Path) -> None:
     inverter = Inverter.load(run, "cpu")
     latents = inverter.encode(IMAGES)
     assert torch.equal(latents, inverter.model.method.networks["discriminator"](IMAGES).latent)
@@ -46,7 +46,7 @@ def test_an_exact_model_reconstructs_exactly_and_clips() -> None:
     inverter = Inverter(exact_model((1, 2, 2), variance, torch.zeros(4, dtype=torch.float64)))
     images = torch.tensor([[[[0.3, -1.0], [1.0, 0.0]]]], dtype=torch.float64)
     torch.testing.assert_close(inverter.reconstruct(images), images, rtol=0, atol=1e-15)
-    # s = sqrt(4 v / 2): the first element has s = 1, so z = 3 leaves the range there alone.
+    # s = √(4v/2): the first element has s = 1, so only there z = 3 leaves [-1, 1]
     image = inverter.decode(torch.tensor([[3.0, 0.1, 0.0, 0.0]], dtype=torch.float64))
     expected = torch.tensor([1.0, 0.1 * 2**0.5, 0.0, 0.0], dtype=torch.float64).reshape(1, 1, 2, 2)
     torch.testing.assert_close(image, expected, rtol=0, atol=1e-15)
@@ -77,10 +77,10 @@ def test_models_of_points_are_inverted_without_a_range(tmp_path: Path) -> None:
         inverter.encode(points.byte())
 
 
-def test_a_diverged_model_is_called_that() -> None:
+def test_a_diverged_model_is_reported() -> None:
     model = tiny_model()
     next(model.method.networks["discriminator"].parameters()).fill_(torch.nan)
-    with pytest.raises(UserError, match="trained for 1200 steps, answers NaN"):
+    with pytest.raises(UserError, match="trained for 1200 steps, returned NaN"):
         Inverter(model).reconstruct(IMAGES)
 
 
@@ -91,13 +91,13 @@ def test_float64_models_stay_float64(tmp_path: Path) -> None:
     assert inverter.generate(1, 0).images.dtype == torch.float64
 
 
-def test_what_cannot_be_done_is_refused(run: Path, tmp_path: Path) -> None:
+def test_invalid_calls_are_refused(run: Path, tmp_path: Path) -> None:
     inverter = Inverter.load(run, "cpu")
-    with pytest.raises(UserError, match=rf"shape \[2, 9\], the model takes \[n, {DIM}\]"):
+    with pytest.raises(UserError, match=rf"shape \[2, 9\]: the model takes \[n, {DIM}\]"):
         inverter.decode(torch.zeros(2, 9))
     with pytest.raises(UserError, match="NaN"):
         inverter.decode(torch.full((1, DIM), torch.nan))
-    with pytest.raises(UserError, match="batch_images=0"):
+    with pytest.raises(UserError, match="batch_images must be >= 1, got 0"):
         Inverter.load(run, "cpu", batch_images=0)
     with pytest.raises(UserError, match="device nonsense"):
         Inverter.load(run, "nonsense")

@@ -1,4 +1,4 @@
-"""AnoDLSGAN's score against hand-worked values and SciPy's densities."""
+"""AnoDLSGAN's score against values worked out by hand and SciPy's densities."""
 
 import math
 
@@ -6,12 +6,12 @@ import pytest
 import torch
 from scipy import stats
 
-from latentscale.inversion.scores import VARIANCE_FLOOR, latent_negative_log_likelihood
+from latentscale.inversion.ood_scores import VARIANCE_FLOOR, latent_negative_log_likelihood
 from latentscale.latents.priors import LAWS, HalfUniformHalfNormal, Normal, Uniform, make_prior
 
 
 def test_the_published_example_ranks_a_above_b_by_036_nats() -> None:
-    # Sum of E^2 / 2v: a .005 + .04 + .45 = .495, b .045 + .04 + .05 = .135; the rest is common to both.
+    # Σ E²/2v: a .005 + .04 + .45 = .495, b .045 + .04 + .05 = .135; the other terms are equal
     latents = torch.tensor([[0.1, -0.2, 0.3], [-0.3, 0.2, -0.1]], dtype=torch.float64)
     variance = torch.tensor([1.0, 0.5, 0.1], dtype=torch.float64)
     a, b = latent_negative_log_likelihood(latents, variance, Normal())
@@ -34,14 +34,14 @@ def test_uniform_scores_are_exact_inside_and_finite_outside() -> None:
     expected = -stats.uniform(-math.sqrt(3), 2 * math.sqrt(3)).logpdf(1.7) - stats.uniform(-1, 2).logpdf(-0.99)
     score = latent_negative_log_likelihood(inside, variance, Uniform())
     assert score.item() == pytest.approx(expected, abs=1e-12)
-    # The second element lies 1.5 half-widths beyond its edge.
+    # the second element lies 1.5 half-widths outside the support
     outside = torch.tensor([[1.7, -2.5]], dtype=torch.float64)
     assert latent_negative_log_likelihood(outside, variance, Uniform()).item() == pytest.approx(
         expected + 1.5, abs=1e-12
     )
 
 
-def test_laws_of_another_mean_and_variance_are_moved_and_stretched() -> None:
+def test_priors_of_another_mean_and_variance_are_shifted_and_stretched() -> None:
     prior = HalfUniformHalfNormal()
     variance = torch.tensor([0.5], dtype=torch.float64)
     stretch = math.sqrt(prior.variance / 0.5)
@@ -56,7 +56,7 @@ def test_laws_of_another_mean_and_variance_are_moved_and_stretched() -> None:
     assert score(at) == pytest.approx(-stats.norm.logpdf(z) - math.log(stretch), abs=1e-12)
     edge = (-1 - prior.mean) / stretch
     assert score(edge + 1e-9) == pytest.approx(math.log(2) - math.log(stretch), abs=1e-8)
-    # two deviations of the law beyond the edge of a half-line
+    # two standard deviations outside a support that is a half-line
     beyond = edge - 2 * math.sqrt(prior.variance) / stretch
     assert score(beyond) == pytest.approx(math.log(2) - math.log(stretch) + 2, abs=1e-12)
 
@@ -83,9 +83,9 @@ def triangle(u: torch.Tensor) -> torch.Tensor:
     return 1 - (1 - u).sqrt()
 
 
-def test_a_dead_dimension_is_floored() -> None:
+def test_the_variance_has_a_lower_bound() -> None:
     latents = torch.tensor([[0.5, 1e-5], [0.5, -2e-5]], dtype=torch.float64)
     score = latent_negative_log_likelihood(latents, torch.tensor([1.0, 0.0]), Normal())
     assert torch.isfinite(score).all()
-    # With v at the floor f, the scores differ by (4e-10 - 1e-10) / 2f.
+    # with v at the lower bound f, the scores differ by (4e-10 - 1e-10) / 2f
     assert (score[1] - score[0]).item() == pytest.approx(3e-10 / (2 * VARIANCE_FLOOR), rel=1e-6)

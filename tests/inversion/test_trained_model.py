@@ -1,4 +1,4 @@
-"""A saved model is the same model; a damaged folder is refused by the name of the file."""
+"""A loaded model computes what the saved one did; the error for a damaged folder names the file."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from latentscale.errors import UserError
-from latentscale.inversion.model import TrainedModel, model_folder
+from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.draws import Purpose
 from tiny_models import DIM, tiny_model
 
@@ -27,7 +27,7 @@ def test_a_loaded_model_computes_the_same(tmp_path: Path, shape: tuple[int, ...]
     assert torch.equal(loaded.encode(image), model.encode(image))
     assert torch.equal(loaded.scale, model.scale)
     assert torch.equal(loaded.variance, model.variance)
-    for name in ("shape", "network", "uses_dynamic_scale", "step", "images_seen", "dataset"):
+    for name in ("shape", "network_settings", "uses_dynamic_scale", "step", "images_seen", "dataset"):
         assert getattr(loaded, name) == getattr(model, name)
     assert type(loaded.prior) is type(model.prior)
     assert type(loaded.method) is type(model.method)
@@ -73,14 +73,14 @@ def test_saving_again_replaces_everything(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_run_or_its_model_folder_may_be_named(tmp_path: Path) -> None:
+def test_a_path_may_be_a_run_or_its_model_folder(tmp_path: Path) -> None:
     tiny_model().save(tmp_path / "run" / "model")
     assert model_folder(tmp_path / "run") == tmp_path / "run" / "model"
     assert model_folder(tmp_path / "run" / "model") == tmp_path / "run" / "model"
     with pytest.raises(UserError, match="elsewhere does not exist"):
         model_folder(tmp_path / "elsewhere")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="empty holds no trained model"):
+    with pytest.raises(UserError, match="empty contains no trained model"):
         model_folder(tmp_path / "empty")
 
 
@@ -112,7 +112,7 @@ def swap_weights(folder: Path) -> None:
         (lambda folder: (folder / "discriminator.safetensors").unlink(), "discriminator.safetensors is missing"),
         (lambda folder: cut(folder / "generator.safetensors"), "generator.safetensors cannot be read"),
         (lambda folder: cut(folder / "config.json"), "config.json cannot be read as JSON"),
-        (lambda folder: change_config(folder, format="other"), "config.json is not a trained model's"),
+        (lambda folder: change_config(folder, format="other"), "config.json is not the config.json of a trained model"),
         (lambda folder: change_config(folder, format_version=99), "config.json has format version 99"),
         (lambda folder: change_config(folder, latent={"dim": DIM}), "config.json does not describe a model"),
         (lambda folder: change_config(folder, network={"colour": 3}), "config.json does not describe a model"),
@@ -120,10 +120,10 @@ def swap_weights(folder: Path) -> None:
             lambda folder: change_config(folder, latent={"dim": DIM, "law": "cauchy", "categories": []}),
             "config.json: .*cauchy",
         ),
-        (swap_weights, "generator.safetensors: .* is .*, the network in config.json has"),
+        (swap_weights, "generator.safetensors: .* has shape .*, but the network in config.json needs"),
         (lambda folder: change_config(folder, method={"name": "other", "settings": {}}), "does not describe a model"),
-        (resize_variance, "statistics.safetensors: variance.variance must hold finite numbers >= 0 of shape .6."),
-        (break_variance, "statistics.safetensors: variance.variance must hold finite numbers >= 0"),
+        (resize_variance, "statistics.safetensors: variance.variance must contain finite numbers >= 0 of shape .6."),
+        (break_variance, "statistics.safetensors: variance.variance must contain finite numbers >= 0"),
     ],
 )
 def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, damage: object, message: str) -> None:

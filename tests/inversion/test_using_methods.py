@@ -1,4 +1,4 @@
-"""What an Inverter can do with models of particular methods: categories, edits of attributes, mixed styles."""
+"""What an Inverter can do with models of particular methods: categories, attribute edits, style mixing."""
 
 import math
 from itertools import pairwise
@@ -13,7 +13,7 @@ from latentscale.methods.aedlsgan import AEDLSGAN
 from latentscale.methods.cgpgan import CGPGAN
 from latentscale.methods.dlsgan import DLSGAN
 from latentscale.methods.invgan import InvGAN
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
 from tiny_models import DIM, model_of, tiny_model
 
@@ -41,7 +41,7 @@ def test_categories_are_drawn_or_chosen(by_category: Inverter) -> None:
     counts = torch.bincount(drawn.categories[:, 0], minlength=3).tolist()
     assert counts[1] == 0
     assert 180 < counts[0] < 240  # a binomial of 300 and .7: four standard deviations
-    # what was drawn is what made the samples
+    # the returned categories are those of the samples
     again = by_category.decode(drawn.latents, categories=drawn.categories)
     torch.testing.assert_close(again, drawn.images, rtol=0, atol=0)
     chosen = torch.tensor([[1, 0]] * 300)
@@ -54,22 +54,22 @@ def test_categories_are_drawn_or_chosen(by_category: Inverter) -> None:
     torch.testing.assert_close(other.images, expected)
 
 
-def test_categories_that_are_none_are_refused(by_category: Inverter) -> None:
-    with pytest.raises(UserError, match="takes categories"):
+def test_invalid_categories_are_refused(by_category: Inverter) -> None:
+    with pytest.raises(UserError, match="also takes categories"):
         by_category.decode(latents(2))
     for wrong in (torch.tensor([[0, 2], [0, 0]]), torch.tensor([[-1, 0], [0, 0]]), torch.tensor([0, 1]), latents(2)):
-        with pytest.raises(UserError, match=r"categories must be \[2, 2\] integers from 0 to below \[3, 2\]"):
+        with pytest.raises(UserError, match=r"categories must be integers \[2, 2\] .*from 0 to below \[3, 2\]"):
             by_category.decode(latents(2), categories=wrong)
     with pytest.raises(UserError, match="takes no categories"):
         Inverter(tiny_model()).generate(1, 0, categories=torch.tensor([[0]]))
 
 
-def test_an_edited_latent_has_exactly_the_score_that_was_asked_for(tmp_path: Path) -> None:
+def test_an_edited_latent_has_exactly_the_target_score(tmp_path: Path) -> None:
     model_of(AEDLSGAN, MLP, ModelSpec((2,), DIM, SIZES)).save(tmp_path)
     inverter = Inverter.load(tmp_path, "cpu")
     z = latents(5)
     scores = inverter.attribute_scores(z)
-    # three columns of the first label, one of the binary one: ((z∘s)·w)/√d
+    # three columns for the first label, one for the binary one: ((z∘s)·w)/√d
     weight = inverter.model.method.statistics["attributes"].weight  # type: ignore[attr-defined]
     expected = (z * inverter.scale) @ weight / math.sqrt(DIM)
     torch.testing.assert_close(scores, expected)
@@ -77,34 +77,34 @@ def test_an_edited_latent_has_exactly_the_score_that_was_asked_for(tmp_path: Pat
     edited = inverter.edit(z, 3, 1.5)
     found = edited @ weight / math.sqrt(DIM)
     torch.testing.assert_close(found[:, 3], torch.full((5,), 1.5), rtol=0, atol=1e-5)
-    # moved along w alone
+    # the edit moves along w alone
     moved = edited - z * inverter.scale
     along = (moved @ weight[:, 3]).abs() / (moved.norm(dim=1) * weight[:, 3].norm())
     torch.testing.assert_close(along, torch.ones(5), rtol=0, atol=1e-5)
     assert inverter.decode(edited, already_scaled=True).shape == (5, 2)
-    with pytest.raises(UserError, match=r"attribute=4 is not allowed: the model has 4"):
+    with pytest.raises(UserError, match="attribute must be from 0 to 3, got 4"):
         inverter.edit(z, 4, 0.0)
-    with pytest.raises(UserError, match="pvdgan has no attributes"):
+    with pytest.raises(UserError, match="pvdgan has no attribute directions"):
         Inverter(tiny_model()).edit(z, 0, 0.0)
 
 
-def test_what_invgan_generates_comes_with_the_codes_that_made_it(tmp_path: Path) -> None:
+def test_samples_of_invgan_come_with_the_mapped_latents(tmp_path: Path) -> None:
     model_of(InvGAN, STYLE, ModelSpec((1, 16, 16), DIM)).save(tmp_path)
     inverter = Inverter.load(tmp_path, "cpu", batch_images=2)
-    images, codes, categories = inverter.generate(5, seed=3)
+    images, mapped, categories = inverter.generate(5, seed=3)
     assert categories is None
-    torch.testing.assert_close(inverter.decode(codes), images)
+    torch.testing.assert_close(inverter.decode(mapped), images)
     drawn = inverter.model.draw_latents(5, 3, 7).float()  # type: ignore[arg-type]
-    torch.testing.assert_close(codes, inverter.model.method.networks["mapping"](drawn))
+    torch.testing.assert_close(mapped, inverter.model.method.networks["mapping"](drawn))
 
 
 @pytest.mark.parametrize(("kind", "own_mapping"), [(InvGAN, 0), (DLSGAN, 2)])
-def test_styles_of_two_latents_are_mixed(kind: type, own_mapping: int, tmp_path: Path) -> None:
+def test_style_mixing(kind: type, own_mapping: int, tmp_path: Path) -> None:
     network = NetworkSettings(family="style", widths=[4, 4], base_width=4, mapping_layers=own_mapping)
     model_of(kind, network, ModelSpec((1, 16, 16), DIM)).save(tmp_path)
     inverter = Inverter.load(tmp_path, "cpu", batch_images=2)
     coarse, fine = latents(3), latents(3, seed=1)
-    # all four styles of one latent are that latent's image
+    # with all four styles of one latent the result is that latent's image
     torch.testing.assert_close(inverter.mix_styles(coarse, fine, 4), inverter.decode(coarse))
     torch.testing.assert_close(inverter.mix_styles(coarse, fine, 0), inverter.decode(fine))
     mixed = [inverter.mix_styles(coarse, fine, k) for k in range(5)]
@@ -115,11 +115,11 @@ def test_styles_of_two_latents_are_mixed(kind: type, own_mapping: int, tmp_path:
         torch.testing.assert_close(mixed[2], inverter.model.method.networks["generator"](styles).clamp(-1, 1))
 
 
-def test_styles_that_cannot_be_mixed_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"network\.family=residual.*takes its latent as a whole"):
+def test_invalid_style_mixing_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"network\.family=residual.*has no styles to mix"):
         Inverter(tiny_model()).mix_styles(latents(1), latents(1), 1)
     inverter = Inverter(model_of(InvGAN, STYLE, ModelSpec((1, 16, 16), DIM)))
-    with pytest.raises(UserError, match="first_fine=5 is not allowed: the generator has 4 styles"):
+    with pytest.raises(UserError, match="first_fine must be from 0 to 4, the number of the generator's styles, got 5"):
         inverter.mix_styles(latents(1), latents(1), 5)
     with pytest.raises(UserError, match=r"coarse and fine latents have shapes \[1, 6\] and \[2, 6\]"):
         inverter.mix_styles(latents(1), latents(2), 1)

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor, nn
 
 from latentscale.losses.penalties import discriminate_with_gradient
-from latentscale.networks.build import NetworkSettings, build_discriminator
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.initialisation import initialize
-from latentscale.networks.outputs import Discrimination, Heads
 
 HEADS = Heads(adversarial=2, latent=5)
 
@@ -19,12 +19,12 @@ class Quadratic(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.tensor([1.0, -0.5, 2.0]).double())
 
-    def forward(self, x: Tensor) -> Discrimination:
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
         value = (self.weight * x.square()).sum(1, keepdim=True)
-        return Discrimination(value, None, None, x)
+        return DiscriminatorOutput(value, None, None, x)
 
 
-def first(seen: Discrimination) -> Tensor:
+def first(seen: DiscriminatorOutput) -> Tensor:
     return seen.adversarial[:, 0]
 
 

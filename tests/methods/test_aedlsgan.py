@@ -14,8 +14,8 @@ from toys import D_Z, toy_batch, toy_method
 
 from latentscale.config import load_config
 from latentscale.distributed.statistics import FusedStatistics
-from latentscale.inversion.editing import edit, score
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.editing import attribute_score, edit_latent
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.latents.attributes import FixedClassifier, attribute_categories, attribute_scores
 from latentscale.methods.aedlsgan import AEDLSGAN
 from latentscale.methods.base import Method
@@ -203,11 +203,11 @@ def test_an_edited_score_is_its_target(dim: int, dtype: torch.dtype, target: flo
     generator = torch.Generator().manual_seed(dim)
     latent = torch.randn(16, dim, generator=generator, dtype=torch.float64).to(dtype)
     w = torch.randn(dim, 2, generator=generator, dtype=torch.float64).to(dtype)
-    edited = edit(latent, w[:, 0], target)
+    edited = edit_latent(latent, w[:, 0], target)
     assert edited.dtype == dtype
     found = (edited @ w[:, 0]) / math.sqrt(dim)
     assert (found - target).abs().max() <= 1e-5
-    torch.testing.assert_close(found, score(edited, w[:, 0]), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, attribute_score(edited, w[:, 0]), rtol=1e-5, atol=1e-5)
     # moved along w_i alone, hence by as little as can be
     change = (edited - latent).double()
     along = (change @ w[:, 0].double())[:, None] * w[:, 0].double() / w[:, 0].double().square().sum()
@@ -218,18 +218,18 @@ def test_an_edit_by_hand() -> None:
     # d_z = 4, w = (1, 0, 2, 0), ‖w‖² = 5; z∘s·w = 3; t = 2: 2·√4 − 3 = 1, so w/5 is added
     latent = torch.tensor([[1.0, 7.0, 1.0, -7.0]], dtype=torch.float64)
     direction = torch.tensor([1.0, 0.0, 2.0, 0.0], dtype=torch.float64)
-    torch.testing.assert_close(edit(latent, direction, 2.0), torch.tensor([[1.2, 7.0, 1.4, -7.0]]).double())
+    torch.testing.assert_close(edit_latent(latent, direction, 2.0), torch.tensor([[1.2, 7.0, 1.4, -7.0]]).double())
     # a target for each
-    both = edit(latent.repeat(2, 1), direction, torch.tensor([1.5, 2.0]))
+    both = edit_latent(latent.repeat(2, 1), direction, torch.tensor([1.5, 2.0]))
     torch.testing.assert_close(both[0], latent[0])
-    assert score(both, direction).tolist() == pytest.approx([1.5, 2.0], abs=1e-12)
+    assert attribute_score(both, direction).tolist() == pytest.approx([1.5, 2.0], abs=1e-12)
 
 
 def test_an_edit_turns_the_category() -> None:
     generator = torch.Generator().manual_seed(0)
     latent, w = torch.randn(64, 8, generator=generator), torch.randn(8, 3, generator=generator)
     for target, has in ((0.1, 1), (-0.1, 0)):
-        found = attribute_categories(edit(latent, w[:, 1], target), w, (2, 2, 2))
+        found = attribute_categories(edit_latent(latent, w[:, 1], target), w, (2, 2, 2))
         assert (found[:, 2 + has] == 1).all()
 
 

@@ -13,7 +13,7 @@ from latentscale.methods.base import Method
 from latentscale.methods.contrastive import view
 from latentscale.methods.elastic_infogan import ElasticInfoGAN, ElasticInfoGANSettings
 from latentscale.methods.phase import Batch
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.initialisation import initialize
 from latentscale.networks.spec import ModelSpec
 

@@ -12,7 +12,7 @@ from latentscale.errors import UserError
 from latentscale.methods.base import Method
 from latentscale.methods.invgan import InvGAN, InvGANSettings
 from latentscale.methods.phase import Batch
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.initialisation import initialize
 from latentscale.networks.mapping import MappingNetwork
 from latentscale.networks.spec import ModelSpec

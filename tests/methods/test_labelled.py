@@ -13,7 +13,7 @@ from toys import FEATURES, toy_batch, toy_method
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
 from latentscale.methods.registry import METHODS
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
 
 LABELS = [(3,), (3, 2, 2)]

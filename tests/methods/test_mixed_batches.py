@@ -15,7 +15,7 @@ from latentscale.methods import adversarial, conditional
 from latentscale.methods.base import Method
 from latentscale.methods.mixing import MixingSettings, mixed_rows, mixed_samples
 from latentscale.methods.phase import Batch
-from latentscale.networks.build import NetworkSettings, build_discriminator
+from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.initialisation import initialize
 
 SIZES = (3, 2)

@@ -15,8 +15,8 @@ from latentscale.losses.classification import classify_with_gradient, cross_entr
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
 from latentscale.methods.registry import METHODS
-from latentscale.networks.build import NetworkSettings
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
 from latentscale.training.loop import prepare_batches
 
@@ -232,9 +232,9 @@ class Line(nn.Module):
         super().__init__()
         self.w = nn.Parameter(torch.tensor(w, dtype=torch.float64))
 
-    def forward(self, x: Tensor) -> Discrimination:
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
         zero = torch.zeros_like(x)
-        return Discrimination(x[:, :0], None, None, x, torch.cat([x, zero, zero, self.w * x], dim=1))
+        return DiscriminatorOutput(x[:, :0], None, None, x, torch.cat([x, zero, zero, self.w * x], dim=1))
 
 
 def test_the_categorical_gradient_penalty_by_hand() -> None:
@@ -242,7 +242,7 @@ def test_the_categorical_gradient_penalty_by_hand() -> None:
     first = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
 
     class OneLabel(Line):
-        def forward(self, x: Tensor) -> Discrimination:
+        def forward(self, x: Tensor) -> DiscriminatorOutput:
             return super().forward(x)._replace(classes=super().forward(x).classes[:, :2])
 
     _, squared = classify_with_gradient(OneLabel(0.0), x, first, (2,))

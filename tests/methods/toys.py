@@ -8,10 +8,10 @@ from latentscale.latents.priors import make_prior
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
 from latentscale.methods.registry import METHODS
-from latentscale.networks.classifier import TrunkClassifier
-from latentscale.networks.conditional import CategoryInput
-from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.conditional_generator import ConditionalGenerator
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.spec import ModelSpec
+from latentscale.networks.trunk_classifier import TrunkClassifier
 
 D_Z, DATA, FEATURES = 3, 5, 4
 
@@ -27,9 +27,9 @@ class ToyDiscriminator(nn.Module):
         self.log_variance = nn.Linear(FEATURES, heads.log_variance) if heads.log_variance else None
         self.classes = nn.Linear(FEATURES, heads.classes) if heads.classes else None
 
-    def forward(self, x: Tensor) -> Discrimination:
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
         features = torch.tanh(self.trunk(x))
-        return Discrimination(
+        return DiscriminatorOutput(
             self.adversarial(features) if self.adversarial is not None else x.new_empty(len(x), 0),
             self.latent(features) if self.latent is not None else None,
             self.log_variance(features) if self.log_variance is not None else None,
@@ -47,7 +47,10 @@ def toy_method(name: str, categories: tuple[int, ...] = (), **settings: object) 
     generator = nn.Sequential(nn.Linear(D_Z + sum(taken), 7), nn.Tanh(), nn.Linear(7, DATA)).double()
     discriminator = ToyDiscriminator(kind.heads(spec)).double()
     chosen = kind.Settings(**{"r1": 0.7, "r2": 0.0, **settings})
-    players = {"generator": CategoryInput(generator, taken) if taken else generator, "discriminator": discriminator}
+    players = {
+        "generator": ConditionalGenerator(generator, taken) if taken else generator,
+        "discriminator": discriminator,
+    }
     if kind.categorical and not kind.categories_optional:
         players["classifier"] = ToyDiscriminator(Heads(adversarial=0, classes=spec.category_dim)).double()
     if name == "elastic_infogan":

@@ -1,4 +1,4 @@
-"""Each family against a literal reading of its published description, in float64."""
+"""Each family against a literal implementation of its published description, in float64."""
 
 import math
 
@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.initialisation import initialize
-from latentscale.networks.outputs import Heads
 
 LATENT = 6
 HEADS = Heads(adversarial=1, latent=LATENT, log_variance=LATENT)
@@ -29,7 +29,7 @@ def built(family: str, side: int, channels: int = 3) -> tuple[nn.Module, nn.Modu
     for network in networks:
         initialize(network, 1, type(network).__name__)
         for name, parameter in network.named_parameters():
-            if name.endswith("bias"):  # all zero would hide a misplaced one
+            if name.endswith("bias"):  # zeros would hide a misplaced bias
                 parameter.data.copy_(noise(*parameter.shape))
     return networks
 

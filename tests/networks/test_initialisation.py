@@ -1,4 +1,4 @@
-"""Weights are a function of seed and name alone."""
+"""Initial weights are a function of seed and name alone."""
 
 import zlib
 
@@ -8,9 +8,9 @@ from scipy.special import ndtri
 from torch import nn
 
 from latentscale.latents.draws import Purpose, uniforms
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.initialisation import initialize
-from latentscale.networks.outputs import Heads
 
 SETTINGS = NetworkSettings(family="skip", widths=[12, 16], base_width=16)
 
@@ -36,7 +36,7 @@ def test_independent_of_order_and_of_torch_generators() -> None:
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def test_a_head_more_changes_no_other_weight() -> None:
+def test_an_additional_head_changes_no_other_weight() -> None:
     states = []
     for heads in (Heads(1, 8), Heads(1, 8, 8)):
         network = build_discriminator(SETTINGS, 8, (3, 16, 16), heads)

@@ -1,4 +1,4 @@
-"""Equalised layers: fan_in, gain, and the fused resampling convolutions."""
+"""Equalised layers: fan_in, gains, and the fused resampling convolutions."""
 
 import math
 
@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.layers import (
     DiscriminatorHeads,
     EqualizedConv2d,
@@ -15,7 +16,6 @@ from latentscale.networks.layers import (
     EqualizedUpConv2d,
     leaky_relu,
 )
-from latentscale.networks.outputs import Heads
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -35,13 +35,13 @@ def test_linear_by_hand() -> None:
     layer = EqualizedLinear(4, 1).double()
     layer.weight.data.copy_(torch.tensor([[1.0, 2.0, 3.0, 4.0]]))
     layer.bias.data.fill_(0.5)
-    # (1 + 2 + 3 + 4)/√4 + ½; the bias is not scaled.
+    # (1 + 2 + 3 + 4)/√4 + ½; the bias is not scaled
     assert layer(torch.ones(1, 4).double()).item() == pytest.approx(5.5)
 
 
 @pytest.mark.parametrize("batch", [1, 200])
 def test_equalised_at_any_batch_size(batch: int) -> None:
-    # One batch is smaller than the weights and one larger: the multiplier lands on either, to the same effect.
+    # one batch is smaller than the weights, the other larger: the layer multiplies the smaller of the two
     linear, x = randomized(EqualizedLinear(6, 10)), noise(batch, 6)
     torch.testing.assert_close(linear(x), F.linear(x, linear.weight / math.sqrt(6), linear.bias))
     conv, x = randomized(EqualizedConv2d(6, 20, 3)), noise(batch, 6, 4, 4)
@@ -86,10 +86,10 @@ def test_up_convolution(size: int) -> None:
     weight = layer.weight / math.sqrt(27)
     expected = same_blur(F.conv_transpose2d(x, shifted(weight), stride=2, padding=1)) + layer.bias[:, None, None]
     torch.testing.assert_close(out, expected)
-    # The second derivation: repeat every pixel 2×2, then an ordinary convolution with the turned kernel.
+    # equivalently: repeat every pixel 2×2, then convolve with the flipped kernel
     repeated = x.repeat_interleave(2, 2).repeat_interleave(2, 3)
-    turned = weight.transpose(0, 1).flip(2, 3)
-    torch.testing.assert_close(out, same_blur(F.conv2d(repeated, turned, padding=1)) + layer.bias[:, None, None])
+    flipped = weight.transpose(0, 1).flip(2, 3)
+    torch.testing.assert_close(out, same_blur(F.conv2d(repeated, flipped, padding=1)) + layer.bias[:, None, None])
 
 
 @pytest.mark.parametrize("size", [8, 16])
@@ -100,12 +100,12 @@ def test_down_convolution(size: int) -> None:
     weight = 0.5 * layer.weight / math.sqrt(27)
     expected = F.conv2d(same_blur(x), shifted(weight) / 4, bias, stride=2, padding=1)
     torch.testing.assert_close(out, expected)
-    # The second derivation: an ordinary convolution of the blurred map, then the mean of 2×2 pixels.
+    # equivalently: convolve the blurred map, then average 2×2 pixels
     averaged = F.avg_pool2d(F.conv2d(same_blur(x), weight, padding=1), 2) + bias[:, None, None]
     torch.testing.assert_close(out, averaged)
 
 
-def test_heads_that_do_not_exist() -> None:
+def test_heads_of_width_zero_are_not_built() -> None:
     heads = DiscriminatorHeads(8, Heads(adversarial=3))
     assert set(heads.state_dict()) == {"adversarial.weight", "adversarial.bias"}
     seen = heads(torch.zeros(2, 8), torch.zeros(2, 9))

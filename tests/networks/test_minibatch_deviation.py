@@ -1,4 +1,4 @@
-"""The minibatch standard deviation layer by hand, within streams, and as an option of the mlp discriminator."""
+"""The minibatch standard deviation layer: by hand, within streams, and as an option of the mlp discriminator."""
 
 import math
 
@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from latentscale.errors import UserError
-from latentscale.networks.build import NetworkSettings, build_discriminator
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.initialisation import initialize
 from latentscale.networks.minibatch_deviation import MinibatchDeviation
-from latentscale.networks.outputs import Heads
 
 IN, OUT = 3, 5
 
@@ -24,7 +24,7 @@ def layer() -> MinibatchDeviation:
 
 
 def by_hand(made: MinibatchDeviation, x: Tensor) -> Tensor:
-    """One stream ``[b, IN]``, number by number."""
+    """The layer's output for one stream ``[b, IN]``, number by number."""
     b, out = len(x), []
     mean = [sum(x[i, k] for i in range(b)) / b for k in range(IN)]
     std = [torch.sqrt(sum((x[i, k] - mean[k]) ** 2 for i in range(b)) / b + 1e-8) for k in range(IN)]
@@ -73,7 +73,7 @@ def test_streams_do_not_see_each_other(streams: int) -> None:
     for stream in range(streams):
         torch.testing.assert_close(together[stream::streams], by_hand(made, x[stream::streams]), rtol=1e-12, atol=1e-14)
     if streams > 1:
-        assert (together - made(x)).abs().max() > 1e-3  # the control: as one batch it is another
+        assert (together - made(x)).abs().max() > 1e-3  # as one batch the result differs
 
 
 def test_equal_samples_have_finite_gradients() -> None:
@@ -106,7 +106,7 @@ def test_as_an_option_of_the_mlp_discriminator() -> None:
     torch.testing.assert_close(seen.features, network.deviation(h, 2), rtol=1e-12, atol=1e-14)
     head = network.heads.adversarial
     torch.testing.assert_close(seen.adversarial, seen.features @ head.weight.T / 2 + head.bias, rtol=1e-12, atol=1e-14)
-    # two denses of 7 × 4 and a bias in the place of one
+    # two dense layers of 7 × 4 instead of one, with one bias
     plain = build_discriminator(
         NetworkSettings(family="mlp", widths=[6, 7], extra_width=4), 2, (IN,), Heads(adversarial=2)
     )
@@ -130,6 +130,6 @@ def test_the_published_width_of_cagans_discriminator() -> None:
         (NetworkSettings(family="mlp", minibatch_deviation=True), Heads(latent=4), "encoder"),
     ],
 )
-def test_what_cannot_have_it(settings: NetworkSettings, heads: Heads, part: str) -> None:
-    with pytest.raises(UserError, match=rf"network\.minibatch_deviation=true.*{part}.*set it false"):
+def test_where_it_is_refused(settings: NetworkSettings, heads: Heads, part: str) -> None:
+    with pytest.raises(UserError, match=rf"network\.minibatch_deviation=true.*{part}.*set it to false"):
         build_discriminator(settings, 4, (1, 8, 8), heads)

@@ -1,4 +1,4 @@
-"""The networks of the published settings: sizes layer by layer, and what every family must hold."""
+"""The networks of the published settings: parameter counts layer by layer, and what holds for every family."""
 
 import math
 from collections.abc import Iterator
@@ -9,16 +9,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentscale.errors import UserError
-from latentscale.networks.build import FAMILIES, NetworkSettings, build_discriminator, build_generator
-from latentscale.networks.conditional import build_classifier, build_conditional_generator
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.networks.factory import (
+    FAMILIES,
+    NetworkSettings,
+    build_classifier,
+    build_conditional_generator,
+    build_discriminator,
+    build_generator,
+)
 from latentscale.networks.initialisation import initialize
 from latentscale.networks.layers import EqualizedDownConv2d, EqualizedUpConv2d
-from latentscale.networks.outputs import Discrimination, Heads
 from latentscale.networks.spec import ModelSpec
 
 LATENT = 6
 HEADS = Heads(adversarial=2, latent=LATENT, classes=3)
-SEVENS = ("mnist28", "recovery", "dcgan")
+BASE_7_FAMILIES = ("mnist28", "recovery", "dcgan")
 
 
 def toy(family: str, **more: object) -> NetworkSettings:
@@ -29,8 +35,8 @@ def noise(*shape: int) -> Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64)
 
 
-def started(network: nn.Module) -> nn.Module:
-    """In float64 as a run starts, but with biases that are not all zero."""
+def initialized(network: nn.Module) -> nn.Module:
+    """In float64 with a run's initial weights, but with biases that are not all zero."""
     network.double()
     initialize(network, 3, "network")
     for name, parameter in network.named_parameters():
@@ -42,7 +48,7 @@ def started(network: nn.Module) -> nn.Module:
 def pairs() -> Iterator[tuple[str, NetworkSettings, tuple[int, ...]]]:
     for family in FAMILIES:
         yield family, toy(family), (3, 16, 16)
-    for family in SEVENS:
+    for family in BASE_7_FAMILIES:
         yield f"{family} from 7", toy(family), (1, 28, 28)
     yield "style synthesis", toy("style", mapping_layers=0), (3, 16, 16)
     yield "mnist28 extra", toy("mnist28", extra_width=11), (1, 28, 28)
@@ -54,13 +60,13 @@ PAIRS = {name: (settings, shape) for name, settings, shape in pairs()}
 def pair(name: str) -> tuple[nn.Module, nn.Module]:
     settings, shape = PAIRS[name]
     return (
-        started(build_generator(settings, LATENT, shape)),
-        started(build_discriminator(settings, LATENT, shape, HEADS)),
+        initialized(build_generator(settings, LATENT, shape)),
+        initialized(build_discriminator(settings, LATENT, shape, HEADS)),
     )
 
 
 def codebook(sizes: tuple[int, ...] = (3, 2)) -> nn.Module:
-    return started(build_conditional_generator(toy("codebook"), ModelSpec((3, 16, 16), LATENT, sizes)))
+    return initialized(build_conditional_generator(toy("codebook"), ModelSpec((3, 16, 16), LATENT, sizes)))
 
 
 def choices(rows: int, sizes: tuple[int, ...] = (3, 2)) -> Tensor:
@@ -69,7 +75,7 @@ def choices(rows: int, sizes: tuple[int, ...] = (3, 2)) -> Tensor:
     return torch.cat(parts, dim=1).double()
 
 
-# ---- sizes
+# ---- parameter counts
 
 
 def dense(inputs: int, outputs: int) -> int:
@@ -80,15 +86,15 @@ def conv(inputs: int, outputs: int, kernel: int, bias: bool = True) -> int:
     return inputs * outputs * kernel**2 + (outputs if bias else 0)
 
 
-def size_of(network: nn.Module) -> int:
+def parameter_count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
-def on_meta(settings: NetworkSettings, latent: int, shape: tuple[int, ...], heads: Heads) -> tuple[int, int]:
+def parameter_counts(settings: NetworkSettings, latent: int, shape: tuple[int, ...], heads: Heads) -> tuple[int, int]:
     with torch.device("meta"):
         return (
-            size_of(build_generator(settings, latent, shape)),
-            size_of(build_discriminator(settings, latent, shape, heads)),
+            parameter_count(build_generator(settings, latent, shape)),
+            parameter_count(build_discriminator(settings, latent, shape, heads)),
         )
 
 
@@ -100,7 +106,7 @@ def test_anodlsgan_mnist() -> None:
     discriminator = conv(1, 128, 1) + dense(16 * 1024, 1) + dense(16 * 1024, 256)
     for width in (128, 256, 512):
         discriminator += conv(width, width, 3) + conv(width, 2 * width, 3)
-    assert on_meta(settings, 256, (1, 32, 32), Heads(1, 256)) == (generator, discriminator)
+    assert parameter_counts(settings, 256, (1, 32, 32), Heads(1, 256)) == (generator, discriminator)
 
 
 def test_cgpgan_mnist() -> None:
@@ -110,15 +116,15 @@ def test_cgpgan_mnist() -> None:
         generator, classifier = build_conditional_generator(settings, spec), build_classifier(settings, spec)
     expected = dense(256 + 32, 49 * 256) + conv(256, 256, 2) + 2 * conv(256, 256, 3)
     expected += conv(256, 128, 2) + 2 * conv(128, 128, 3) + conv(128, 1, 1)
-    assert size_of(generator) == expected
+    assert parameter_count(generator) == expected
     expected = conv(1, 128, 1) + 2 * conv(128, 128, 3) + conv(128, 128, 2)
     expected += conv(128, 256, 3) + conv(256, 256, 3) + conv(256, 256, 2) + conv(256, 256, 3) + dense(49 * 256, 32)
-    assert size_of(classifier) == expected
+    assert parameter_count(classifier) == expected
     settings.extra_width = 512  # CAGAN's
     with torch.device("meta"):
         discriminator = build_discriminator(settings, 256, (1, 28, 28), Heads(adversarial=10))
     extra = dense(49 * 256, 512) + dense(512, 10) - dense(49 * 256, 32)
-    assert size_of(discriminator) == expected + extra
+    assert parameter_count(discriminator) == expected + extra
 
 
 STEPS = ((512, 512), (512, 512), (512, 512), (512, 256), (256, 128), (128, 64))
@@ -142,22 +148,22 @@ def test_cgpgan_and_codebook_at_256(pages: bool | None) -> None:
         expected += dense(1024, 16 * 512) + labels * size * (16 * 512 // labels)
     else:
         expected += dense(1024 + 16, 16 * 1024)
-    assert size_of(generator) == expected
+    assert parameter_count(generator) == expected
 
     hidden = 2 * 1024 if pages is None else 2 * labels * size
     expected = conv(3, 64, 1) + conv(512, base, 3) + dense(16 * base, hidden) + dense(hidden, labels * size)
     for before, after in ((64, 64), (64, 128), (128, 256), (256, 512), (512, 512), (512, 512)):
         expected += conv(before, after, 2, bias=False) + conv(before, after, 3) + conv(after, after, 3)
-    assert size_of(classifier) == size_of(discriminator) == expected
+    assert parameter_count(classifier) == parameter_count(discriminator) == expected
 
 
 def test_clusters() -> None:
     settings = NetworkSettings(family="mlp", widths=[512] * 4)
     generator = dense(256, 512) + 3 * dense(512, 512) + dense(512, 2)
     discriminator = dense(2, 512) + 3 * dense(512, 512) + dense(512, 16)
-    assert on_meta(settings, 256, (2,), Heads(adversarial=16)) == (generator, discriminator)
+    assert parameter_counts(settings, 256, (2,), Heads(adversarial=16)) == (generator, discriminator)
     settings.extra_width = 512
-    assert on_meta(settings, 256, (2,), Heads(adversarial=16))[1] == discriminator + dense(512, 512)
+    assert parameter_counts(settings, 256, (2,), Heads(adversarial=16))[1] == discriminator + dense(512, 512)
 
 
 def test_anodlsgan_celeba() -> None:
@@ -166,27 +172,27 @@ def test_anodlsgan_celeba() -> None:
     for before, after in ((512, 512), (512, 512), (512, 512), (512, 256), (256, 128)):
         generator += dense(512, before) + conv(before, after, 3)
         generator += dense(512, after) + conv(after, after, 3) + conv(after, 3, 1, bias=False)
-    assert on_meta(settings, 512, (3, 128, 128), Heads(1, 512))[0] == generator
+    assert parameter_counts(settings, 512, (3, 128, 128), Heads(1, 512))[0] == generator
 
 
 def test_latent_recovery() -> None:
     settings = NetworkSettings(family="recovery", widths=[128, 256], base_width=512)
 
-    def normed(inputs: int, outputs: int) -> int:  # no bias, scale and shift of the norm
+    def normed(inputs: int, outputs: int) -> int:  # without bias; the norm has a scale and a shift
         return conv(inputs, outputs, 3, bias=False) + 2 * outputs
 
     generator = dense(256, 49 * 512) + 2 * 512 + normed(512, 256) + 2 * normed(256, 256)
     generator += normed(256, 128) + 2 * normed(128, 128) + conv(128, 1, 1)
     discriminator = normed(1, 128) + normed(128, 256) + 2 * normed(256, 256)
     discriminator += normed(256, 512) + 2 * normed(512, 512) + dense(49 * 512, 1)
-    assert on_meta(settings, 256, (1, 28, 28), Heads(1)) == (generator, discriminator)
+    assert parameter_counts(settings, 256, (1, 28, 28), Heads(1)) == (generator, discriminator)
 
 
 def test_invgans_backbones() -> None:
     dcgan = NetworkSettings(family="dcgan", widths=[64, 128])
     generator = dense(100, 49 * 128) + 2 * 128 + conv(128, 64, 4) + 2 * 64 + conv(64, 1, 4)
     discriminator = conv(1, 64, 4) + conv(64, 128, 4) + dense(49 * 128, 1) + dense(49 * 128, 100)
-    assert on_meta(dcgan, 100, (1, 28, 28), Heads(1, 100)) == (generator, discriminator)
+    assert parameter_counts(dcgan, 100, (1, 28, 28), Heads(1, 100)) == (generator, discriminator)
 
     biggan = NetworkSettings(family="biggan", widths=[128, 256, 256], base_width=512)
     generator = dense(128, 16 * 512) + 2 * 128 + conv(128, 3, 3)
@@ -196,10 +202,10 @@ def test_invgans_backbones() -> None:
     discriminator = dense(16 * 512, 1) + dense(16 * 512, 128)
     for before, after in ((3, 128), (128, 256), (256, 512)):
         discriminator += conv(before, after, 3) + conv(after, after, 3) + conv(before, after, 1, bias=False)
-    assert on_meta(biggan, 128, (3, 32, 32), Heads(1, 128)) == (generator, discriminator)
+    assert parameter_counts(biggan, 128, (3, 32, 32), Heads(1, 128)) == (generator, discriminator)
 
 
-# ---- what every family holds
+# ---- what holds for every family
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -208,7 +214,7 @@ def test_shapes_and_gradients(name: str) -> None:
     image = generator(noise(2, LATENT))
     assert image.shape == (2, *PAIRS[name][1])
     seen = discriminator(image)
-    assert isinstance(seen, Discrimination)
+    assert isinstance(seen, DiscriminatorOutput)
     assert (seen.adversarial.shape, seen.latent.shape, seen.classes.shape) == ((2, 2), (2, LATENT), (2, 3))
     assert seen.log_variance is None
     assert seen.features.dim() == 2
@@ -219,7 +225,7 @@ def test_shapes_and_gradients(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_samples_alone_give_what_they_give_together(name: str) -> None:
+def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
     generator, discriminator = pair(name)
     z = noise(4, LATENT)
     images = generator(z)
@@ -248,7 +254,7 @@ def test_forward_changes_neither_state_nor_input(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", PAIRS)
-def test_compiled_generators_are_the_same(name: str) -> None:
+def test_compiled_generators_compute_the_same(name: str) -> None:
     torch._dynamo.reset()
     generator, _ = pair(name)
     z = noise(2, LATENT)
@@ -262,8 +268,8 @@ def test_compiled_generators_are_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in PAIRS if "synthesis" not in name])
-def test_penalty_gradients_pass_every_discriminator(name: str) -> None:
-    # R1 differentiates an input gradient: checked against a difference quotient of it
+def test_every_discriminator_supports_gradient_penalties(name: str) -> None:
+    # R1 differentiates an input gradient; here it is compared with finite differences
     _, discriminator = pair(name)
     x = noise(2, *PAIRS[name][1])
     weight = next(p for part, p in discriminator.named_parameters() if part.endswith("weight"))
@@ -274,7 +280,7 @@ def test_penalty_gradients_pass_every_discriminator(name: str) -> None:
 
     (gradient,) = torch.autograd.grad(penalty(), [weight])
     direction = noise(*weight.shape)
-    step = 1e-8  # so small that no leaky ReLU's kink is likely to be crossed
+    step = 1e-8  # small enough to cross no leaky ReLU's kink, most likely
     with torch.no_grad():
         weight.add_(step * direction)
         above = penalty()
@@ -302,8 +308,8 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_the_scale_of_what_a_fresh_network_gives(name: str) -> None:
-    # neither vanishing nor exploding: weights of N(0, 1) where 1/√fan_in is missing would be off by the width
+def test_the_scale_of_an_initialized_networks_output(name: str) -> None:
+    # neither vanishing nor exploding: N(0, 1) weights without 1/√fan_in would be off by a factor of the width
     settings, latent, shape = PUBLISHED[name]
     generator = build_generator(settings, latent, shape)
     discriminator = build_discriminator(settings, latent, shape, Heads(1, latent))
@@ -313,31 +319,31 @@ def test_the_scale_of_what_a_fresh_network_gives(name: str) -> None:
         image = generator(noise(16, latent).float())
         seen = discriminator(torch.rand(16, *shape) * 2 - 1)
     assert 0.03 < float(image.std()) < 4
-    # and samples differ: the image is not its average
+    # samples differ from their mean image
     assert float(image.std(0).mean()) > 0.03 * float(image.std())
     assert 0.003 < float(seen.latent.square().mean().sqrt()) < 6
 
 
-# ---- the parts that are new
+# ---- single parts
 
 
 @pytest.mark.parametrize("size", [4, 8, 32])
-def test_resampling_kernels_of_two(size: int) -> None:
-    # a transposed convolution is what its definition says: every pixel repeated 2×2, then taps at (j, j - 1);
-    # and downwards taps at (j, j + 1), then the mean of 2×2; zero outside, then or before the blur
+def test_resampling_convolutions_with_kernels_of_two(size: int) -> None:
+    # up: repeat every pixel 2×2, convolve with taps at (j, j - 1), blur
+    # down: blur, convolve with taps at (j, j + 1), average 2×2 pixels; zero padding everywhere
     ones = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)
     taps = (torch.outer(ones, ones) / 64)[None, None]
 
     def blurred(x: Tensor) -> Tensor:
         return F.conv2d(F.pad(x, (1, 2, 1, 2)), taps.expand(x.shape[1], 1, 4, 4), groups=x.shape[1])
 
-    up, x = started(EqualizedUpConv2d(3, 5, size, kernel_size=2, gain=0.5)), noise(2, 3, size, size)
+    up, x = initialized(EqualizedUpConv2d(3, 5, size, kernel_size=2, gain=0.5)), noise(2, 3, size, size)
     repeated = F.pad(x.repeat_interleave(2, 2).repeat_interleave(2, 3), (1, 0, 1, 0))
     flipped = up.weight.transpose(0, 1).flip(2, 3)
     expected = 0.5 * (blurred(F.conv2d(repeated, flipped) / math.sqrt(3 * 4)) + up.bias[:, None, None])
     torch.testing.assert_close(up(x), expected, rtol=1e-11, atol=1e-12)
 
-    down = started(EqualizedDownConv2d(3, 5, size, gain=0.5, kernel_size=2))
+    down = initialized(EqualizedDownConv2d(3, 5, size, gain=0.5, kernel_size=2))
     tapped = F.conv2d(F.pad(blurred(x), (0, 2, 0, 2)), down.weight)[:, :, :size, :size] / math.sqrt(3 * 4)
     torch.testing.assert_close(down(x), 0.5 * F.avg_pool2d(tapped, 2), rtol=1e-11, atol=1e-12)
 
@@ -372,14 +378,14 @@ def test_the_codebook_generator_trains_only_the_pages_it_used() -> None:
     torch.testing.assert_close(compiled(z, category), image, rtol=1e-12, atol=1e-13)
 
 
-def test_labels_that_cannot_share_the_pages_are_refused() -> None:
+def test_a_number_of_labels_that_does_not_divide_the_pages_is_refused() -> None:
     for sizes, base in (((2, 2, 2), 8), ((2,), 7)):
         settings = NetworkSettings(family="codebook", widths=[4], base_width=base)
         with pytest.raises(UserError, match=r"network\.base_width.*network\.pages=false"):
             build_conditional_generator(settings, ModelSpec((3, 16, 16), LATENT, sizes))
 
 
-def test_styles_of_each_convolution_can_differ() -> None:
+def test_each_convolution_can_have_its_own_style() -> None:
     synthesis, _ = pair("style synthesis")
     one, other = noise(1, LATENT), noise(2, LATENT)[1:]
     assert synthesis.style_count == 4
@@ -395,7 +401,7 @@ def test_norms_by_their_definition() -> None:
 
     x = noise(2, 6, 3, 3)
     for groups in (2, 6):
-        norm = started(GroupNorm(6, groups))
+        norm = initialized(GroupNorm(6, groups))
         parts = x.reshape(2, groups, -1)
         expected = (parts - parts.mean(2, keepdim=True)) / (parts.var(2, correction=0, keepdim=True) + 1e-5).sqrt()
         expected = expected.view_as(x) * (1 + norm.scale_bias)[:, None, None] + norm.bias[:, None, None]
@@ -406,19 +412,19 @@ def test_norms_by_their_definition() -> None:
     ("settings", "heads", "message"),
     [
         (toy("mnist28", minibatch_deviation=True), Heads(2), "extra_width"),
-        (toy("residual", minibatch_deviation=True), Heads(2), "only network.family=mlp or mnist28"),
+        (toy("residual", minibatch_deviation=True), Heads(2), "only network.family=mlp and mnist28"),
         (toy("mnist28", minibatch_deviation=True, extra_width=5), Heads(1, 4), "an encoder"),
     ],
 )
-def test_minibatch_deviation_where_it_cannot_be(settings: NetworkSettings, heads: Heads, message: str) -> None:
+def test_where_minibatch_deviation_is_refused(settings: NetworkSettings, heads: Heads, message: str) -> None:
     with pytest.raises(UserError, match=r"network\.minibatch_deviation=true") as refusal:
         build_discriminator(settings, LATENT, (1, 28, 28) if settings.family == "mnist28" else (3, 16, 16), heads)
     assert message in str(refusal.value)
 
 
-def test_deviation_of_mnist28_sees_its_own_stream() -> None:
+def test_minibatch_deviation_of_mnist28_sees_its_own_stream() -> None:
     settings = toy("mnist28", minibatch_deviation=True, extra_width=5)
-    network = started(build_discriminator(settings, LATENT, (1, 28, 28), Heads(2)))
+    network = initialized(build_discriminator(settings, LATENT, (1, 28, 28), Heads(2)))
     x = noise(6, 1, 28, 28)
     together = network(x, streams=2).adversarial
     for stream in range(2):
@@ -427,8 +433,8 @@ def test_deviation_of_mnist28_sees_its_own_stream() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 21, 21), (3, 30, 30), (3, 4, 4), (1, 28, 14)])
-def test_sides_that_a_family_from_seven_cannot_make(shape: tuple[int, ...]) -> None:
-    with pytest.raises(UserError, match=r"power of two or 7 times one"):
+def test_image_sides_that_a_family_does_not_support(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"power of two or 7 times a power of two"):
         build_generator(toy("dcgan"), LATENT, shape)
     with pytest.raises(UserError, match=r"network\.family=mnist32"):
         build_generator(toy("mnist32"), LATENT, (1, 28, 28))

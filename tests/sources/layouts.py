@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from latentscale.building.build_dataset import Built, build
+from latentscale.building.build_dataset import Built, build_dataset
 from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.decoding.sample_arrays import decode
 from latentscale.shards.sample import Sample
-from latentscale.shards.sequential_file import ForwardFile
+from latentscale.shards.sequential_file import SequentialFile
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.shards.tar_samples import read_samples
 from latentscale.sources.registry import list_source
@@ -131,7 +131,7 @@ def built(source: str, path: Path | None, out: Path, **options: Any) -> Built:
     given = [{k: v for k, v in options.items() if k in kind.__dataclass_fields__} for kind in kinds]
     assert {name for some in given for name in some} == options.keys(), options
     source_options, images, build_options = (kind(**some) for kind, some in zip(kinds, given, strict=True))
-    return build(source, list_source(source, path, source_options), out, images, build_options)
+    return build_dataset(source, list_source(source, path, source_options), out, images, build_options)
 
 
 def samples(folder: Path) -> list[Sample]:
@@ -140,7 +140,7 @@ def samples(folder: Path) -> list[Sample]:
     found: list[Sample] = []
     for shard in shards:
         with (folder / shard["file"]).open("rb") as stream:
-            found += read_samples(ForwardFile(stream))
+            found += read_samples(SequentialFile(stream))
     return found
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 
 from latentscale.errors import UserError
 from latentscale.shards.sharded_dataset import ShardedDataset
-from latentscale.sources.listing import shown
+from latentscale.sources.listing import display_name
 
 
 def described(folder: Path) -> dict:
@@ -207,8 +207,8 @@ def test_a_zip_is_laid_out_like_a_folder(tmp_path):
 
 
 def test_names_that_cannot_be_printed_are_shown_escaped():
-    assert shown("plain ü.png") == "plain ü.png"
-    assert shown("a\nb\udcff.png") == r"a\nb\udcff.png"
+    assert display_name("plain ü.png") == "plain ü.png"
+    assert display_name("a\nb\udcff.png") == r"a\nb\udcff.png"
 
 
 @pytest.mark.parametrize("stray", ["logo.png", "extra/x.png"])

@@ -85,7 +85,7 @@ def test_what_is_held_stays_unless_a_needed_file_finds_no_other_room(tmp_path):
     assert source.open(cache, 6) is not None
     assert kept(tmp_path) == [2, 5, 6]
     assert first.read_all() == content(1)
-    second.let_go()
+    second.release()
     assert source.open(cache, 7, needed=False) is not None
     assert kept(tmp_path) == [2, 5, 7]
 
@@ -227,7 +227,7 @@ for _ in range(60):
         opened.hold()
         assert opened.read_all() == content(number)
         if draw.random() < 0.8:
-            opened.let_go()
+            opened.release()
 """
 
 

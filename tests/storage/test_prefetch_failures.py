@@ -22,7 +22,7 @@ from latentscale.shards.dataset_writer import write_shards
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.dataset_files import OpenFile, StorageOptions
 from latentscale.storage.node_cache import NodeCache
-from latentscale.storage.prefetch import ShardFetcher
+from latentscale.storage.prefetch import ShardPrefetcher
 from latentscale.storage.remote import Remote
 
 COUNT, PER_SHARD = 200, 8
@@ -37,8 +37,8 @@ def web(numbered, tmp_path) -> Iterator[WebServer]:
 
 
 @contextmanager
-def fetching(dataset: ShardedDataset) -> Iterator[ShardFetcher]:
-    fetcher = ShardFetcher(dataset)
+def fetching(dataset: ShardedDataset) -> Iterator[ShardPrefetcher]:
+    fetcher = ShardPrefetcher(dataset)
     fetcher.start()
     try:
         yield fetcher
@@ -50,7 +50,7 @@ def opened(web: WebServer, tmp_path: Path, cache_bytes: int = 2**24) -> ShardedD
     return ShardedDataset.open(web.url, StorageOptions(tmp_path / "cache", cache_bytes, 5.0, 5.0))
 
 
-def wait_for(fetcher: ShardFetcher, shards: set[int]) -> None:
+def wait_for(fetcher: ShardPrefetcher, shards: set[int]) -> None:
     deadline = time.monotonic() + 10
     while not fetcher.holds(shards) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -202,13 +202,13 @@ def test_what_is_fetched_ahead_is_held_before_anybody_can_evict_it(web, tmp_path
     first._lock = lambda sha256: (Crowded if sha256 == file.sha256 else FileLock)(lock_of(sha256).lock_file)
     found = first.open(file, "x", lambda path: path.write_bytes((web.folder / file.name).read_bytes()), False, hold)
     assert found is not None
-    assert found.vanished != hold
+    assert found.unlinked != hold
 
 
 def test_a_file_evicted_between_its_opening_and_its_holding_is_not_found(web, tmp_path, monkeypatch):
     dataset = opened(web, tmp_path)
     cache, file = dataset.folder._cache, dataset.tar(0)
-    assert dataset.folder.open(file).vanished is False
+    assert dataset.folder.open(file).unlinked is False
     hold = OpenFile.hold
 
     def too_late(found: OpenFile) -> None:
@@ -235,13 +235,13 @@ MANY = """
 import resource, sys, time
 from pathlib import Path
 soft, hard, url = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
-from latentscale.storage.prefetch import ShardFetcher
+from latentscale.storage.prefetch import ShardPrefetcher
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.dataset_files import OpenFile, StorageOptions
 from latentscale.errors import UserError
 dataset = ShardedDataset.open(url, StorageOptions(Path(sys.argv[4]), 2**30, 1.0, 5.0))
 resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-fetcher = ShardFetcher(dataset)
+fetcher = ShardPrefetcher(dataset)
 fetcher.start()
 everything = list(range(len(dataset.shard_counts)))
 try:

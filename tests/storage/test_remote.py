@@ -18,7 +18,7 @@ from latentscale.errors import UserError
 from latentscale.shards.dataset_writer import write_shards
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.dataset_files import StorageOptions
-from latentscale.storage.retrying import keep_trying, passes
+from latentscale.storage.retrying import is_transient, retry
 
 TAR = "shard-000001.tar"
 
@@ -45,7 +45,7 @@ def test_a_remote_is_the_dataset_that_its_copy_is(web, numbered, tmp_path):
         assert getattr(remote, attribute) == getattr(local, attribute)
     assert_same(remote, local)
     assert remote.label_counts().tolist() == local.label_counts().tolist()
-    assert remote.where(1, 2) == f"{web.url}/shard-000001.tar member 2"
+    assert remote.location(1, 2) == f"{web.url}/shard-000001.tar member 2"
     assert set(web.tars().values()) == {1}
     # another process of the node, another run
     assert_same(ShardedDataset.open(web.url, options(tmp_path)), local)
@@ -195,10 +195,10 @@ def test_waits_grow_and_end_in_time():
     class Answer(Exception):
         status = 404
 
-    assert passes(ConnectionError())
-    assert passes(TimeoutError())
+    assert is_transient(ConnectionError())
+    assert is_transient(TimeoutError())
     for lasting in (FileNotFoundError(), PermissionError(), OSError(28, "full"), Answer(), ValueError(), UserError()):
-        assert not passes(lasting)
+        assert not is_transient(lasting)
     begun: list[float] = []
 
     def fail() -> None:
@@ -207,7 +207,7 @@ def test_waits_grow_and_end_in_time():
 
     told: list[float] = []
     with pytest.raises(ConnectionError):
-        keep_trying(fail, 2.0, lambda error, left: told.append(left))
+        retry(fail, 2.0, lambda error, left: told.append(left))
     assert 1.9 < begun[-1] - begun[0] < 4  # the last one begins in time, but for a busy machine's hiccup
     assert told == sorted(told, reverse=True)
     # 0.5 + 1 + 1 seconds are the longest first waits; without waits there would be thousands of attempts

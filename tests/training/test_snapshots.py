@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from latentscale.latents.draws import Purpose
-from latentscale.pictures import NOT_FINITE, to_uint8
+from latentscale.pictures import NON_FINITE_COLOUR, to_uint8
 from latentscale.training.snapshots import write_snapshots
 from tiny_models import exact_model, tiny_model
 
@@ -84,7 +84,7 @@ def test_a_diverged_model_is_still_drawn(tmp_path: Path) -> None:
     next(model.method.networks["generator"].parameters()).fill_(torch.nan)
     for path in write_snapshots(model, REALS, 20, 640, tmp_path, seed=7):
         pixels = np.asarray(Image.open(path)).reshape(-1, 3)
-        assert (pixels == NOT_FINITE).all(axis=1).sum() >= 64 * 64
+        assert (pixels == NON_FINITE_COLOUR).all(axis=1).sum() >= 64 * 64
 
 
 def test_points_are_drawn_as_scatter_plots(tmp_path: Path) -> None:

@@ -10,17 +10,17 @@ from typing import Any
 
 from latentscale.atomic import flush_to_disk
 from latentscale.building.build_options import BuildOptions, ImageOptions
-from latentscale.building.build_progress import Done, Progress
+from latentscale.building.build_progress import BuildProgress, SplitProgress
 from latentscale.building.damage_limit import check_damage
-from latentscale.building.sample_preparation import PointPreparation, Preparation
+from latentscale.building.sample_preparation import ImagePreprocessor, PointEncoder
 from latentscale.building.sample_sizes import SampleSizes
-from latentscale.building.split_writer import SplitWriting
-from latentscale.building.transform_record import described, library
+from latentscale.building.split_writer import SplitWriter
+from latentscale.building.transform_record import describe_transform, resizing_library
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose, permutation
 from latentscale.parallel_map import Report
-from latentscale.shards.dataset_writer import Description, named, not_written, refuse_existing
-from latentscale.shards.partial_dataset import discard, partial_folder
+from latentscale.shards.dataset_writer import Description, refuse_existing, with_own_name, write_error
+from latentscale.shards.partial_dataset import discard_partial, partial_folder
 from latentscale.sources.listing import Listing, Problem
 
 _LEFT_OUT_NAMED = 1000
@@ -46,7 +46,7 @@ class Built:
     skipped: list[Problem] = field(default_factory=list)
     resumed_samples: int = 0
 
-    def add(self, split: str, done: Done, resumed_samples: int) -> None:
+    def add(self, split: str, done: SplitProgress, resumed_samples: int) -> None:
         """Count a split that is written."""
         self.counts[split] = sum(entry.count for entry in done.entries)
         self.bytes += sum(entry.bytes for entry in done.entries)
@@ -54,7 +54,7 @@ class Built:
         self.resumed_samples += resumed_samples
 
 
-def build(
+def build_dataset(
     source: str,
     listing: Listing,
     out: Path,
@@ -82,7 +82,7 @@ def build(
     options.check()
     if listing.generated is not None:
         images.refuse_for_points(source)
-    out = named(out)
+    out = with_own_name(out)
     _refuse_within(out, listing.tree)
     refuse_existing(out)
     check_damage(listing.problems, options)
@@ -90,18 +90,18 @@ def build(
     identity = _identity(source, listing, images, options)
     try:
         with partial_folder(out, options.restart) as folder:
-            progress = Progress(folder, identity)
+            progress = BuildProgress(folder, identity)
             shape: tuple[int, ...]
-            preparation: Preparation | PointPreparation
+            preparation: ImagePreprocessor | PointEncoder
             if listing.generated is not None:
-                shape, preparation = listing.generated.shape, PointPreparation(listing.reader)
+                shape, preparation = listing.generated.shape, PointEncoder(listing.reader)
             else:
                 shape, demanded = SampleSizes(listing, images, options.workers).decide(progress, report)
                 images = replace(images, channels=shape[0])
-                preparation = Preparation(listing.reader, images, listing.patches, demanded, options.origins)
+                preparation = ImagePreprocessor(listing.reader, images, listing.patches, demanded, options.origins)
             built = Built(out, skipped=list(listing.problems))
             for split, items in listing.splits.items():
-                writing = SplitWriting(split, items, len(listing.labels.names), out, progress, options, built.skipped)
+                writing = SplitWriter(split, items, len(listing.labels.names), out, progress, options, built.skipped)
                 done = writing.run(preparation, report)
                 built.add(split, done, writing.resumed_samples)
                 description = Description(
@@ -119,10 +119,10 @@ def build(
             flush_to_disk(progress.data)
             progress.data.rename(out)
             flush_to_disk(out.parent)
-            discard(out)
+            discard_partial(out)
     except OSError as error:
         then = "run the same command again: it goes on after the last finished shard"
-        raise not_written(out, error, then) from error
+        raise write_error(out, error, then) from error
     return built
 
 
@@ -156,17 +156,17 @@ def _identity(source: str, listing: Listing, images: ImageOptions, options: Buil
         "shuffle": listing.sorted_by_label if options.shuffle is None else options.shuffle,
         "shard_bytes": options.shard_bytes,
         "origins": options.origins,
-        **library(listing),
+        **resizing_library(listing),
     }
     return dict(json.loads(json.dumps(identity)))
 
 
-def _more(source: str, listing: Listing, images: ImageOptions, done: Done) -> dict[str, Any]:
+def _more(source: str, listing: Listing, images: ImageOptions, done: SplitProgress) -> dict[str, Any]:
     left_out = [*listing.problems, *(Problem(name, reason) for name, reason in done.skipped)]
     return {
         "source": source,
         **({"label_names": list(listing.labels.of)} if listing.labels.of else {}),
-        "transform": described(images, listing),
+        "transform": describe_transform(images, listing),
         **({"converted": dict(sorted(done.notes.items()))} if done.notes else {}),
         **({"left_out": [str(problem) for problem in left_out[:_LEFT_OUT_NAMED]]} if left_out else {}),
     }

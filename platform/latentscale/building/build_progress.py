@@ -22,7 +22,7 @@ _LOOKED = "looked.json"
 
 
 @dataclass
-class Done:
+class SplitProgress:
     """Where a split stands after its last finished shard.
 
     Attributes:
@@ -46,7 +46,7 @@ class Done:
     ended: bool = False
 
 
-class Progress:
+class BuildProgress:
     """The folder of an unfinished build.
 
     Args:
@@ -61,7 +61,7 @@ class Progress:
         self.data = folder / DATA
         self._log = folder / PROGRESS
         self._looked = folder / _LOOKED
-        self._done: dict[str, Done] = {}
+        self._done: dict[str, SplitProgress] = {}
         self._read(identity, folder)
 
     def _read(self, identity: dict[str, Any], folder: Path) -> None:
@@ -80,7 +80,7 @@ class Progress:
                 f"({_difference(before, identity)}): give the same again, or drop it with --restart"
             )
         for line in lines[1:]:
-            done = self._done.setdefault(line["split"], Done())
+            done = self._done.setdefault(line["split"], SplitProgress())
             if line["entry"] is not None:
                 done.entries.append(ShardEntry(**line["entry"]))
             done.skipped += [(name, reason) for name, reason in line["skipped"]]
@@ -96,15 +96,17 @@ class Progress:
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
-    def keep_looked(self, listing: str, found: Any) -> None:
+    def keep_headers(self, listing: str, found: Any) -> None:
         """Keep what looking at the images has found, so that it need not be done again."""
         self._looked.write_text(json.dumps({"listing": listing, "found": found}), encoding="utf-8")
 
-    def of(self, split: str) -> Done:
+    def of(self, split: str) -> SplitProgress:
         """Where a split stands; at its beginning unless an earlier run got further."""
-        return self._done.get(split, Done())
+        return self._done.get(split, SplitProgress())
 
-    def record(self, split: str, done: Done, finished: ShardEntry | None, skipped: Sequence[tuple[str, str]]) -> None:
+    def record(
+        self, split: str, done: SplitProgress, finished: ShardEntry | None, skipped: Sequence[tuple[str, str]]
+    ) -> None:
         """Keep where a split stands: a shard more, if one is finished, and what was left out since the last record."""
         line = {
             "split": split,

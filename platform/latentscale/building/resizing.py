@@ -10,7 +10,7 @@ from latentscale.latents.draws import Purpose, uniforms
 from latentscale.sources.listing import Patches, UnreadableItem
 
 
-def fit(image: Image.Image, options: ImageOptions, notes: list[str]) -> Image.Image:
+def resize(image: Image.Image, options: ImageOptions, notes: list[str]) -> Image.Image:
     """Centre crop or stretch to the resolution, with Lanczos over the support that a reduction needs; then pad.
 
     Raises:
@@ -31,7 +31,7 @@ def fit(image: Image.Image, options: ImageOptions, notes: list[str]) -> Image.Im
     return image
 
 
-def cut(image: Image.Image, patches: Patches, name: str, seed: int) -> list[tuple[Image.Image, dict[str, int]]]:
+def cut_patches(image: Image.Image, patches: Patches, name: str, seed: int) -> list[tuple[Image.Image, dict[str, int]]]:
     """Patches with their left and top; those of a grid with row and column too.
 
     Random places depend on the seed and the image's name alone, not on the other images.

@@ -10,17 +10,17 @@ from PIL import Image
 
 from latentscale.building.build_options import ImageOptions
 from latentscale.building.pixels import Header, Pixels, read_header, upright_pixels
-from latentscale.building.resizing import cut, fit
+from latentscale.building.resizing import cut_patches, resize
 from latentscale.decoding.points import POINT_EXTENSION, encode_point
 from latentscale.errors import UserError
 from latentscale.shards.sample import Sample
-from latentscale.sources.listing import Item, Patches, Reader, UnreadableItem, shown
+from latentscale.sources.listing import Item, Patches, Reader, UnreadableItem, display_name
 
 _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 
 @dataclass
-class Prepared:
+class PreprocessedItem:
     """What became of an item: its samples, or why it cannot be taken.
 
     Attributes:
@@ -35,7 +35,7 @@ class Prepared:
 
 
 @dataclass(frozen=True)
-class Preparation:
+class ImagePreprocessor:
     """Makes samples of items; picklable, and the same in every process.
 
     Attributes:
@@ -52,7 +52,7 @@ class Preparation:
     size: tuple[int, int] | None
     origins: bool
 
-    def __call__(self, items: Sequence[Item]) -> list[Prepared]:
+    def __call__(self, items: Sequence[Item]) -> list[PreprocessedItem]:
         """The samples of each item.
 
         Raises:
@@ -60,13 +60,13 @@ class Preparation:
         """
         return [self._prepare(item) for item in items]
 
-    def _prepare(self, item: Item) -> Prepared:
+    def _prepare(self, item: Item) -> PreprocessedItem:
         try:
             content = self.reader.read(item)
             pixels = upright_pixels(content, self.options.channels, self.options.background)
-            image = fit(pixels.image, self.options, pixels.notes)
+            image = resize(pixels.image, self.options, pixels.notes)
             if self.patches is not None:
-                cuts = cut(image, self.patches, item.name, self.options.seed)
+                cuts = cut_patches(image, self.patches, item.name, self.options.seed)
                 size: dict[str, int] = {"parent_height": image.height, "parent_width": image.width}
                 samples = [self._encoded(patch, item, {**size, **place}) for patch, place in cuts]
             elif self.size is not None and (image.height, image.width) != self.size:
@@ -78,15 +78,15 @@ class Preparation:
             else:
                 samples = [self._encoded(image, item, {})]
         except OSError as error:
-            return Prepared(problem=f"cannot be read ({error.strerror or error})")
+            return PreprocessedItem(problem=f"cannot be read ({error.strerror or error})")
         except UnreadableItem as error:
-            return Prepared(problem=str(error))
+            return PreprocessedItem(problem=str(error))
         except MemoryError as error:
             raise UserError(
-                f"{shown(item.name)} finds too little memory: run the command again with fewer --workers, or with a "
+                f"{display_name(item.name)} ran out of memory: run the command again with fewer --workers, or with a "
                 "smaller --resolution, --pad or --patches-per-image"
             ) from error
-        return Prepared(samples, pixels.notes)
+        return PreprocessedItem(samples, pixels.notes)
 
     def _keeps(self, pixels: Pixels, image: Image.Image) -> bool:
         wanted = self.options.format.upper()
@@ -111,7 +111,7 @@ class Preparation:
 
 
 @dataclass(frozen=True)
-class PointPreparation:
+class PointEncoder:
     """Makes samples of points, which have no origin but their number; see Preparation.
 
     Attributes:
@@ -120,16 +120,16 @@ class PointPreparation:
 
     reader: Reader
 
-    def __call__(self, items: Sequence[Item]) -> list[Prepared]:
+    def __call__(self, items: Sequence[Item]) -> list[PreprocessedItem]:
         """The sample of each item."""
         return [
-            Prepared([Sample(encode_point(np.asarray(self.reader.read(item))), POINT_EXTENSION, item.label)])
+            PreprocessedItem([Sample(encode_point(np.asarray(self.reader.read(item))), POINT_EXTENSION, item.label)])
             for item in items
         ]
 
 
 @dataclass(frozen=True)
-class Look:
+class HeaderReader:
     """Reads the headers of items; those that cannot be read give None."""
 
     reader: Reader

@@ -4,12 +4,12 @@ from collections import Counter
 from itertools import islice
 
 from latentscale.building.build_options import ImageOptions
-from latentscale.building.build_progress import Progress
+from latentscale.building.build_progress import BuildProgress
 from latentscale.building.pixels import Header
-from latentscale.building.sample_preparation import Look
+from latentscale.building.sample_preparation import HeaderReader
 from latentscale.errors import UserError
-from latentscale.parallel_map import CHUNK_ITEMS, Report, in_chunks, ordered
-from latentscale.sources.listing import Item, Listing, digest, shown
+from latentscale.parallel_map import CHUNK_ITEMS, Report, in_chunks, ordered_map
+from latentscale.sources.listing import Item, Listing, digest, display_name
 
 Size = tuple[int, int]
 
@@ -27,7 +27,7 @@ class SampleSizes:
         self._listing, self._images, self._workers = listing, images, workers
         self._items: list[Item] = [item for items in listing.splits.values() for item in items]
 
-    def decide(self, progress: Progress, report: Report) -> tuple[tuple[int, int, int], Size | None]:
+    def decide(self, progress: BuildProgress, report: Report) -> tuple[tuple[int, int, int], Size | None]:
         """The shape of images, and the size that they must have by themselves because nothing brings them to it.
 
         Raises:
@@ -49,34 +49,34 @@ class SampleSizes:
         return (side, side) if side else None
 
     def _first_size(self) -> Size:
-        look = Look(self._listing.reader)
+        look = HeaderReader(self._listing.reader)
         for chunk in in_chunks(self._items, 0, 1):
             for header in look(chunk):
                 if header is not None:
                     return header.height, header.width
         raise UserError(f"no image of {self._listing.name} can be read: check what PATH holds")
 
-    def _look(self, progress: Progress, report: Report, need_size: bool) -> tuple[bool, int, int]:
+    def _look(self, progress: BuildProgress, report: Report, need_size: bool) -> tuple[bool, int, int]:
         listing = digest(self._items)
         if (found := progress.looked(listing)) is None:
             found = self._look_at_all(report)
-            progress.keep_looked(listing, found)
+            progress.keep_headers(listing, found)
         sizes = [((height, width), name) for height, width, name in found["sizes"]]
         if need_size and len(sizes) > 1:
             (first, first_name), (second, second_name) = sizes[:2]
             raise UserError(
-                f"{shown(first_name)} is {first[0]}x{first[1]} pixels, {shown(second_name)} {second[0]}x{second[1]}: "
-                "bring them to one size with --resolution N"
+                f"{display_name(first_name)} is {first[0]}x{first[1]} pixels, "
+                f"{display_name(second_name)} {second[0]}x{second[1]}: bring them to one size with --resolution N"
             )
         return found["grey"], *sizes[0][0]
 
     def _look_at_all(self, report: Report) -> dict[str, object]:
         """Whether all are grey, and the sizes with an example of each, the commonest first."""
-        look = Look(self._listing.reader)
+        look = HeaderReader(self._listing.reader)
         headers: Counter[Size] = Counter()
         examples: dict[Size, str] = {}
         grey, names, looked, total = True, iter(self._items), 0, len(self._items)
-        for chunk in ordered(look, in_chunks(self._items, 0, CHUNK_ITEMS), self._workers):
+        for chunk in ordered_map(look, in_chunks(self._items, 0, CHUNK_ITEMS), self._workers):
             for item, header in zip(islice(names, len(chunk)), chunk, strict=True):
                 if isinstance(header, Header):
                     grey = grey and header.grey

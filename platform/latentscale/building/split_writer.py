@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from latentscale.building.build_options import BuildOptions
-from latentscale.building.build_progress import Done, Progress
+from latentscale.building.build_progress import BuildProgress, SplitProgress
 from latentscale.building.damage_limit import check_damage
-from latentscale.building.sample_preparation import Prepared
+from latentscale.building.sample_preparation import PreprocessedItem
 from latentscale.errors import UserError
-from latentscale.parallel_map import CHUNK_ITEMS, Report, in_chunks, ordered
+from latentscale.parallel_map import CHUNK_ITEMS, Report, in_chunks, ordered_map
 from latentscale.shards.shard_format import ShardEntry
 from latentscale.shards.shard_writer import ShardWriter
 from latentscale.sources.listing import Item, Problem
@@ -24,7 +24,7 @@ class _Position(NamedTuple):
     sample: int
 
 
-class SplitWriting:
+class SplitWriter:
     """Writes the samples of a split's items into its folder.
 
     Args:
@@ -46,7 +46,7 @@ class SplitWriting:
         items: Sequence[Item],
         labels: int,
         out: Path,
-        progress: Progress,
+        progress: BuildProgress,
         options: BuildOptions,
         skipped: list[Problem],
     ) -> None:
@@ -58,7 +58,7 @@ class SplitWriting:
         self._listing = hashlib.sha256()
         self.resumed_samples = sum(entry.count for entry in self._done.entries)
 
-    def run(self, prepare: Callable[[Sequence[Item]], list[Prepared]], report: Report) -> Done:
+    def run(self, prepare: Callable[[Sequence[Item]], list[PreprocessedItem]], report: Report) -> SplitProgress:
         """Write what is missing.
 
         Raises:
@@ -105,11 +105,13 @@ class SplitWriting:
                 file.unlink()
         return folder
 
-    def _write(self, writer: ShardWriter, prepare: Callable[[Sequence[Item]], list[Prepared]], report: Report) -> None:
+    def _write(
+        self, writer: ShardWriter, prepare: Callable[[Sequence[Item]], list[PreprocessedItem]], report: Report
+    ) -> None:
         first, skip = self._done.item, self._done.sample
         number, total, notes = first, len(self._items), Counter(self._done.notes)
         report(self._split, first, total)
-        for chunk in ordered(prepare, in_chunks(self._items, first, CHUNK_ITEMS), self._options.workers):
+        for chunk in ordered_map(prepare, in_chunks(self._items, first, CHUNK_ITEMS), self._options.workers):
             for prepared in chunk:
                 start = skip if number == first else 0
                 if prepared.problem:

@@ -9,16 +9,16 @@ from latentscale.building.build_options import ImageOptions
 from latentscale.sources.listing import Listing
 
 
-def library(listing: Listing) -> dict[str, str]:
+def resizing_library(listing: Listing) -> dict[str, str]:
     """The version of the library on which the shards' bytes depend."""
     return {"pillow": PIL.__version__} if listing.generated is None else {"numpy": np.__version__}
 
 
-def described(images: ImageOptions, listing: Listing) -> dict[str, Any]:
+def describe_transform(images: ImageOptions, listing: Listing) -> dict[str, Any]:
     """The steps in their order, and the library that took them."""
     patches = listing.patches
     if listing.generated is not None:
-        return {"steps": list(listing.generated.steps), **library(listing)}
+        return {"steps": list(listing.generated.steps), **resizing_library(listing)}
     steps = ["turned upright as EXIF says", "8 bits a channel", "grey" if images.channels == 1 else "RGB"]
     if images.background is not None:
         steps.append(f"translucent pixels laid over {images.background}")
@@ -40,4 +40,4 @@ def described(images: ImageOptions, listing: Listing) -> dict[str, Any]:
         "jpeg": f"JPEG of quality {images.quality}, 4:4:4",
         "webp": f"WebP of quality {images.quality}",
     }
-    return {"steps": [*steps, written[images.format]], **library(listing)}
+    return {"steps": [*steps, written[images.format]], **resizing_library(listing)}

@@ -16,42 +16,42 @@ NOTES_SHOWN = 10
 
 
 def invert(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model/ folder.")],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders to search for them.")
+        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders to search for images.")
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; made if missing.")] = Path("inverted"),
-    force: Annotated[bool, typer.Option("--force", help="Replace results that are there already.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder for the results; created if missing.")] = Path("inverted"),
+    force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
     batch_images: Annotated[
         int,
-        typer.Option(min=1, help="Images that go through the networks at once; lower it if memory runs out."),
+        typer.Option(min=1, help="Number of images in one forward pass; lower it if memory runs out."),
     ] = 64,
     picture_images: Annotated[
         int, typer.Option(min=1, help="Draw at most this many images in reconstructions.png.")
     ] = 96,
     device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU where there is one.")
+        str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU if there is one.")
     ] = None,
 ) -> None:
-    """Take images to latents, and show how well the latents give them back.
+    """Map images to latents, and show how well the generator reconstructs them.
 
     [bold]Example[/bold]
 
       latentscale invert runs/pvdgan-afhq photo.jpg more-photos/ --out inverted
 
-    Each image is fitted to the model (turned as its EXIF says, converted to
-    grey or RGB, centre-cropped, resized), encoded, and generated again.
-    Written to the folder of --out:
+    The command fits each image to the model (rotates it as its EXIF says,
+    converts it to grey or RGB, crops it to the centre, resizes it), encodes
+    it and reconstructs it. It writes two files to the folder of --out:
 
-    [bold]latents.npz[/bold] with one row an image:
-      [cyan]latents[/cyan]         what the encoder answers, z
-      [cyan]scaled_latents[/cyan]  z times [cyan]scale[/cyan], what the generator takes
+    [bold]latents.npz[/bold] has one row per image:
+      [cyan]latents[/cyan]         the encoder's output, z
+      [cyan]scaled_latents[/cyan]  z times [cyan]scale[/cyan], the generator's input
       [cyan]names[/cyan]           the image files
-      [cyan]psnr_db[/cyan]         how close original and reconstruction are; higher is closer
-      [cyan]ood_score[/cyan]       how unlike the training data; higher is stranger. Compare
-                      it with the scores of images that you know are ordinary.
+      [cyan]psnr_db[/cyan]         PSNR of the reconstruction; higher is closer to the original
+      [cyan]ood_score[/cyan]       out-of-distribution score; higher is less like the training
+                      data. Compare it with the scores of in-distribution images.
 
-    [bold]reconstructions.png[/bold] with every original over its reconstruction.
+    [bold]reconstructions.png[/bold] shows every original above its reconstruction.
     """
     import numpy as np
     import torch
@@ -60,9 +60,9 @@ def invert(
 
     from latentscale.atomic import new_file
     from latentscale.evaluation.metrics.psnr import psnr_db, squared_error_per_image
-    from latentscale.inversion.images import from_uint8, image_files, load_images
+    from latentscale.inversion.image_input import from_uint8, image_files, load_images
     from latentscale.inversion.inverter import Inverter
-    from latentscale.pictures import draw_grid, paired_bands, save_png
+    from latentscale.pictures import draw_grid, paired_rows, save_png
 
     latents_path, picture_path = out / "latents.npz", out / "reconstructions.png"
     for path in (latents_path, picture_path):
@@ -81,7 +81,7 @@ def invert(
     with Progress(*columns, console=messages, transient=True, disable=not messages.is_terminal) as progress:
         task = progress.add_task("inverting", total=len(files))
         for start in range(0, len(files), batch_images):
-            # Loaded, inverted and let go batch by batch: a folder may hold more than memory does.
+            # batch by batch, because a folder may not fit into memory
             loaded = load_images(files[start : start + batch_images], inverter.model.shape)
             real = from_uint8(loaded.images)
             latent = inverter.encode(real)
@@ -98,7 +98,7 @@ def invert(
     scores = None if inverter.variance is None else inverter.ood_score_of_latents(latent)
     arrays = {
         "latents": latent.numpy(),
-        "scaled_latents": inverter.model.scaled(latent).cpu().numpy(),
+        "scaled_latents": inverter.model.scale_latent(latent).cpu().numpy(),
         "scale": inverter.scale.numpy(),
         "names": np.array(names),
         "psnr_db": psnr.numpy(),
@@ -109,11 +109,13 @@ def invert(
         with new_file(latents_path) as temporary, temporary.open("wb") as stream:
             np.savez(stream, allow_pickle=False, **arrays)
         real, reconstructed = (torch.cat(part)[:picture_images] for part in zip(*shown, strict=True))
-        bands = paired_bands("original", real, "reconstructed", reconstructed, [Path(name).stem for name in names])
-        picture = draw_grid(bands, "Originals and their reconstructions", inverter.model.method.name)
+        groups = paired_rows("original", real, "reconstructed", reconstructed, [Path(name).stem for name in names])
+        picture = draw_grid(groups, "Originals and their reconstructions", inverter.model.method.name)
         save_png(picture, picture_path)
     except OSError as error:
-        raise UserError(f"{out} cannot be written ({error.strerror or error}): choose another with --out") from error
+        raise UserError(
+            f"{out} cannot be written ({error.strerror or error}): choose another folder with --out"
+        ) from error
 
     _print_notes(messages, notes)
     _print_table(console, names, psnr, scores)
@@ -142,7 +144,7 @@ def _print_table(console: "Console", names: list[str], psnr: "Tensor", scores: "
     for index, name in enumerate(names[:TABLE_ROWS]):
         table.add_row(escape(name), *(f"{column[index]:.2f}" for column in columns))
     if len(names) > TABLE_ROWS:
-        table.add_row(f"... {len(names) - TABLE_ROWS} more, all in latents.npz")
+        table.add_row(f"... {len(names) - TABLE_ROWS} more in latents.npz")
     if len(names) > 1:
         table.add_section()
         table.add_row("median", *(f"{column.quantile(0.5):.2f}" for column in columns), style="bold")

@@ -94,7 +94,7 @@ def _open_remote(path: str, split: str, options: StorageOptions) -> ShardedDatas
         try:
             folder.description()
         except (FileNotFoundError, PermissionError) as error:
-            tried.append(f"{folder.where(DATASET_FILE)}: {reason(error)}")
+            tried.append(f"{folder.location(DATASET_FILE)}: {reason(error)}")
         else:
             return ShardedDataset.in_folder(folder)
     raise NoSuchSplit(

@@ -23,7 +23,7 @@ T = TypeVar("T")
 _THREAD_END_SECONDS = 10.0
 
 
-class _Handover(Generic[T]):
+class _BoundedQueue(Generic[T]):
     """A bounded queue from the thread that makes batches to the one that takes them; either can end it."""
 
     def __init__(self, capacity: int) -> None:
@@ -71,10 +71,10 @@ class _Handover(Generic[T]):
             self._changed.notify_all()
 
 
-class _Ending:
+class _Shutdown:
     """Ends a loader's thread and processes once: on close, garbage collection or the interpreter's exit."""
 
-    def __init__(self, handover: _Handover[Any], thread: threading.Thread, pool: WorkerPool | None) -> None:
+    def __init__(self, handover: _BoundedQueue[Any], thread: threading.Thread, pool: WorkerPool | None) -> None:
         self._handover = handover
         self._thread = thread
         self._pool = pool
@@ -111,10 +111,10 @@ def _read_in_thread(reader: BlockReader, steps: range, block_steps: int) -> Iter
             yield several, block
 
 
-def _make(
+def _fill(
     blocks: Iterable[tuple[range, Block]],
     finish: Callable[[range, Tensor, Tensor], Sequence[T]],
-    handover: _Handover[Made[T]],
+    handover: _BoundedQueue[Made[T]],
 ) -> None:
     """The thread's work; it holds no reference to the loader, which can so be collected while it runs."""
     try:
@@ -170,12 +170,12 @@ class Loader(Generic[T]):
         self._block_steps = 1 if workers else block_steps
         self._steps = range(start_step, stop_step)
         self._finish = finish
-        self._handover: _Handover[Made[T]] = _Handover(-(-prefetch_steps // self._block_steps))
+        self._handover: _BoundedQueue[Made[T]] = _BoundedQueue(-(-prefetch_steps // self._block_steps))
         self._taken: deque[T] = deque()
         self._next_step = start_step
         self._skipped: dict[int, list[Skipped]] = {}
         self.skipped: list[Skipped] = []
-        self._ending: _Ending | None = None
+        self._ending: _Shutdown | None = None
         self._closed = False
         self.waited_seconds = 0.0
 
@@ -192,9 +192,9 @@ class Loader(Generic[T]):
         else:
             blocks = _read_in_thread(self._reader, self._steps, self._block_steps)
         thread = threading.Thread(
-            target=_make, args=(blocks, self._finish, self._handover), name="data loader", daemon=True
+            target=_fill, args=(blocks, self._finish, self._handover), name="data loader", daemon=True
         )
-        self._ending = _Ending(self._handover, thread, pool)
+        self._ending = _Shutdown(self._handover, thread, pool)
         # Registered last and so run first: multiprocessing's own exit waits for workers that have not been
         # told to end.
         atexit.register(self._ending)

@@ -8,25 +8,25 @@ import torch
 from numpy.typing import NDArray
 
 from latentscale.data.step_reader import Block, StepReader
-from latentscale.data.unreadable_samples import Skipped, Unreadable
+from latentscale.data.unreadable_samples import Skipped, UnreadableSample
 from latentscale.decoding.sample_arrays import sample_bytes
 from latentscale.errors import UserError
 
 # per reading process; a data set whose pixels need more is decoded anew in every epoch
-REMEMBERED_BYTES = 128 * 2**20
+MEMORY_CACHE_BYTES = 128 * 2**20
 # set to a number of bytes, it takes the place of that: 0 remembers nothing
-REMEMBERED_BYTES_VARIABLE = "LATENTSCALE_REMEMBERED_BYTES"
+MEMORY_CACHE_BYTES_VARIABLE = "LATENTSCALE_REMEMBERED_BYTES"
 
 
-def remembered_bytes() -> int:
+def memory_cache_bytes() -> int:
     """What may be remembered here; UserError where the environment says no number."""
-    chosen = os.environ.get(REMEMBERED_BYTES_VARIABLE, "") or str(REMEMBERED_BYTES)
+    chosen = os.environ.get(MEMORY_CACHE_BYTES_VARIABLE, "") or str(MEMORY_CACHE_BYTES)
     if not chosen.isdecimal():
-        raise UserError(f"{REMEMBERED_BYTES_VARIABLE}={chosen} is no number of bytes: 0 or more, or leave it unset")
+        raise UserError(f"{MEMORY_CACHE_BYTES_VARIABLE}={chosen} is no number of bytes: 0 or more, or leave it unset")
     return int(chosen)
 
 
-class RememberingReader(StepReader):
+class MemoryCachedReader(StepReader):
     """Reads what a StepReader reads, and remembers what it has decoded: for data sets whose pixels fit in memory.
 
     Decoding small images is Python more than anything else, and Python in the loader's thread holds up the
@@ -41,7 +41,7 @@ class RememberingReader(StepReader):
     @staticmethod
     def fits(count: int, shape: tuple[int, ...]) -> bool:
         """Whether so many samples of ``(C, H, W)``, or ``(D,)``, may be held."""
-        return count * sample_bytes(shape) <= remembered_bytes()
+        return count * sample_bytes(shape) <= memory_cache_bytes()
 
     @property
     def complete(self) -> bool:
@@ -62,21 +62,21 @@ class RememberingReader(StepReader):
         for i, row in zip(*np.nonzero(~self._known[chosen]), strict=True):
             shard, member = int(shards[i, row]), int(members[i, row])
             try:
-                self._remember(shard, member)
-            except Unreadable:
-                chosen[i, row] = self._substitution.read(
+                self._decode_once(shard, member)
+            except UnreadableSample:
+                chosen[i, row] = self._replacements.read(
                     shard,
                     member,
-                    *self._standing(steps[i], row),
-                    self._remember,
+                    *self._stream_and_position(steps[i], row),
+                    self._decode_once,
                     skipped.setdefault(steps[i], []),
                 )
         images = self._decoded[chosen]
-        if self._treatment.horizontal_flip:
+        if self._preprocessing.horizontal_flip:
             self._arrays.mirror(images, self._flips(steps))
         return Block(torch.from_numpy(self._arrays.samples(images)), torch.from_numpy(self._labels[chosen]), skipped)
 
-    def _remember(self, shard: int, member: int) -> int:
+    def _decode_once(self, shard: int, member: int) -> int:
         """Decode a sample where that is not done yet; its number among all."""
         assert self._decoded is not None
         sample = int(self._firsts[shard]) + member

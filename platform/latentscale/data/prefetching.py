@@ -13,12 +13,12 @@ from latentscale.data.order import Order
 from latentscale.data.step_reader import Block, StepReader
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.dataset_files import StorageOptions
-from latentscale.storage.prefetch import ShardFetcher
+from latentscale.storage.prefetch import ShardPrefetcher
 
 _log = logging.getLogger(__name__)
 
 
-class AheadReader:
+class PrefetchingReader:
     """Reads what a StepReader of a remote dataset reads, and has its shards fetched before they are needed.
 
     Each reading process has fetchers of its own; the node's cache sees to it that a shard is fetched once.
@@ -42,7 +42,7 @@ class AheadReader:
         self._owned_streams, self._stream_batch = owned_streams, stream_batch
         # the next window, and in large shards the next shard
         self._ahead_images = max(window_images, int(dataset.shard_counts.max()))
-        self._fetcher: ShardFetcher | None = None
+        self._fetcher: ShardPrefetcher | None = None
         # the windows for which everything is held that the steps in them read, and the releases until then
         self._ready: Any = None
 
@@ -69,7 +69,7 @@ class AheadReader:
         by_stream = (self._order.shards_ahead(stream, position, images) for stream in self._owned_streams)
         return list(dict.fromkeys(shard for turn in zip_longest(*by_stream) for shard in turn if shard is not None))
 
-    def warn_if_small(self, step: int, options: StorageOptions) -> None:
+    def warn_if_cache_is_small(self, step: int, options: StorageOptions) -> None:
         """Say where the node's cache cannot hold what its processes read at once."""
         now = self._ahead(step * self._stream_batch, self._stream_batch)
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
@@ -91,7 +91,7 @@ class AheadReader:
                 self._fetcher = None
             return
         if self._fetcher is None:
-            self._fetcher = ShardFetcher(self._dataset)
+            self._fetcher = ShardPrefetcher(self._dataset)
             self._fetcher.start()
             weakref.finalize(self, self._fetcher.close)
         windows = [

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from latentscale.data.order import Order
-from latentscale.data.unreadable_samples import Skipped, Substitution, Unreadable
+from latentscale.data.unreadable_samples import ReplacementSampler, Skipped, UnreadableSample
 from latentscale.decoding.decoder import Decoder
 from latentscale.decoding.pillow_decoder import ImageRefused
 from latentscale.decoding.sample_arrays import is_points, sample_arrays
@@ -50,7 +50,7 @@ class BlockReader(Protocol):
 
 
 @dataclass(frozen=True)
-class Treatment:
+class Preprocessing:
     """What is done to samples on their way.
 
     Attributes:
@@ -91,7 +91,7 @@ class StepReader:
         stream_batch: int,
         shape: tuple[int, ...],
         layout: NDArray[np.int64] | None = None,
-        treatment: Treatment | None = None,
+        preprocessing: Preprocessing | None = None,
     ) -> None:
         if is_points(dataset.shape) or is_points(shape):
             if dataset.shape != shape:
@@ -110,9 +110,9 @@ class StepReader:
         self._owned_streams = owned_streams
         self._stream_batch = stream_batch
         self._layout = np.arange(len(owned_streams) * stream_batch) if layout is None else layout
-        self._treatment = treatment or Treatment()
-        self._arrays = sample_arrays(shape, self._treatment.decoder)
-        self._substitution = Substitution(dataset.shard_counts, self._treatment.seed)
+        self._preprocessing = preprocessing or Preprocessing()
+        self._arrays = sample_arrays(shape, self._preprocessing.decoder)
+        self._replacements = ReplacementSampler(dataset.shard_counts, self._preprocessing.seed)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
         """Samples at positions step·b … step·b+b−1 of every owned stream, in the order of the layout.
@@ -141,13 +141,13 @@ class StepReader:
             except (UserError, ImageRefused):
                 pass  # now one by one
             for row in self._read_each(places, images[i], labels[i]):
-                labels[i, row] = self._substitution.read(
+                labels[i, row] = self._replacements.read(
                     *places[row],
-                    *self._standing(step, row),
+                    *self._stream_and_position(step, row),
                     partial(self._read_into, out=images[i, row]),
                     skipped.setdefault(step, []),
                 )
-        if self._treatment.horizontal_flip:
+        if self._preprocessing.horizontal_flip:
             self._arrays.mirror(images, self._flips(steps))
         return Block(torch.from_numpy(self._arrays.samples(images)), torch.from_numpy(labels), skipped)
 
@@ -156,7 +156,7 @@ class StepReader:
         shards, members = self._order.locate_steps(self._owned_streams, steps, self._stream_batch)
         return np.take(shards, self._layout, axis=1), np.take(members, self._layout, axis=1)
 
-    def _standing(self, step: int, row: int) -> tuple[int, int]:
+    def _stream_and_position(self, step: int, row: int) -> tuple[int, int]:
         """The stream and position of a step's row."""
         stream, within = divmod(int(self._layout[row]), self._stream_batch)
         return self._owned_streams[stream], step * self._stream_batch + within
@@ -164,7 +164,7 @@ class StepReader:
     def _flips(self, steps: range) -> NDArray[np.bool_]:
         """Which rows of the steps are mirrored, ``[steps, streams·b]``."""
         drawn = block_uniforms(
-            self._treatment.seed, Purpose.HORIZONTAL_FLIP, steps, self._owned_streams, self._stream_batch
+            self._preprocessing.seed, Purpose.HORIZONTAL_FLIP, steps, self._owned_streams, self._stream_batch
         )
         return np.take(drawn.reshape(len(steps), -1), self._layout, axis=1) < FLIP_PROBABILITY
 
@@ -194,7 +194,7 @@ class StepReader:
         for row, place in enumerate(places):
             try:
                 labels[row] = self._read_into(*place, images[row])
-            except Unreadable:
+            except UnreadableSample:
                 unreadable.append(row)
         return unreadable
 
@@ -209,12 +209,12 @@ class StepReader:
             data, _, label = self._dataset.read(shard, member)
         except UserError as error:
             # a remote's files are whole when they arrive: what fails is the remote, and no other sample helps
-            if self._treatment.skip_errors and not self._dataset.folder.remote:
-                raise Unreadable(str(error)) from error
+            if self._preprocessing.skip_errors and not self._dataset.folder.remote:
+                raise UnreadableSample(str(error)) from error
             raise
         try:
             self._arrays.decode(data, out)
         except ImageRefused as refusal:
-            kind = Unreadable if self._treatment.skip_errors else UserError
-            raise kind(f"{self._dataset.where(shard, member)} {refusal}") from refusal
+            kind = UnreadableSample if self._preprocessing.skip_errors else UserError
+            raise kind(f"{self._dataset.location(shard, member)} {refusal}") from refusal
         return label

@@ -28,11 +28,11 @@ class Skipped(NamedTuple):
     reason: str
 
 
-class Unreadable(Exception):
+class UnreadableSample(Exception):
     """A sample is damaged and another may stand in for it; carries the one line that says so."""
 
 
-class Substitution:
+class ReplacementSampler:
     """Reads a sample, or the first readable one of those drawn in its place.
 
     Attempt a at a position draws uniformly from all samples by (seed, stream, position, a): neither processes, workers
@@ -49,7 +49,7 @@ class Substitution:
         self._unreadable: dict[tuple[int, int], str] = {}
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Substitution, (np.diff(self._ends, prepend=0), self._seed)
+        return ReplacementSampler, (np.diff(self._ends, prepend=0), self._seed)
 
     def candidate(self, stream: int, position: int, attempt: int) -> tuple[int, int]:
         """The (shard, member) tried in the ``attempt``-th place, from 1, at ``position`` of ``stream``."""
@@ -77,7 +77,7 @@ class Substitution:
             if reason is None:
                 try:
                     return read(shard, member)
-                except Unreadable as error:
+                except UnreadableSample as error:
                     reason = self._unreadable[shard, member] = str(error)
             skipped.append(Skipped(shard, member, reason))
         raise UserError(

@@ -38,20 +38,20 @@ class _Failure:
     """An error of a worker, sent as a value: DataLoader would put the traceback into its message."""
 
     error: Exception
-    where: str
+    location: str
 
     @classmethod
     def of(cls, error: Exception) -> "_Failure":
-        where = traceback.format_exc()
+        location = traceback.format_exc()
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
             # An error that cannot travel: its kind and message still can.
-            return cls(RuntimeError(f"{type(error).__name__}: {error}"), where)
-        return cls(error, where)
+            return cls(RuntimeError(f"{type(error).__name__}: {error}"), location)
+        return cls(error, location)
 
     def reraise(self) -> None:
-        raise self.error from _WorkerTraceback(self.where)
+        raise self.error from _WorkerTraceback(self.location)
 
 
 class _Steps(Dataset[Any]):
@@ -82,11 +82,11 @@ def _become_worker(ready: Semaphore, _worker: int) -> None:
     assert parent is not None
     # DataLoader watches the parent's process id, which under a fork server is the server's, not the main
     # process's.
-    threading.Thread(target=_end_with, args=(parent.sentinel,), name="parent watch", daemon=True).start()
+    threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), name="parent watch", daemon=True).start()
     ready.release()
 
 
-def _end_with(parent_sentinel: int) -> None:
+def _exit_with_parent(parent_sentinel: int) -> None:
     wait([parent_sentinel])
     os._exit(1)
 

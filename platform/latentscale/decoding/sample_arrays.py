@@ -84,7 +84,7 @@ def sample_bytes(shape: tuple[int, ...]) -> int:
     return math.prod(shape) * (np.dtype(np.float32).itemsize if is_points(shape) else 1)
 
 
-def decode(data: bytes, shape: tuple[int, ...], where: str, decoder: Decoder | None = None) -> NDArray[Any]:
+def decode(data: bytes, shape: tuple[int, ...], location: str, decoder: Decoder | None = None) -> NDArray[Any]:
     """Decode one file, see :meth:`Decoder.into` and :func:`decode_point`.
 
     Args:
@@ -100,11 +100,11 @@ def decode(data: bytes, shape: tuple[int, ...], where: str, decoder: Decoder | N
         UserError: an unreadable file, another size, translucent pixels, or pixels of more than 8 bits.
     """
     if not is_points(shape) and shape[0] not in (1, 3):
-        raise UserError(f"{where} cannot be decoded to {shape[0]} channels: images have 1 or 3")
+        raise UserError(f"{location} cannot be decoded to {shape[0]} channels: images have 1 or 3")
     arrays = sample_arrays(shape, decoder or default_decoder())
     sample = arrays.empty()
     try:
         arrays.decode(data, sample)
     except ImageRefused as refusal:
-        raise UserError(f"{where} {refusal}") from refusal
+        raise UserError(f"{location} {refusal}") from refusal
     return arrays.samples(sample)

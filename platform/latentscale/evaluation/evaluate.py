@@ -9,7 +9,7 @@ from latentscale.errors import UserError
 from latentscale.evaluation.metric import OPTIONAL, Metric, Need, Report
 from latentscale.evaluation.registry import METRICS
 from latentscale.evaluation.samples import Extractor, Samples
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.trained_model import TrainedModel
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ def explain(report: Report, metrics: Iterable[Metric] = METRICS.values()) -> lis
             f"{', '.join(undefined)}: NaN (not a number), because the networks returned NaN; the training has diverged"
         )
     if not met & {Need.INVERSION, Need.CLASSIFICATION}:
-        lines.append("this method has no encoder: it generates, but cannot reconstruct")
+        lines.append("this method has no encoder, so it cannot reconstruct")
     return lines
 
 

@@ -2,8 +2,8 @@
 
 A metric says which tensors it wants of each batch of samples (``per_real``, ``per_fake``: one row a sample), and makes
 its figures of all rows together (``measure``). `latentscale.evaluation.evaluate` calls the networks once per batch for
-all metrics. Rows stand in the order of the samples, so a figure depends neither on the number of batches nor on who
-computed them.
+all metrics. Rows stand in the order of the samples, so that a figure depends, up to rounding, neither on how they were
+cut into batches nor on which process computed them.
 """
 
 from collections.abc import Callable, Mapping

@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from latentscale.inversion.images import from_uint8
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.image_input import from_uint8
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.latents.draws import Purpose
 
 Extractor = Callable[[Tensor], Tensor]
@@ -78,7 +78,7 @@ class FakeBatch:
     @cached_property
     def latents(self) -> Tensor:
         """``[b, d_z]`` unscaled, as the encoder should predict them."""
-        return self.model.codes(self.drawn)
+        return self.model.map_latent(self.drawn)
 
     @cached_property
     def samples(self) -> Tensor:

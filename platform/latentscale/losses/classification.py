@@ -12,7 +12,7 @@ from torch import Tensor
 from latentscale.latents.categories import probabilities
 from latentscale.latents.scale import at_least_float32
 from latentscale.losses.penalties import discriminate_with_gradient
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 
 
 def cross_entropy(logits: Tensor, category: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -34,8 +34,8 @@ def squared_doubt(logits: Tensor, category: Tensor, sizes: Sequence[int]) -> Ten
 
 
 def classify_with_gradient(
-    classifier: Callable[[Tensor], Discrimination], x: Tensor, category: Tensor, sizes: Sequence[int]
-) -> tuple[Discrimination, Tensor]:
+    classifier: Callable[[Tensor], DiscriminatorOutput], x: Tensor, category: Tensor, sizes: Sequence[int]
+) -> tuple[DiscriminatorOutput, Tensor]:
     """One pass of Q, and ‖∇_x (1 − softmax(Q(x)) · c)²‖² of each sample, whose mean is L_cgp (T eq. 45).
 
     Labels are averaged inside the gradient. See `discriminate_with_gradient` for precision and compilation.
@@ -51,7 +51,7 @@ def classify_with_gradient(
     return discriminate_with_gradient(classifier, x, lambda seen: squared_doubt(logits_of(seen), category, sizes))
 
 
-def logits_of(output: Discrimination) -> Tensor:
+def logits_of(output: DiscriminatorOutput) -> Tensor:
     """``[b, Σ d_c]`` the class logits of a network that is built with them."""
     assert output.classes is not None
     return output.classes

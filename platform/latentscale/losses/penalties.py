@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from latentscale.latents.scale import at_least_float32
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 
 
 def discriminate_with_gradient(
-    discriminator: Callable[[Tensor], Discrimination],
+    discriminator: Callable[[Tensor], DiscriminatorOutput],
     x: Tensor,
-    value: Callable[[Discrimination], Tensor],
-) -> tuple[Discrimination, Tensor]:
+    value: Callable[[DiscriminatorOutput], Tensor],
+) -> tuple[DiscriminatorOutput, Tensor]:
     """One forward pass, and ``‖∇_x value(D(x))‖²`` of each sample with a graph to D's parameters.
 
     The mean over the batch of the second result is R1 (or R2): the sum over all input elements, without a
@@ -25,9 +25,9 @@ def discriminate_with_gradient(
     twice (a millisecond a step, whatever the size of the networks).
 
     Args:
-        discriminator: maps ``[b, …]`` to a `Discrimination`.
+        discriminator: maps ``[b, …]`` to a `DiscriminatorOutput`.
         x: ``[b, …]``; no gradient reaches it.
-        value: the adversarial value ``[b]`` that training uses, out of the `Discrimination`.
+        value: the adversarial value ``[b]`` that training uses, out of the `DiscriminatorOutput`.
 
     Returns:
         What the discriminator returned, with its graph, and ``[b]`` squared gradient norms.
@@ -38,8 +38,8 @@ def discriminate_with_gradient(
 
 
 def _by_autograd(
-    discriminator: Callable[[Tensor], Discrimination], x: Tensor, value: Callable[[Discrimination], Tensor]
-) -> tuple[Discrimination, Tensor]:
+    discriminator: Callable[[Tensor], DiscriminatorOutput], x: Tensor, value: Callable[[DiscriminatorOutput], Tensor]
+) -> tuple[DiscriminatorOutput, Tensor]:
     x = x.requires_grad_(True)
     seen = discriminator(x)
     values = at_least_float32(value(seen))
@@ -48,8 +48,8 @@ def _by_autograd(
 
 
 def _by_vjp(
-    discriminator: Callable[[Tensor], Discrimination], x: Tensor, value: Callable[[Discrimination], Tensor]
-) -> tuple[Discrimination, Tensor]:
+    discriminator: Callable[[Tensor], DiscriminatorOutput], x: Tensor, value: Callable[[DiscriminatorOutput], Tensor]
+) -> tuple[DiscriminatorOutput, Tensor]:
     def differentiated(x: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
         seen = discriminator(x)
         # vjp takes only tensors as auxiliary results: an empty one stands for a head that does not exist.
@@ -61,5 +61,5 @@ def _by_vjp(
     )
     (gradient,) = pull_back(torch.ones_like(values))
     adversarial, *heads = parts
-    seen = Discrimination(adversarial, *(part if part.numel() else None for part in heads))  # type: ignore[arg-type]
+    seen = DiscriminatorOutput(adversarial, *(part if part.numel() else None for part in heads))  # type: ignore[arg-type]
     return seen, gradient

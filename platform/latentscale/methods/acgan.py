@@ -14,7 +14,7 @@ from latentscale.methods import conditional
 from latentscale.methods.adversary import Side
 from latentscale.methods.mixing import MixingSettings
 from latentscale.methods.phase import Batch
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

@@ -13,7 +13,7 @@ from latentscale.losses.adversarial import ADVERSARIAL
 from latentscale.methods.adversary import Adversary, Seen, Side, discriminate, in_streams
 from latentscale.methods.base import MethodSettings
 from latentscale.methods.phase import Batch, Phase, Terms, total
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 
 
 class DiscriminatorPhase(Adversary, Phase):
@@ -67,7 +67,7 @@ class DiscriminatorPhase(Adversary, Phase):
             discriminate(discriminator, fake_images, settings.r2, batch.penalise, self.penalised(c_f)),
         )
 
-    def penalised(self, category: Tensor | None) -> Callable[[Discrimination], Tensor]:
+    def penalised(self, category: Tensor | None) -> Callable[[DiscriminatorOutput], Tensor]:
         """``[b]`` the value whose input gradient is penalised: `values`, averaged over labels."""
         return lambda output: self.values(output, category)
 
@@ -75,7 +75,7 @@ class DiscriminatorPhase(Adversary, Phase):
         """``[b, Σ d_c]`` categories of the reals, None without categories."""
         return None
 
-    def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+    def encoder_terms(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         """The method's encoder loss on this phase's fakes, with its weight."""
         return {}
 
@@ -83,11 +83,11 @@ class DiscriminatorPhase(Adversary, Phase):
         """The method's classification losses, with their weights."""
         return {}
 
-    def kept(self, real: Discrimination, batch: Batch) -> dict[str, Tensor]:
+    def kept(self, real: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
         """What the generator phase needs of the reals."""
         return {}
 
-    def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
+    def observed(self, fake: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
         """What the statistics need."""
         return {}
 
@@ -116,7 +116,7 @@ class GeneratorPhase(Adversary, Phase):
         measured = {name: value.detach() for name, (_, value) in terms.items()}
         return Terms(total(terms), {}, self.observed(fake, batch), measured)
 
-    def discriminate(self, images: Tensor, batch: Batch) -> Discrimination:
+    def discriminate(self, images: Tensor, batch: Batch) -> DiscriminatorOutput:
         """The frozen D on this phase's fakes."""
         return in_streams(self.borrowed("discriminator"), batch)(images)
 
@@ -124,7 +124,7 @@ class GeneratorPhase(Adversary, Phase):
         """The unscaled latents of this phase's fakes."""
         return batch.draws["generator_latent"]
 
-    def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+    def encoder_terms(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         """The method's encoder and reconstruction losses, with their weights."""
         return {}
 
@@ -132,6 +132,6 @@ class GeneratorPhase(Adversary, Phase):
         """The method's classification losses, with their weights."""
         return {}
 
-    def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
+    def observed(self, fake: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
         """What the statistics need."""
         return {}

@@ -13,11 +13,11 @@ from latentscale.latents.scale import at_least_float32
 from latentscale.losses.penalties import discriminate_with_gradient
 from latentscale.methods.base import Draw, MethodSettings
 from latentscale.methods.phase import Batch
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
-Seen = tuple[Discrimination, Tensor | None]
+Seen = tuple[DiscriminatorOutput, Tensor | None]
 """D's outputs, and ``[b]`` squared input gradients where they are penalised."""
 
 
@@ -35,7 +35,7 @@ class Side(NamedTuple):
     """The reals or the fakes of a phase: what D saw, what it said, and their categories (None without)."""
 
     images: Tensor
-    output: Discrimination
+    output: DiscriminatorOutput
     category: Tensor | None
 
 
@@ -60,12 +60,12 @@ class Adversary:
             return None
         return draw_categories(batch.draws[draw], batch.state["category_prior"], self.sizes).to(batch.real.dtype)
 
-    def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
+    def values(self, output: DiscriminatorOutput, category: Tensor | None) -> Tensor:
         """``[b, …]`` the adversarial values that the loss is taken of, in float32 or above."""
         return adversarial_value(output)
 
 
-def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], Discrimination]:
+def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], DiscriminatorOutput]:
     """D on rows of a micro-batch: layers that look at a whole batch, where it has any, look at each stream alone."""
     if not getattr(discriminator, "batchwise", False):
         return discriminator
@@ -73,12 +73,12 @@ def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], Dis
 
 
 def discriminate(
-    discriminator: Callable[[Tensor], Discrimination],
+    discriminator: Callable[[Tensor], DiscriminatorOutput],
     x: Tensor,
     weight: float,
     penalise: bool,
-    value: Callable[[Discrimination], Tensor],
-) -> tuple[Discrimination, Tensor | None]:
+    value: Callable[[DiscriminatorOutput], Tensor],
+) -> tuple[DiscriminatorOutput, Tensor | None]:
     """One forward pass, with the squared input gradient of the adversarial value where it is to be penalised.
 
     Args:
@@ -94,7 +94,7 @@ def discriminate(
     return discriminate_with_gradient(discriminator, x, value)
 
 
-def adversarial_value(output: Discrimination) -> Tensor:
+def adversarial_value(output: DiscriminatorOutput) -> Tensor:
     """``[b]`` the one adversarial value a(x) of the methods without categories, in float32 or above."""
     return at_least_float32(output.adversarial.squeeze(1))
 

@@ -14,7 +14,7 @@ from latentscale.latents.attributes import FixedClassifier, attribute_categories
 from latentscale.latents.priors import Prior
 from latentscale.methods import conditional, dlsgan
 from latentscale.methods.phase import Batch
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.spec import ModelSpec
 
 

@@ -12,8 +12,8 @@ from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
 from latentscale.losses.adversarial import ADVERSARIAL
 from latentscale.methods.phase import Batch, Phase
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

@@ -6,7 +6,7 @@ no classification loss. A binary attribute is a label of two categories.
 """
 
 from latentscale.methods import conditional
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.spec import ModelSpec
 
 

@@ -15,8 +15,7 @@ from latentscale.methods import adversarial, vanilla
 from latentscale.methods.adversary import FixedPriorSettings, Side
 from latentscale.methods.base import MethodSettings
 from latentscale.methods.phase import Batch
-from latentscale.networks.build import NetworkSettings
-from latentscale.networks.conditional import build_classifier
+from latentscale.networks.factory import NetworkSettings, build_classifier
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

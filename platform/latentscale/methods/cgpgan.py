@@ -25,9 +25,8 @@ from latentscale.methods import conditional
 from latentscale.methods.adversary import Side
 from latentscale.methods.base import MethodSettings
 from latentscale.methods.phase import Batch
-from latentscale.networks.build import NetworkSettings
-from latentscale.networks.conditional import build_classifier
-from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.networks.factory import NetworkSettings, build_classifier
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
@@ -66,7 +65,7 @@ class DiscriminatorPhase(conditional.DiscriminatorPhase):
         loss = cross_entropy(logits_of(seen), fake.category, self.sizes)
         return {"classification": (settings.classification_weight, loss), **terms}
 
-    def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
+    def observed(self, fake: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
         return {"category_prior": batch.kept["real_probabilities"]}
 
 

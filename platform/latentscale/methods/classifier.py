@@ -14,10 +14,10 @@ from latentscale.losses.classification import cross_entropy
 from latentscale.methods.base import Draw, Method, MethodSettings
 from latentscale.methods.conditional import label_values
 from latentscale.methods.phase import Batch, Phase, Terms
-from latentscale.networks.build import NetworkSettings, build_discriminator
-from latentscale.networks.classifier import TrunkClassifier
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.spec import ModelSpec
+from latentscale.networks.trunk_classifier import TrunkClassifier
 
 
 class ClassifierPhase(Phase):

@@ -18,9 +18,8 @@ from latentscale.methods.adversary import Adversary, Seen, category_draws, discr
 from latentscale.methods.base import Draw, Method
 from latentscale.methods.mixing import MixingSettings, join_rows, mixed_rows, mixed_samples
 from latentscale.methods.phase import Batch
-from latentscale.networks.build import NetworkSettings, build_discriminator
-from latentscale.networks.conditional import build_conditional_generator
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
+from latentscale.networks.factory import NetworkSettings, build_conditional_generator, build_discriminator
 from latentscale.networks.spec import ModelSpec
 
 
@@ -33,7 +32,7 @@ def label_values(scores: Tensor, category: Tensor, sizes: tuple[int, ...]) -> Te
 class Conditional(Adversary):
     """Both phases of a method whose D has a value for every category: the value is that of the sample's own."""
 
-    def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
+    def values(self, output: DiscriminatorOutput, category: Tensor | None) -> Tensor:
         assert category is not None
         return label_values(output.adversarial, category, self.sizes)
 
@@ -41,7 +40,7 @@ class Conditional(Adversary):
 class Classified(Conditional):
     """Both phases of a method whose D has one adversarial value whatever the category, which a classifier judges."""
 
-    def values(self, output: Discrimination, category: Tensor | None) -> Tensor:
+    def values(self, output: DiscriminatorOutput, category: Tensor | None) -> Tensor:
         return at_least_float32(output.adversarial)
 
 
@@ -52,7 +51,7 @@ class DiscriminatorPhase(Conditional, adversarial.DiscriminatorPhase):
         assert batch.labels is not None
         return one_hot(batch.labels, self.sizes).to(batch.real.dtype)
 
-    def penalised(self, category: Tensor | None) -> Callable[[Discrimination], Tensor]:
+    def penalised(self, category: Tensor | None) -> Callable[[DiscriminatorOutput], Tensor]:
         return lambda output: self.values(output, category).mean(1)
 
     def discriminate(
@@ -81,7 +80,7 @@ class DiscriminatorPhase(Conditional, adversarial.DiscriminatorPhase):
 class GeneratorPhase(Conditional, adversarial.GeneratorPhase):
     """G's step with categories; the step's own reals fill its mixed batches."""
 
-    def discriminate(self, images: Tensor, batch: Batch) -> Discrimination:
+    def discriminate(self, images: Tensor, batch: Batch) -> DiscriminatorOutput:
         rows = mixed_rows(batch)
         if rows == 0:
             return super().discriminate(images, batch)

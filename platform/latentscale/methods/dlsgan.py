@@ -11,7 +11,7 @@ from torch import Tensor
 from latentscale.losses.inversion import scaled_latent_mse
 from latentscale.methods import encoders
 from latentscale.methods.phase import Batch
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 from latentscale.settings import setting
 
 
@@ -21,7 +21,7 @@ class DLSGANSettings(encoders.EncoderSettings):
 
 
 class ScaledLoss(encoders.EncoderLoss):
-    def encoder_loss(self, latent: Tensor, fake: Discrimination, batch: Batch) -> Tensor:
+    def encoder_loss(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> Tensor:
         return scaled_latent_mse(latent, encoders.predicted(fake), batch.state["scale"])
 
 
@@ -34,7 +34,7 @@ class GeneratorPhase(ScaledLoss, encoders.GeneratorPhase):
 
     settings: DLSGANSettings
 
-    def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+    def encoder_terms(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         weight = self.settings.encoder_weight if self.settings.encoder_in_generator else 0.0
         return {"encoder": (weight, self.encoder_loss(latent, fake, batch))}
 

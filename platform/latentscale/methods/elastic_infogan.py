@@ -25,7 +25,7 @@ from latentscale.methods.contrastive import (
     view_draws,
 )
 from latentscale.methods.phase import Batch, ParameterGroup
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 

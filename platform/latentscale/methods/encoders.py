@@ -16,8 +16,8 @@ from latentscale.latents.scale import LatentScale
 from latentscale.methods import adversarial
 from latentscale.methods.base import Method, MethodSettings
 from latentscale.methods.phase import Batch
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator
-from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
@@ -33,7 +33,7 @@ class EncoderLoss:
     """L_enc of one method, used by both of its phases."""
 
     @abstractmethod
-    def encoder_loss(self, latent: Tensor, fake: Discrimination, batch: Batch) -> Tensor:
+    def encoder_loss(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> Tensor:
         """0-dim: from ``[b, d_z]`` latents z and what D predicts of their fakes."""
 
 
@@ -42,10 +42,10 @@ class DiscriminatorPhase(EncoderLoss, adversarial.DiscriminatorPhase):
 
     settings: EncoderSettings
 
-    def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+    def encoder_terms(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         return {"encoder": (self.settings.encoder_weight, self.encoder_loss(latent, fake, batch))}
 
-    def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
+    def observed(self, fake: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
         return {"variance": predicted(fake).detach()}
 
 
@@ -54,10 +54,10 @@ class GeneratorPhase(EncoderLoss, adversarial.GeneratorPhase):
 
     settings: EncoderSettings
 
-    def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+    def encoder_terms(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         return {"encoder": (self.settings.encoder_weight, self.encoder_loss(latent, fake, batch))}
 
-    def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
+    def observed(self, fake: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
         return {"variance": predicted(fake).detach()}
 
 
@@ -102,7 +102,7 @@ class EncoderMethod(Method):
         return {**numbers, "effective_dimensions": self.latent_scale.effective_dimensions()}
 
 
-def predicted(output: Discrimination) -> Tensor:
+def predicted(output: DiscriminatorOutput) -> Tensor:
     """``[b, d_z]`` E(x), which the methods here always build."""
     assert output.latent is not None
     return output.latent

@@ -8,12 +8,12 @@ from torch import Tensor
 from latentscale.losses.inversion import latent_nll
 from latentscale.methods import encoders
 from latentscale.methods.phase import Batch
-from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.spec import ModelSpec
 
 
 class NLLLoss(encoders.EncoderLoss):
-    def encoder_loss(self, latent: Tensor, fake: Discrimination, batch: Batch) -> Tensor:
+    def encoder_loss(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> Tensor:
         assert fake.log_variance is not None
         return latent_nll(latent, encoders.predicted(fake), fake.log_variance)
 

@@ -36,9 +36,9 @@ from latentscale.methods.base import Method, MethodSettings, even_stream_batch
 from latentscale.methods.encoders import predicted
 from latentscale.methods.halves import first_half, second_half
 from latentscale.methods.phase import Batch, Terms, total
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.mapping import MappingNetwork
-from latentscale.networks.outputs import Discrimination, Heads
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
@@ -118,7 +118,7 @@ class GeneratorPhase(adversarial.GeneratorPhase):
         else:
             w = self.mapping(second_half(draw))
             codes = torch.cat([batch.kept["latent"], w])
-        fake: Discrimination = discriminator(self.generator(codes))
+        fake: DiscriminatorOutput = discriminator(self.generator(codes))
         inferred = predicted(fake)
         terms: Weighted = {
             "adversarial": (1.0, self.loss.generator(adversarial_value(fake)).mean()),

@@ -10,7 +10,7 @@ import torch
 
 from latentscale.methods.adversary import FixedPriorSettings
 from latentscale.methods.phase import Batch
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 from latentscale.settings import setting
 
 
@@ -36,10 +36,10 @@ def mixed_rows(batch: Batch) -> int:
     return int(batch.schedule.get("mixed_samples", 0)) * batch.streams
 
 
-def join_rows(first: Discrimination, last: Discrimination, rows: int) -> Discrimination:
+def join_rows(first: DiscriminatorOutput, last: DiscriminatorOutput, rows: int) -> DiscriminatorOutput:
     """The first rows of one pass and the others of another."""
     parts = (
         None if one is None or other is None else torch.cat([one[:rows], other[rows:]])
         for one, other in zip(first, last, strict=True)
     )
-    return Discrimination(*parts)  # type: ignore[arg-type]
+    return DiscriminatorOutput(*parts)  # type: ignore[arg-type]

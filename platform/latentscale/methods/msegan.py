@@ -8,11 +8,11 @@ from torch import Tensor
 from latentscale.losses.inversion import latent_mse
 from latentscale.methods import encoders
 from latentscale.methods.phase import Batch
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 
 
 class MSELoss(encoders.EncoderLoss):
-    def encoder_loss(self, latent: Tensor, fake: Discrimination, batch: Batch) -> Tensor:
+    def encoder_loss(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> Tensor:
         return latent_mse(latent, encoders.predicted(fake))
 
 

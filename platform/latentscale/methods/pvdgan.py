@@ -16,7 +16,7 @@ from latentscale.methods import dlsgan, encoders
 from latentscale.methods.base import even_stream_batch
 from latentscale.methods.halves import first_half, second_half
 from latentscale.methods.phase import Batch
-from latentscale.networks.outputs import Discrimination
+from latentscale.networks.discriminator_output import DiscriminatorOutput
 from latentscale.settings import setting
 
 
@@ -28,7 +28,7 @@ class PVDGANSettings(encoders.EncoderSettings):
 class DiscriminatorPhase(dlsgan.DiscriminatorPhase):
     """L_d = adv + λ_enc L_enc + λ_r R, keeping what E and F say of the reals before D's update."""
 
-    def kept(self, real: Discrimination, batch: Batch) -> dict[str, Tensor]:
+    def kept(self, real: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
         return {
             "latent": first_half(encoders.predicted(real).detach()),
             "features": first_half(real.features.detach()),
@@ -48,7 +48,7 @@ class GeneratorPhase(encoders.GeneratorPhase):
         posterior = batch.kept["latent"] + noise * (1 - variance).clamp(min=0).sqrt()
         return torch.cat([posterior, fresh])
 
-    def encoder_terms(self, latent: Tensor, fake: Discrimination, batch: Batch) -> dict[str, tuple[float, Tensor]]:
+    def encoder_terms(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
         fresh = second_half(latent)
         recovered = second_half(encoders.predicted(fake))
         features = first_half(fake.features)
@@ -63,7 +63,7 @@ class GeneratorPhase(encoders.GeneratorPhase):
             ),
         }
 
-    def observed(self, fake: Discrimination, batch: Batch) -> dict[str, Tensor]:
+    def observed(self, fake: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
         return {"variance": second_half(encoders.predicted(fake).detach())}
 
 

@@ -26,8 +26,8 @@ from latentscale.methods.base import Method, MethodSettings, even_stream_batch
 from latentscale.methods.encoders import predicted
 from latentscale.methods.halves import first_half, second_half
 from latentscale.methods.phase import Batch, Terms, total
-from latentscale.networks.build import NetworkSettings, build_discriminator
-from latentscale.networks.outputs import Discrimination, Heads
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
@@ -40,7 +40,7 @@ class VAEGANSettings(MethodSettings):
 
 def posterior(encoder: nn.Module, real: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """z_x ``[b, d_z]`` (T eq. 19) with the mean and log-variance that it is drawn from."""
-    seen: Discrimination = encoder(real)
+    seen: DiscriminatorOutput = encoder(real)
     assert seen.log_variance is not None
     mean, log_variance = at_least_float32(predicted(seen)), at_least_float32(seen.log_variance)
     return mean + noise * (log_variance / 2).exp(), mean, log_variance
@@ -54,7 +54,7 @@ class DiscriminatorPhase(adversarial.DiscriminatorPhase):
         images: Tensor = generator(torch.cat([first_half(latent), z_x]))
         return images
 
-    def kept(self, real: Discrimination, batch: Batch) -> dict[str, Tensor]:
+    def kept(self, real: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
         return {"features": first_half(real.features.detach())}
 
 

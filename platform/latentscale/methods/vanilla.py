@@ -13,9 +13,8 @@ from latentscale.latents.priors import Prior
 from latentscale.methods.adversarial import DiscriminatorPhase, GeneratorPhase
 from latentscale.methods.adversary import FixedPriorSettings, category_draws
 from latentscale.methods.base import Draw, Method, MethodSettings
-from latentscale.networks.build import NetworkSettings
-from latentscale.networks.conditional import build_conditional_generator
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, build_conditional_generator
 from latentscale.networks.spec import ModelSpec
 
 

@@ -1,1 +1,1 @@
-"""Generators and discriminators: equalised layers, one file a family, and their deterministic initialisation."""
+"""Generators and discriminators: equalised layers, one file per network family, deterministic initialisation."""

@@ -1,7 +1,8 @@
-"""The 256² networks of CGPGAN (T §4.5.3) and of the codebook experiments (T §4.5.4), and the codebook itself.
+"""The 256² networks of CGPGAN (Cho 2025, §4.5.3) and of the codebook experiments (§4.5.4), and the codebook itself.
 
-Both are the same steps under different ends. A step of width w maps its input's width to w in its first convolution
-and in its skip, and keeps w in the second; the discriminator's last convolution reaches the width at 4².
+Both experiments use the same blocks and differ in the first and last layers. A block of width w changes its input's
+channels to w in its first convolution and in its skip, and keeps w in the second convolution. The discriminator's
+last convolution changes the channels to ``base_width``.
 """
 
 import math
@@ -10,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, cat, nn
 
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.layers import (
     DiscriminatorHeads,
     EqualizedConv2d,
@@ -18,24 +20,23 @@ from latentscale.networks.layers import (
     EqualizedUpConv2d,
     leaky_relu,
 )
-from latentscale.networks.outputs import Discrimination, Heads
 
-_HALF_VARIANCE = 1.0 / math.sqrt(2.0)
+_INV_SQRT_2 = 1.0 / math.sqrt(2.0)
 
 
-class UpStep(nn.Module):
+class UpBlock(nn.Module):
     """``(up-conv2 skip without bias + [up-conv3 lrelu, conv3 lrelu]) / √2``, to twice the size.
 
     Args:
-        in_channels, out_channels: see above.
-        size: of the input's sides.
+        in_channels, out_channels: channels of the input and the output.
+        size: height and width of the input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__()
-        self.skip = EqualizedUpConv2d(in_channels, out_channels, size, kernel_size=2, bias=False, gain=_HALF_VARIANCE)
+        self.skip = EqualizedUpConv2d(in_channels, out_channels, size, kernel_size=2, bias=False, gain=_INV_SQRT_2)
         self.conv1 = EqualizedUpConv2d(in_channels, out_channels, size)
-        self.conv2 = EqualizedConv2d(out_channels, out_channels, 3, gain=_HALF_VARIANCE)
+        self.conv2 = EqualizedConv2d(out_channels, out_channels, 3, gain=_INV_SQRT_2)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, in_channels, n, n]`` -> ``[b, out_channels, 2n, 2n]``."""
@@ -43,34 +44,34 @@ class UpStep(nn.Module):
         return skip + leaky_relu(self.conv2(leaky_relu(self.conv1(x))))
 
 
-class DownStep(nn.Module):
+class DownBlock(nn.Module):
     """``(down-conv2 skip without bias + [conv3 lrelu, down-conv3 lrelu]) / √2``, to half the size.
 
     Args:
-        in_channels, out_channels: see above.
-        size: of the input's sides.
+        in_channels, out_channels: channels of the input and the output.
+        size: height and width of the input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, size: int) -> None:
         super().__init__()
-        self.skip = EqualizedDownConv2d(in_channels, out_channels, size, gain=_HALF_VARIANCE, kernel_size=2)
+        self.skip = EqualizedDownConv2d(in_channels, out_channels, size, gain=_INV_SQRT_2, kernel_size=2)
         self.conv1 = EqualizedConv2d(in_channels, out_channels, 3)
-        self.conv2 = EqualizedDownConv2d(out_channels, out_channels, size, gain=_HALF_VARIANCE)
+        self.conv2 = EqualizedDownConv2d(out_channels, out_channels, size, gain=_INV_SQRT_2)
         self.bias = nn.Parameter(torch.zeros(out_channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, in_channels, n, n]`` -> ``[b, out_channels, n/2, n/2]``."""
         skip: Tensor = self.skip(x)
-        return skip + leaky_relu(self.conv2(leaky_relu(self.conv1(x)), self.bias * _HALF_VARIANCE))
+        return skip + leaky_relu(self.conv2(leaky_relu(self.conv1(x)), self.bias * _INV_SQRT_2))
 
 
 class Upsampler(nn.Module):
-    """``[b, base_width, 4, 4]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``: n steps, then 1×1.
+    """``[b, base_width, 4, 4]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``: n blocks, then a 1×1 convolution.
 
     Args:
         channels: of the image.
-        widths: one per ×2 step, from the image's resolution downwards.
-        base_width: width at 4².
+        widths: one per block, from the image's resolution downwards.
+        base_width: channels at 4².
     """
 
     def __init__(self, channels: int, widths: list[int], base_width: int) -> None:
@@ -78,12 +79,12 @@ class Upsampler(nn.Module):
         self.steps = nn.ModuleList()
         width, size = base_width, 4
         for next_width in reversed(widths):
-            self.steps.append(UpStep(width, next_width, size))
+            self.steps.append(UpBlock(width, next_width, size))
             width, size = next_width, 2 * size
         self.to_image = EqualizedConv2d(width, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, without an output activation."""
         for step in self.steps:
             x = step(x)
         image: Tensor = self.to_image(x)
@@ -91,15 +92,15 @@ class Upsampler(nn.Module):
 
 
 class CGPGANGenerator(nn.Module):
-    """``[b, d]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``: dense lrelu layers to 4², then the steps.
+    """``[b, d]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``: dense lrelu layers to 4², then the blocks.
 
     Args:
-        latent_dim: width of the input: d_z, with the categories where they are concatenated.
+        latent_dim: width of the input: d_z, plus Σ d_c where categories are concatenated.
         channels: of the image.
-        widths: one per ×2 step, from the image's resolution downwards.
-        base_width: width at 4²; published 512, for the codebook experiments 1024.
-        hidden_width: of a dense lrelu layer before the one that makes the 4² map; published 2·d_z, 0 for none as in
-            the codebook experiments.
+        widths: one per block, from the image's resolution downwards.
+        base_width: channels at 4²; published: 512, in the codebook experiments 1024.
+        hidden_width: width of a dense lrelu layer before the one that makes the 4² map, 0 for none; published: 2·d_z,
+            in the codebook experiments none.
     """
 
     def __init__(self, latent_dim: int, channels: int, widths: list[int], base_width: int, hidden_width: int) -> None:
@@ -110,18 +111,20 @@ class CGPGANGenerator(nn.Module):
         self.upsampler = Upsampler(channels, widths, base_width)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, without an output activation."""
         x = latent if self.hidden is None else leaky_relu(self.hidden(latent))
         image: Tensor = self.upsampler(leaky_relu(self.project(x)).unflatten(1, (self.base_width, 4, 4)))
         return image
 
 
 class Codebook(nn.Module):
-    """One trainable page for every category of every label, ~ N(0, 1) and used as it is (T §3.5.1).
+    """A trainable embedding ("page") for every category of every label, initialised N(0, 1) (Cho 2025, §3.5.1).
+
+    Pages have no equalised learning rate: the generator takes the parameters unscaled.
 
     Args:
         sizes: d_c of each label.
-        page_dim: d_p.
+        page_dim: d_p, the width of a page.
     """
 
     def __init__(self, sizes: Sequence[int], page_dim: int) -> None:
@@ -130,9 +133,9 @@ class Codebook(nn.Module):
         self.pages = nn.Parameter(torch.zeros(sum(self.sizes), page_dim))
 
     def forward(self, category: Tensor) -> Tensor:
-        """One-hots ``[b, Σ d_c]`` to the pages of each label side by side ``[b, d_l · d_p]``.
+        """One-hots ``[b, Σ d_c]`` to the concatenated pages of all labels ``[b, d_l · d_p]``.
 
-        Probabilities in place of one-hots give their mean pages.
+        Probabilities in place of one-hots give the pages' expectation.
         """
         parts = category.to(self.pages.dtype).split(list(self.sizes), dim=1)
         pages = self.pages.split(list(self.sizes))
@@ -142,15 +145,15 @@ class Codebook(nn.Module):
 class CodebookGenerator(nn.Module):
     """``[b, d_z]`` latents and ``[b, Σ d_c]`` categories -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``.
 
-    Half of the 4² map's channels are the projected latent, the other half the labels' pages, so that
-    ``d_p = 4·4·(base_width/2)/d_l``.
+    The projected latent gives half of the 4² map's channels, the labels' pages the other half. Hence
+    ``d_p = 4·4·(base_width/2)/d_l`` (Cho 2025, §3.5.1).
 
     Args:
         latent_dim: d_z.
         sizes: d_c of each label; their number must divide ``base_width / 2``.
         channels: of the image.
-        widths: one per ×2 step, from the image's resolution downwards.
-        base_width: width at 4²; published 1024.
+        widths: one per block, from the image's resolution downwards.
+        base_width: channels at 4²; published: 1024.
     """
 
     def __init__(
@@ -163,7 +166,7 @@ class CodebookGenerator(nn.Module):
         self.upsampler = Upsampler(channels, widths, base_width)
 
     def forward(self, latent: Tensor, category: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, without an output activation."""
         latent_map = leaky_relu(self.project(latent)).unflatten(1, self.half_map)
         pages = self.codebook(category).unflatten(1, self.half_map)
         image: Tensor = self.upsampler(cat([latent_map, pages.to(latent_map.dtype)], dim=1))
@@ -171,14 +174,14 @@ class CodebookGenerator(nn.Module):
 
 
 class CGPGANDiscriminator(nn.Module):
-    """``[b, channels, 4·2ⁿ, 4·2ⁿ]`` -> `Discrimination`, also the classifier of both experiments.
+    """``[b, channels, 4·2ⁿ, 4·2ⁿ]`` -> `DiscriminatorOutput`; also the classifier Q of both experiments.
 
-    1×1 lrelu, the steps, conv3 lrelu, flatten, dense lrelu, heads. F is the flattened 4² map.
+    1×1 lrelu, the blocks, conv3 lrelu, flatten, dense lrelu, heads. F is the flattened 4² map.
 
     Args:
         channels: of the image.
-        widths, base_width: as the generator's.
-        hidden_width: of the dense layer before the heads; published 2·d_z, in the codebook experiments 2·d_l·d_c.
+        widths, base_width: as for the generator.
+        hidden_width: of the dense layer before the heads; published: 2·d_z, in the codebook experiments 2·d_l·d_c.
         heads: see `Heads`.
     """
 
@@ -188,14 +191,14 @@ class CGPGANDiscriminator(nn.Module):
         self.steps = nn.ModuleList()
         width, size = widths[0], 4 * 2 ** len(widths)
         for next_width in widths:
-            self.steps.append(DownStep(width, next_width, size))
+            self.steps.append(DownBlock(width, next_width, size))
             width, size = next_width, size // 2
         self.last = EqualizedConv2d(width, base_width, 3)
         self.hidden = EqualizedLinear(base_width * 16, hidden_width)
         self.heads = DiscriminatorHeads(hidden_width, heads)
 
-    def forward(self, x: Tensor) -> Discrimination:
-        """One pass over ``[b, channels, h, w]``."""
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
+        """One forward pass over ``[b, channels, h, w]``."""
         x = leaky_relu(self.from_image(x))
         for step in self.steps:
             x = step(x)

@@ -1,4 +1,7 @@
-"""DCGAN (Radford et al. 2015) as InvGAN's backbone: equalised, group norm in G in place of batch norm, none in D."""
+"""DCGAN (Radford et al. 2016), the backbone of InvGAN on MNIST.
+
+All layers use equalised learning rates. The generator has group norm in place of batch norm, the discriminator none.
+"""
 
 import math
 
@@ -6,15 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.layers import DiscriminatorHeads, EqualizedLinear, leaky_relu
 from latentscale.networks.normalisation import GroupNorm, group_count
-from latentscale.networks.outputs import Discrimination, Heads
 
 
-class Conv4(nn.Module):
-    """A 4×4 convolution of stride 2, ``[b, in, n, n]`` -> ``[b, out, n/2, n/2]``, or transposed to ``2n``.
+class EqualizedStridedConv2d(nn.Module):
+    """A 4×4 convolution with stride 2, ``[b, in, n, n]`` -> ``[b, out, n/2, n/2]``; transposed, to ``2n``.
 
-    Weights are equalised by the fan_in of one output pixel: 16·in_channels, transposed 4·in_channels.
+    The fan_in is that of one output pixel: 16·in_channels, or 4·in_channels if transposed.
     """
 
     def __init__(self, in_channels: int, out_channels: int, transposed: bool = False) -> None:
@@ -26,7 +29,7 @@ class Conv4(nn.Module):
         self.transposed = transposed
 
     def forward(self, x: Tensor) -> Tensor:
-        """See the class."""
+        """``[b, out_channels, n/2, n/2]``, or ``[b, out_channels, 2n, 2n]`` if transposed."""
         convolution = F.conv_transpose2d if self.transposed else F.conv2d
         return convolution(x, self.weight * self.multiplier, self.bias, stride=2, padding=1)
 
@@ -34,13 +37,13 @@ class Conv4(nn.Module):
 class DCGANGenerator(nn.Module):
     """``[b, d]`` -> ``[b, channels, base·2ⁿ, base·2ⁿ]``: dense, then n transposed 4×4 convolutions.
 
-    Group norm and lrelu after every layer but the last, which makes the image.
+    Group norm and lrelu follow every layer but the last.
 
     Args:
-        latent_dim: d_z, or that of w.
+        latent_dim: width of the latent, z or w.
         channels: of the image.
-        widths: of the maps from half the image's resolution down to the smallest, n of them.
-        base_size: the smallest map's sides, 4 or 7.
+        widths: channels of the n feature maps, from half the image's resolution down to the smallest.
+        base_size: height and width of the smallest map, 4 or 7.
     """
 
     def __init__(self, latent_dim: int, channels: int, widths: list[int], base_size: int) -> None:
@@ -50,11 +53,12 @@ class DCGANGenerator(nn.Module):
         self.norms = nn.ModuleList(GroupNorm(width, group_count(width)) for width in reversed(widths))
         afters = [*widths[-2::-1], channels]
         self.ups = nn.ModuleList(
-            Conv4(before, after, transposed=True) for before, after in zip(reversed(widths), afters, strict=True)
+            EqualizedStridedConv2d(before, after, transposed=True)
+            for before, after in zip(reversed(widths), afters, strict=True)
         )
 
     def forward(self, latent: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, without an output activation."""
         x = self.project(latent).unflatten(1, self.base)
         for norm, up in zip(self.norms, self.ups, strict=True):
             x = up(leaky_relu(norm(x)))
@@ -62,25 +66,26 @@ class DCGANGenerator(nn.Module):
 
 
 class DCGANDiscriminator(nn.Module):
-    """``[b, channels, base·2ⁿ, base·2ⁿ]`` -> `Discrimination`: n 4×4 convolutions of stride 2 with lrelu.
+    """``[b, channels, base·2ⁿ, base·2ⁿ]`` -> `DiscriminatorOutput`: n 4×4 convolutions with stride 2 and lrelu.
 
-    F is the flattened last map, with the heads straight on it.
+    F is the flattened last map. The heads are applied to F.
 
     Args:
         channels: of the image.
-        widths, base_size: as the generator's.
+        widths, base_size: as for the generator.
         heads: see `Heads`.
     """
 
     def __init__(self, channels: int, widths: list[int], base_size: int, heads: Heads) -> None:
         super().__init__()
         self.downs = nn.ModuleList(
-            Conv4(before, after) for before, after in zip([channels, *widths[:-1]], widths, strict=True)
+            EqualizedStridedConv2d(before, after)
+            for before, after in zip([channels, *widths[:-1]], widths, strict=True)
         )
         self.heads = DiscriminatorHeads(widths[-1] * base_size**2, heads)
 
-    def forward(self, x: Tensor) -> Discrimination:
-        """One pass over ``[b, channels, h, w]``."""
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
+        """One forward pass over ``[b, channels, h, w]``."""
         for down in self.downs:
             x = leaky_relu(down(x))
         features = x.flatten(1)

@@ -1,4 +1,4 @@
-"""Weights as a function of (run seed, parameter name), whatever the device, precision or order of building."""
+"""Initial weights as a function of (run seed, parameter name), whatever the device, precision or build order."""
 
 import zlib
 
@@ -10,18 +10,18 @@ from latentscale.latents.draws import Purpose, uniforms
 
 @torch.no_grad()
 def initialize(module: nn.Module, seed: int, name: str) -> None:
-    """Fill every parameter: those called ``bias`` or ``…_bias`` with 0, all others with draws of N(0, 1).
+    """Set every parameter named ``bias`` or ``…_bias`` to 0 and draw all others from N(0, 1).
 
-    Where the module that holds a parameter has an attribute ``initial_deviation``, the draws are multiplied by it.
+    If the module that holds a parameter has an attribute ``initial_deviation``, it multiplies the draws.
 
-    A parameter's draws depend on ``seed`` and on ``{name}.{its name in the module}`` only. They are made in float64
-    and then rounded, so that a float32 network is the rounded float64 one, and no parameter's values depend on
-    which others exist.
+    A parameter's draws depend only on ``seed`` and on ``{name}.{the parameter's name in the module}``, not on which
+    other parameters exist. They are made in float64 and then rounded, so that the float32 network is the rounded
+    float64 one.
 
     Args:
-        module: whose parameters are overwritten in place; buffers are left alone.
+        module: its parameters are overwritten in place; its buffers are not.
         seed: of the run.
-        name: of the module in the run, e.g. ``generator``: keeps equally built networks apart.
+        name: of the module in the run, e.g. ``generator``. It gives networks of one architecture different weights.
     """
     for parameter_name, parameter in module.named_parameters():
         if parameter_name.rpartition(".")[2].endswith("bias"):

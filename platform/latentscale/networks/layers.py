@@ -1,6 +1,7 @@
-"""Equalised layers: weights ~ N(0, 1), multiplied by 1/sqrt(fan_in) at run time; biases start at 0.
+"""Layers with equalised learning rates (Karras et al. 2018): weights ~ N(0, 1), multiplied by 1/√fan_in at run time.
 
-Parameters are zeros until `latentscale.networks.initialisation.initialize` or a state dict fills them.
+Biases start at 0. All parameters are zero until `latentscale.networks.initialisation.initialize` or a state dict
+fills them.
 """
 
 import math
@@ -10,20 +11,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from latentscale.networks.outputs import Discrimination, Heads
-from latentscale.networks.resampling import Blur
+from latentscale.networks.blur import Blur
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 
-SLOPE = 0.2
-"""Of the leaky ReLU below 0."""
+NEGATIVE_SLOPE = 0.2
+"""Slope of the leaky ReLU below 0."""
 
 
 def leaky_relu(x: Tensor) -> Tensor:
-    """Leaky ReLU with slope 0.2, written over ``x``, which must be a layer's own fresh output."""
-    return F.leaky_relu(x, SLOPE, inplace=True)
+    """Leaky ReLU with slope 0.2, in place: ``x`` must be a layer's output that nothing else reads."""
+    return F.leaky_relu(x, NEGATIVE_SLOPE, inplace=True)
 
 
-def _scaled(x: Tensor, weight: Tensor, multiplier: float) -> tuple[Tensor, Tensor]:
-    """``x`` and ``weight`` with the multiplier put on the smaller of the two: it costs the least there."""
+def _apply_multiplier(x: Tensor, weight: Tensor, multiplier: float) -> tuple[Tensor, Tensor]:
+    """``x`` and ``weight``, of which the smaller one is multiplied, since that is cheaper."""
     if weight.numel() < x.numel():
         return x, weight * multiplier
     return x * multiplier, weight
@@ -34,8 +35,8 @@ class EqualizedLinear(nn.Module):
 
     Args:
         in_features, out_features: fan_in is ``in_features``.
-        bias: whether there is one.
-        weight_gain: of the weights alone.
+        bias: whether the layer has a bias.
+        weight_gain: factor on the weights alone, not on the bias.
     """
 
     def __init__(self, in_features: int, out_features: int, bias: bool = True, weight_gain: float = 1.0) -> None:
@@ -46,20 +47,20 @@ class EqualizedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, out_features]``."""
-        x, weight = _scaled(x, self.weight, self.multiplier)
+        x, weight = _apply_multiplier(x, self.weight, self.multiplier)
         return F.linear(x, weight, self.bias)
 
 
 class EqualizedConv2d(nn.Module):
-    """A same-size convolution, ``[b, in_channels, h, w]`` -> ``[b, out_channels, h, w]``, zero padded.
+    """A convolution that keeps the size, ``[b, in_channels, h, w]`` -> ``[b, out_channels, h, w]``, zero padded.
 
     Args:
         in_channels, out_channels: fan_in is ``in_channels · kernel_size²``.
         kernel_size: 1 or 3.
-        bias: whether there is one, per channel.
-        gain: of the whole output, bias included. A leaky ReLU passes a positive gain on, so 1/√2 given here
-            replaces the division after a residual sum.
-        weight_gain: of the weights alone.
+        bias: whether the layer has a bias per channel.
+        gain: factor on the whole output, bias included. A leaky ReLU commutes with a positive factor, so a gain of
+            1/√2 here replaces the division after a residual sum.
+        weight_gain: factor on the weights alone, not on the bias.
     """
 
     def __init__(
@@ -80,13 +81,13 @@ class EqualizedConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, out_channels, h, w]``."""
-        x, weight = _scaled(x, self.weight, self.multiplier)
+        x, weight = _apply_multiplier(x, self.weight, self.multiplier)
         bias = self.bias if self.bias is None or self.gain == 1.0 else self.bias * self.gain
         return F.conv2d(x, weight, bias, padding=self.padding)
 
 
 def _shift_sum(kernel_size: int) -> Tensor:
-    """``[k², (k + 1)²]``: a flattened k×k kernel times this is the flattened sum of its four one-pixel shifts."""
+    """``[k², (k + 1)²]`` matrix that takes a flattened k×k kernel to the flattened sum of its four one-pixel shifts."""
     axis = torch.zeros(kernel_size, kernel_size + 1)
     for tap in range(kernel_size):
         axis[tap, tap] = axis[tap, tap + 1] = 1.0
@@ -96,15 +97,16 @@ def _shift_sum(kernel_size: int) -> Tensor:
 class EqualizedUpConv2d(nn.Module):
     """Stride-2 transposed convolution, then blur: ``[b, in, n, n]`` -> ``[b, out, 2n, 2n]``.
 
-    The kernel is the sum of its four one-pixel shifts, which repeats every pixel 2×2 first (as in StyleGAN);
-    fan_in is ``in_channels · kernel_size²``, that of the kernel as it is. The bias is added after the blur.
+    The convolution's kernel is the sum of the weight's four one-pixel shifts, which is the same as repeating every
+    pixel 2×2 first (as in StyleGAN, Karras et al. 2019). fan_in is ``in_channels · kernel_size²``. The bias is added
+    after the blur.
 
     Args:
-        in_channels, out_channels: see above.
-        size: n.
-        kernel_size: 3, or 2 for the skips of T §4.5.
-        bias: whether there is one.
-        gain: of the whole output, bias included.
+        in_channels, out_channels: channels of the input and the output.
+        size: n, height and width of the input.
+        kernel_size: 3, or 2 for the skips of Cho 2025, §4.5.
+        bias: whether the layer has a bias per channel.
+        gain: factor on the whole output, bias included.
     """
 
     shifts: Tensor
@@ -130,10 +132,10 @@ class EqualizedUpConv2d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, out_channels, 2n, 2n]``."""
-        x, weight = _scaled(x, self.weight, self.multiplier)
+        x, weight = _apply_multiplier(x, self.weight, self.multiplier)
         k = weight.shape[2] + 1
         kernel = (weight.flatten(2) @ self.shifts.to(weight.dtype)).unflatten(2, (k, k))
-        # a kernel of 2 reaches one row and column beyond the doubled map
+        # with kernel_size 2 the result has one row and one column too many
         x = F.conv_transpose2d(x, kernel, stride=2, padding=self.padding)[:, :, : self.size_out, : self.size_out]
         if self.bias is None:
             return self.blur(x)
@@ -143,14 +145,14 @@ class EqualizedUpConv2d(nn.Module):
 class EqualizedDownConv2d(nn.Module):
     """Blur, then stride-2 convolution: ``[b, in, n, n]`` -> ``[b, out, n/2, n/2]``, without bias.
 
-    The kernel is the mean of its four one-pixel shifts, which averages 2×2 pixels last (as in StyleGAN); fan_in
-    is ``in_channels · kernel_size²``, that of the kernel as it is.
+    The convolution's kernel is the mean of the weight's four one-pixel shifts, which is the same as 2×2 average
+    pooling afterwards (as in StyleGAN, Karras et al. 2019). fan_in is ``in_channels · kernel_size²``.
 
     Args:
-        in_channels, out_channels: see above.
-        size: n.
-        gain: of the output.
-        kernel_size: 3, or 2 for the skips of T §4.5.
+        in_channels, out_channels: channels of the input and the output.
+        size: n, height and width of the input.
+        gain: factor on the output.
+        kernel_size: 3, or 2 for the skips of Cho 2025, §4.5.
     """
 
     shifts: Tensor
@@ -164,8 +166,8 @@ class EqualizedDownConv2d(nn.Module):
         self.register_buffer("shifts", _shift_sum(kernel_size) / 4.0, persistent=False)
 
     def forward(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
-        """``[b, out_channels, n/2, n/2]``, plus ``bias`` ``[out_channels]`` as it is, if given."""
-        x, weight = _scaled(x, self.weight, self.multiplier)
+        """``[b, out_channels, n/2, n/2]``; a ``bias`` ``[out_channels]`` is added without the gain."""
+        x, weight = _apply_multiplier(x, self.weight, self.multiplier)
         k = weight.shape[2] + 1
         kernel = (weight.flatten(2) @ self.shifts.to(weight.dtype)).unflatten(2, (k, k))
         x = self.blur(x)
@@ -175,12 +177,12 @@ class EqualizedDownConv2d(nn.Module):
 
 
 class DiscriminatorHeads(nn.Module):
-    """One linear layer per head that exists: ``[b, in_features]`` -> `Discrimination`.
+    """One linear layer per head of non-zero width: ``[b, in_features]`` -> `DiscriminatorOutput`.
 
     Args:
-        in_features: of the layer below.
-        heads: widths. An encoder without an adversarial head returns ``[b, 0]`` adversarial values.
-        layer: makes each from its widths in and out.
+        in_features: width of the layer below.
+        heads: widths of the heads. Without an adversarial head the adversarial values are ``[b, 0]``.
+        layer: builds a head from its input and output width.
     """
 
     def __init__(
@@ -192,9 +194,9 @@ class DiscriminatorHeads(nn.Module):
         self.log_variance = layer(in_features, heads.log_variance) if heads.log_variance else None
         self.classes = layer(in_features, heads.classes) if heads.classes else None
 
-    def forward(self, x: Tensor, features: Tensor) -> Discrimination:
-        """The heads' values on ``x``, with ``features`` ``[b, F]`` passed on."""
-        return Discrimination(
+    def forward(self, x: Tensor, features: Tensor) -> DiscriminatorOutput:
+        """The heads' values on ``x`` ``[b, in_features]``; ``features`` ``[b, F]`` are passed through."""
+        return DiscriminatorOutput(
             x.new_empty(len(x), 0) if self.adversarial is None else self.adversarial(x),
             None if self.latent is None else self.latent(x),
             None if self.log_variance is None else self.log_variance(x),

@@ -1,4 +1,4 @@
-"""The minibatch standard deviation layer: D sees how much its batch varies (T §4.1.2; METHODS: mixed batches)."""
+"""The minibatch standard deviation layer, which shows D how much its batch varies (Cho 2025, §4.1.2)."""
 
 import math
 
@@ -9,17 +9,17 @@ from latentscale.latents.scale import at_least_float32
 from latentscale.networks.layers import EqualizedLinear, leaky_relu
 
 VARIANCE_FLOOR = 1e-8
-"""Added to the variance under the square root, whose slope at 0 is infinite."""
+"""Added to the variance below the square root, whose derivative at 0 is infinite."""
 
 
 class MinibatchDeviation(nn.Module):
-    """``lrelu((dense(f) + dense(std))/√2 + bias)``, std the deviation of every feature over its stream's batch.
+    """``lrelu((dense(f) + dense(std))/√2 + bias)``, where std is each feature's deviation over its stream's batch.
 
-    Not ProGAN's one scalar. A stream's samples see their own stream alone, so that it does not matter how many
-    streams go through together.
+    Unlike ProGAN's layer (Karras et al. 2018), it does not average the deviations to one scalar. Samples depend only
+    on their own stream, so the result does not depend on how many streams a call holds.
 
     Args:
-        in_features, out_features: of both denses, which have no bias of their own.
+        in_features, out_features: widths of both dense layers, which have no bias of their own.
     """
 
     def __init__(self, in_features: int, out_features: int) -> None:
@@ -29,7 +29,7 @@ class MinibatchDeviation(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out_features))
 
     def forward(self, x: Tensor, streams: int = 1) -> Tensor:
-        """``[b · streams, in_features]`` to ``[b · streams, out_features]``; the streams' first samples come first."""
+        """``[b · streams, in_features]`` -> ``[b · streams, out_features]``; row i is of stream ``i % streams``."""
         by_stream = at_least_float32(x).unflatten(0, (-1, streams))
         deviation = (by_stream.var(0, correction=0) + VARIANCE_FLOOR).sqrt()
         both = self.features(x).unflatten(0, (-1, streams)) + self.deviation(deviation)

@@ -1,12 +1,12 @@
-"""Plain equalised dense networks for data of any shape (T §4.1)."""
+"""Equalised multilayer perceptrons for data of any shape (Cho 2025, §4.1)."""
 
 import math
 
 from torch import Tensor, nn
 
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.layers import DiscriminatorHeads, EqualizedLinear, leaky_relu
 from latentscale.networks.minibatch_deviation import MinibatchDeviation
-from latentscale.networks.outputs import Discrimination, Heads
 
 
 def _hidden_layers(in_features: int, widths: list[int]) -> nn.ModuleList:
@@ -16,7 +16,7 @@ def _hidden_layers(in_features: int, widths: list[int]) -> nn.ModuleList:
 
 
 class MLPGenerator(nn.Module):
-    """``[b, d_z]`` -> ``[b, *shape]``: dense lrelu layers, then one dense layer.
+    """``[b, d_z]`` -> ``[b, *shape]``: dense lrelu layers, then a dense layer.
 
     Args:
         latent_dim: d_z.
@@ -31,7 +31,7 @@ class MLPGenerator(nn.Module):
         self.to_sample = EqualizedLinear(widths[-1], math.prod(shape))
 
     def forward(self, latent: Tensor) -> Tensor:
-        """The sample, not squashed."""
+        """The sample, without an output activation."""
         x = latent
         for layer in self.layers:
             x = leaky_relu(layer(x))
@@ -39,9 +39,9 @@ class MLPGenerator(nn.Module):
 
 
 class MLPDiscriminator(nn.Module):
-    """``[b, *shape]`` -> `Discrimination`: dense lrelu layers on the flattened sample, heads on the last.
+    """``[b, *shape]`` -> `DiscriminatorOutput`: dense lrelu layers on the flattened sample, then the heads.
 
-    F is the last hidden layer's activations.
+    F is the last hidden layer's output.
 
     Args:
         shape: of one sample.
@@ -50,7 +50,7 @@ class MLPDiscriminator(nn.Module):
         minibatch_deviation: whether the last hidden layer also takes the deviations over each stream's batch.
 
     Attributes:
-        batchwise: whether a sample's values depend on the others of its stream.
+        batchwise: whether a sample's output depends on the other samples of its stream.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class MLPDiscriminator(nn.Module):
         self.deviation = MinibatchDeviation(in_features, widths[-1]) if minibatch_deviation else None
         self.heads = DiscriminatorHeads(widths[-1], heads)
 
-    def forward(self, x: Tensor, streams: int = 1) -> Discrimination:
-        """One pass over ``[b · streams, *shape]``, the streams' first samples first."""
+    def forward(self, x: Tensor, streams: int = 1) -> DiscriminatorOutput:
+        """One forward pass over ``[b · streams, *shape]``; row i is of stream ``i % streams``."""
         x = x.flatten(1)
         for layer in self.layers:
             x = leaky_relu(layer(x))

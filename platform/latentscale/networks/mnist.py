@@ -1,4 +1,4 @@
-"""The networks of the MNIST experiments: AnoDLSGAN's at 32² (T §4.3.1) and CGPGAN's at 28² (T §4.5.2)."""
+"""The networks of the MNIST experiments: AnoDLSGAN at 32² (Cho 2025, §4.3.1) and CGPGAN at 28² (§4.5.2)."""
 
 import math
 from functools import partial
@@ -6,6 +6,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from latentscale.networks.blur import Blur
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.layers import (
     DiscriminatorHeads,
     EqualizedConv2d,
@@ -15,23 +17,21 @@ from latentscale.networks.layers import (
     leaky_relu,
 )
 from latentscale.networks.minibatch_deviation import MinibatchDeviation
-from latentscale.networks.outputs import Discrimination, Heads
-from latentscale.networks.resampling import Blur
 
-# AnoDLSGAN's MNIST pair alone multiplies its weights by √(2/fan_in)
+# only AnoDLSGAN's MNIST networks multiply their weights by √(2/fan_in) instead of 1/√fan_in
 _SQRT_2 = math.sqrt(2.0)
 _Linear = partial(EqualizedLinear, weight_gain=_SQRT_2)
 _Conv = partial(EqualizedConv2d, weight_gain=_SQRT_2)
 
 
 class MNIST32Generator(nn.Module):
-    """``[b, d_z]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``: per width blur-up, conv3 lrelu, conv3 lrelu; then 1×1.
+    """``[b, d_z]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``: dense; per width blur-up, two conv3 lrelu; then 1×1.
 
     Args:
         latent_dim: d_z.
         channels: of the image.
-        widths: one per ×2 step, from the image's resolution downwards; published 128, 256, 512.
-        base_width: width at 4²; published 1024.
+        widths: one per block, from the image's resolution downwards; published: 128, 256, 512.
+        base_width: channels at 4²; published: 1024.
     """
 
     def __init__(self, latent_dim: int, channels: int, widths: list[int], base_width: int) -> None:
@@ -49,7 +49,7 @@ class MNIST32Generator(nn.Module):
         self.to_image = _Conv(width, channels, 1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, without an output activation."""
         x = leaky_relu(self.project(latent)).unflatten(1, (self.base_width, 4, 4))
         for blur, first, second in zip(self.blurs, self.first, self.second, strict=True):
             x = leaky_relu(second(leaky_relu(first(blur(x)))))
@@ -58,14 +58,14 @@ class MNIST32Generator(nn.Module):
 
 
 class MNIST32Discriminator(nn.Module):
-    """``[b, channels, 4·2ⁿ, 4·2ⁿ]`` -> `Discrimination`.
+    """``[b, channels, 4·2ⁿ, 4·2ⁿ]`` -> `DiscriminatorOutput`.
 
-    1×1 lrelu; per width f conv3 f lrelu, conv3 2f lrelu, blur-down. 2f is the next width, after the last the one at
-    4². F is the flattened 4² map, with the heads straight on it.
+    1×1 lrelu; per width: conv3 lrelu to that width, conv3 lrelu to the next width (after the last one, to
+    ``base_width``), blur-down. F is the flattened 4² map. The heads are applied to F.
 
     Args:
         channels: of the image.
-        widths, base_width: as the generator's.
+        widths, base_width: as for the generator.
         heads: see `Heads`.
     """
 
@@ -82,8 +82,8 @@ class MNIST32Discriminator(nn.Module):
             size //= 2
         self.heads = DiscriminatorHeads(base_width * 16, heads, _Linear)
 
-    def forward(self, x: Tensor) -> Discrimination:
-        """One pass over ``[b, channels, h, w]``."""
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
+        """One forward pass over ``[b, channels, h, w]``."""
         x = leaky_relu(self.from_image(x))
         for first, second, blur in zip(self.first, self.second, self.blurs, strict=True):
             x = blur(leaky_relu(second(leaky_relu(first(x)))))
@@ -92,14 +92,14 @@ class MNIST32Discriminator(nn.Module):
 
 
 class MNIST28Generator(nn.Module):
-    """``[b, d_z]`` -> ``[b, channels, base·2ⁿ, base·2ⁿ]``: per width up-conv2 lrelu, two conv3 lrelu; then 1×1.
+    """``[b, d_z]`` -> ``[b, channels, base·2ⁿ, base·2ⁿ]``: dense; per width up-conv2 lrelu, two conv3 lrelu; then 1×1.
 
     Args:
-        latent_dim: width of the input: d_z, with the categories where they are concatenated.
+        latent_dim: width of the input: d_z, plus Σ d_c where categories are concatenated.
         channels: of the image.
-        widths: one per ×2 step, from the image's resolution downwards; published 128, 256.
-        base_width: width at the smallest size; published 256.
-        base_size: that size; published 7.
+        widths: one per block, from the image's resolution downwards; published: 128, 256.
+        base_width: channels of the smallest map; published: 256.
+        base_size: height and width of the smallest map; published: 7.
     """
 
     def __init__(self, latent_dim: int, channels: int, widths: list[int], base_width: int, base_size: int) -> None:
@@ -117,7 +117,7 @@ class MNIST28Generator(nn.Module):
         self.to_image = EqualizedConv2d(width, channels, 1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, without an output activation."""
         x = leaky_relu(self.project(latent)).unflatten(1, self.base)
         for up, first, second in zip(self.ups, self.first, self.second, strict=True):
             x = leaky_relu(second(leaky_relu(first(leaky_relu(up(x))))))
@@ -125,8 +125,8 @@ class MNIST28Generator(nn.Module):
         return image
 
 
-class _Down(nn.Module):
-    """conv3 lrelu, conv3 lrelu, down-conv2 lrelu, all to ``width``."""
+class _DownBlock(nn.Module):
+    """conv3 lrelu, conv3 lrelu, down-conv2 lrelu, all with ``width`` output channels."""
 
     def __init__(self, in_channels: int, width: int, size: int) -> None:
         super().__init__()
@@ -141,19 +141,19 @@ class _Down(nn.Module):
 
 
 class MNIST28Discriminator(nn.Module):
-    """``[b, channels, base·2ⁿ, base·2ⁿ]`` -> `Discrimination`, also CGPGAN's classifier.
+    """``[b, channels, base·2ⁿ, base·2ⁿ]`` -> `DiscriminatorOutput`; also CGPGAN's classifier Q.
 
-    1×1 lrelu; per width two conv3 lrelu, down-conv2 lrelu; conv3 lrelu; flatten. F is what the heads see.
+    1×1 lrelu; per width two conv3 lrelu, down-conv2 lrelu; conv3 lrelu; flatten. F is the heads' input.
 
     Args:
         channels: of the image.
-        widths, base_width, base_size: as the generator's.
+        widths, base_width, base_size: as for the generator.
         heads: see `Heads`.
-        extra_width: of one more dense lrelu layer before the heads (CAGAN's D: 512); 0 for none.
+        extra_width: of one more dense lrelu layer before the heads (512 in CAGAN's D); 0 for none.
         minibatch_deviation: whether that layer also takes the deviations over each stream's batch.
 
     Attributes:
-        batchwise: whether a sample's values depend on the others of its stream.
+        batchwise: whether a sample's output depends on the other samples of its stream.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class MNIST28Discriminator(nn.Module):
         self.steps = nn.ModuleList()
         width, size = widths[0], base_size * 2 ** len(widths)
         for next_width in widths:
-            self.steps.append(_Down(width, next_width, size))
+            self.steps.append(_DownBlock(width, next_width, size))
             width, size = next_width, size // 2
         self.last = EqualizedConv2d(width, base_width, 3)
         features = base_width * base_size**2
@@ -181,8 +181,8 @@ class MNIST28Discriminator(nn.Module):
         self.extra = EqualizedLinear(features, extra_width) if plain else None
         self.heads = DiscriminatorHeads(extra_width or features, heads)
 
-    def forward(self, x: Tensor, streams: int = 1) -> Discrimination:
-        """One pass over ``[b · streams, channels, h, w]``, the streams' first samples first."""
+    def forward(self, x: Tensor, streams: int = 1) -> DiscriminatorOutput:
+        """One forward pass over ``[b · streams, channels, h, w]``; row i is of stream ``i % streams``."""
         x = leaky_relu(self.from_image(x))
         for step in self.steps:
             x = step(x)

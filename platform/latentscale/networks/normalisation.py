@@ -1,4 +1,4 @@
-"""Normalisation within a sample: instance and group norm, which leave no state behind."""
+"""Instance and group norm, which normalise within a sample and keep no running state."""
 
 import math
 
@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 
 EPSILON = 1e-5
-"""Added to the variance."""
+"""Added to the variance before the square root."""
 
 GROUPS = 32
-"""Groups of a group norm, fewer where the channels are no multiple."""
+"""Number of groups where it divides the channels; see `group_count`."""
 
 
 class GroupNorm(nn.Module):
@@ -17,7 +17,7 @@ class GroupNorm(nn.Module):
 
     Args:
         channels: of ``[b, channels, h, w]``.
-        groups: that the channels are cut into; ``channels`` of them are instance norm.
+        groups: number of groups; as many as channels make it an instance norm.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -28,13 +28,16 @@ class GroupNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, channels, h, w]``."""
-        return standardised(x, self.groups) * (1 + self.scale_bias)[:, None, None] + self.bias[:, None, None]
+        return normalise_groups(x, self.groups) * (1 + self.scale_bias)[:, None, None] + self.bias[:, None, None]
 
 
-def standardised(x: Tensor, groups: int) -> Tensor:
-    """``[b, c, h, w]`` with mean 0 and variance 1 in each of a sample's ``groups``, in float32 or above inside."""
+def normalise_groups(x: Tensor, groups: int) -> Tensor:
+    """``[b, c, h, w]`` with mean 0 and variance 1 within each group of a sample's channels.
+
+    Computed in float32, or in float64 for float64 input; returned in x's type.
+    """
     parts = x.unflatten(1, (groups, -1)).flatten(2)
-    # bfloat16 has too few digits for the small differences of a sum of squares
+    # bfloat16 is too imprecise for the mean of squares
     wide = parts if parts.dtype == torch.float64 else parts.float()
     centred = wide - wide.mean(2, keepdim=True)
     scale = (centred.square().mean(2, keepdim=True) + EPSILON).rsqrt()
@@ -42,5 +45,5 @@ def standardised(x: Tensor, groups: int) -> Tensor:
 
 
 def group_count(channels: int) -> int:
-    """The largest number of groups up to `GROUPS` that both divides."""
+    """The greatest common divisor of `GROUPS` and the channels."""
     return math.gcd(GROUPS, channels)

@@ -1,7 +1,8 @@
-"""The DCGAN-like networks of the latent recovery paper (R §8.1): plain layers, instance norm, tanh.
+"""The DCGAN-like networks of the latent recovery paper (Cho 2020, §8.1): plain layers, instance norm, tanh.
 
-Weights are not equalised; they start with Glorot's deviation √(2/(fan_in + fan_out)), normal where Keras's are
-uniform. As in R's own layers, convolutions before a norm have no bias.
+The layers have no equalised learning rates. Weights start with Glorot's deviation √(2/(fan_in + fan_out)) (Glorot &
+Bengio 2010), drawn from a normal distribution where Keras draws from a uniform one. As in the paper, convolutions
+before a norm have no bias.
 """
 
 import math
@@ -10,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.layers import DiscriminatorHeads, leaky_relu
 from latentscale.networks.normalisation import GroupNorm
-from latentscale.networks.outputs import Discrimination, Heads
 
-_CONVOLUTIONS = 3
-"""At every size but the image's own in the discriminator, which has one."""
+_CONVS_PER_BLOCK = 3
+"""Convolutions of a block; the discriminator's first block has only one."""
 
 
 class Linear(nn.Module):
@@ -33,7 +34,7 @@ class Linear(nn.Module):
 
 
 class Conv2d(nn.Module):
-    """A same-size convolution, ``[b, in_channels, h, w]`` -> ``[b, out_channels, h, w]``, zero padded."""
+    """A convolution that keeps the size, ``[b, in_channels, h, w]`` -> ``[b, out_channels, h, w]``, zero padded."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool) -> None:
         super().__init__()
@@ -47,10 +48,10 @@ class Conv2d(nn.Module):
         return F.conv2d(x, self.weight, self.bias, padding=self.padding)
 
 
-class ConvNorms(nn.Module):
-    """Conv3 lrelu, instance norm, ``count`` times, all to ``width``."""
+class ConvNormBlock(nn.Module):
+    """``count`` times conv3 lrelu, instance norm, all with ``width`` output channels."""
 
-    def __init__(self, in_channels: int, width: int, count: int = _CONVOLUTIONS) -> None:
+    def __init__(self, in_channels: int, width: int, count: int = _CONVS_PER_BLOCK) -> None:
         super().__init__()
         befores = [in_channels, *[width] * (count - 1)]
         self.convs = nn.ModuleList(Conv2d(before, width, 3, bias=False) for before in befores)
@@ -66,14 +67,14 @@ class ConvNorms(nn.Module):
 class RecoveryGenerator(nn.Module):
     """``[b, d_z]`` -> ``[b, channels, base·2ⁿ, base·2ⁿ]`` in (-1, 1).
 
-    Dense lrelu, instance norm; per width nearest ×2, three conv3 lrelu with instance norm; 1×1, tanh.
+    Dense lrelu, instance norm; per width nearest ×2 upsampling, three conv3 lrelu with instance norm; 1×1, tanh.
 
     Args:
         latent_dim: d_z.
         channels: of the image.
-        widths: one per ×2 step, from the image's resolution downwards; published 128, 256.
-        base_width: width at the smallest size; published 512.
-        base_size: that size; published 7.
+        widths: one per block, from the image's resolution downwards; published: 128, 256.
+        base_width: channels of the smallest map; published: 512.
+        base_size: height and width of the smallest map; published: 7.
     """
 
     def __init__(self, latent_dim: int, channels: int, widths: list[int], base_width: int, base_size: int) -> None:
@@ -83,7 +84,7 @@ class RecoveryGenerator(nn.Module):
         self.norm = GroupNorm(base_width, base_width)
         befores = [base_width, *widths[:0:-1]]
         self.steps = nn.ModuleList(
-            ConvNorms(before, width) for before, width in zip(befores, reversed(widths), strict=True)
+            ConvNormBlock(before, width) for before, width in zip(befores, reversed(widths), strict=True)
         )
         self.to_image = Conv2d(widths[0], channels, 1, bias=True)
 
@@ -97,27 +98,27 @@ class RecoveryGenerator(nn.Module):
 
 
 class RecoveryDiscriminator(nn.Module):
-    """``[b, channels, base·2ⁿ, base·2ⁿ]`` -> `Discrimination`.
+    """``[b, channels, base·2ⁿ, base·2ⁿ]`` -> `DiscriminatorOutput`.
 
-    One conv3 lrelu with instance norm at the image's size; then per ×½ average pooling and three of them. F is the
-    flattened last map, with the heads straight on it.
+    One conv3 lrelu with instance norm at the image's size; then per width 2×2 average pooling and three conv3 lrelu
+    with instance norm. F is the flattened last map. The heads are applied to F.
 
     Args:
         channels: of the image.
-        widths, base_width, base_size: as the generator's.
+        widths, base_width, base_size: as for the generator.
         heads: see `Heads`.
     """
 
     def __init__(self, channels: int, widths: list[int], base_width: int, base_size: int, heads: Heads) -> None:
         super().__init__()
-        self.from_image = ConvNorms(channels, widths[0], count=1)
+        self.from_image = ConvNormBlock(channels, widths[0], count=1)
         self.steps = nn.ModuleList(
-            ConvNorms(before, width) for before, width in zip(widths, [*widths[1:], base_width], strict=True)
+            ConvNormBlock(before, width) for before, width in zip(widths, [*widths[1:], base_width], strict=True)
         )
         self.heads = DiscriminatorHeads(base_width * base_size**2, heads, Linear)
 
-    def forward(self, x: Tensor) -> Discrimination:
-        """One pass over ``[b, channels, h, w]``."""
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
+        """One forward pass over ``[b, channels, h, w]``."""
         x = self.from_image(x)
         for step in self.steps:
             x = step(F.avg_pool2d(x, 2))

@@ -1,10 +1,11 @@
-"""The residual networks of PVDGAN and VAEGAN (T §4.4).
+"""The residual networks of PVDGAN and VAEGAN (Cho 2025, §4.4).
 
-A block of width w maps its input's width to w in the first convolution and in the 1×1 skip, and keeps w in the
-second; only this reading meets the published 25.8 M and 31.7 M parameters (25.83 M and 31.65 M exactly, with a
-log-variance head, at d_z 1024). The width at 4² is its own setting: the generator's first block leaves it, and the
-discriminator's last block reaches it in its second convolution, which is the same thing wherever the last width
-equals it, as published.
+A block of width w changes its input's channels to w in its first convolution and in its 1×1 skip, and keeps w in the
+second convolution. Only this reading gives the published parameter counts of 25.8 M and 31.7 M (25.83 M and 31.65 M,
+with a log-variance head, at d_z 1024).
+
+The channels at 4² are a setting of their own, ``base_width``. The generator's first block starts from it, and the
+discriminator's last block reaches it in its second convolution. As published, it equals the last width.
 """
 
 import math
@@ -12,25 +13,25 @@ import math
 import torch
 from torch import Tensor, nn
 
+from latentscale.networks.blur import Blur
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.layers import DiscriminatorHeads, EqualizedConv2d, EqualizedLinear, leaky_relu
-from latentscale.networks.outputs import Discrimination, Heads
-from latentscale.networks.resampling import Blur
 
-_HALF_VARIANCE = 1.0 / math.sqrt(2.0)
+_INV_SQRT_2 = 1.0 / math.sqrt(2.0)
 
 
 class ResidualBlock(nn.Module):
-    """``([1×1 skip without bias] + [conv3 lrelu, conv3 lrelu]) / √2``, sizes kept.
+    """``([1×1 skip without bias] + [conv3 lrelu, conv3 lrelu]) / √2``, at the input's size.
 
     Args:
-        in_channels, mid_channels, out_channels: before, between and after the two convolutions.
+        in_channels, mid_channels, out_channels: channels before, between and after the two convolutions.
     """
 
     def __init__(self, in_channels: int, mid_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.skip = EqualizedConv2d(in_channels, out_channels, 1, bias=False, gain=_HALF_VARIANCE)
+        self.skip = EqualizedConv2d(in_channels, out_channels, 1, bias=False, gain=_INV_SQRT_2)
         self.conv1 = EqualizedConv2d(in_channels, mid_channels, 3)
-        self.conv2 = EqualizedConv2d(mid_channels, out_channels, 3, gain=_HALF_VARIANCE)
+        self.conv2 = EqualizedConv2d(mid_channels, out_channels, 3, gain=_INV_SQRT_2)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[b, in_channels, n, n]`` -> ``[b, out_channels, n, n]``."""
@@ -38,13 +39,13 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualGenerator(nn.Module):
-    """``[b, d_z]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]`` with n widths.
+    """``[b, d_z]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]`` with n widths: dense to 4²; per width blur-up, a block; then 1×1.
 
     Args:
         latent_dim: d_z.
         channels: of the image.
-        widths: one per ×2 step, from the image's resolution downwards.
-        base_width: width at 4².
+        widths: one per block, from the image's resolution downwards.
+        base_width: channels at 4².
     """
 
     def __init__(self, latent_dim: int, channels: int, widths: list[int], base_width: int) -> None:
@@ -62,7 +63,7 @@ class ResidualGenerator(nn.Module):
         self.to_image = EqualizedConv2d(width, channels, 1)
 
     def forward(self, latent: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, without an output activation."""
         x = self.project(latent).unflatten(1, (self.base_width, 4, 4))
         x = leaky_relu(x + self.base_bias[:, None, None])
         for blur, block in zip(self.blurs, self.blocks, strict=True):
@@ -71,12 +72,12 @@ class ResidualGenerator(nn.Module):
 
 
 class ResidualDiscriminator(nn.Module):
-    """``[b, channels, 4·2ⁿ, 4·2ⁿ]`` -> `Discrimination` with n widths; F is the flattened 4² map.
+    """``[b, channels, 4·2ⁿ, 4·2ⁿ]`` -> `DiscriminatorOutput` with n widths; F is the flattened 4² map.
 
     Args:
         channels: of the image.
-        widths, base_width: as the generator's.
-        heads: straight on F.
+        widths, base_width: as for the generator.
+        heads: applied to F; see `Heads`.
     """
 
     def __init__(self, channels: int, widths: list[int], base_width: int, heads: Heads) -> None:
@@ -91,8 +92,8 @@ class ResidualDiscriminator(nn.Module):
             width, size = next_width, size // 2
         self.heads = DiscriminatorHeads(base_width * 16, heads)
 
-    def forward(self, x: Tensor) -> Discrimination:
-        """One pass over ``[b, channels, h, w]``."""
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
+        """One forward pass over ``[b, channels, h, w]``."""
         x = leaky_relu(self.from_image(x))
         for block, blur in zip(self.blocks, self.blurs, strict=True):
             x = blur(block(x))

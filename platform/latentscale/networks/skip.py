@@ -1,9 +1,10 @@
-"""The input- and output-skip networks of DLSGAN and AEDLSGAN (T §4.2.1).
+"""The input- and output-skip networks of DLSGAN and AEDLSGAN (Cho 2025, §4.2.1).
 
-A step of width w maps its input's width to w in its first convolution and keeps w in the second; only this reading
-meets the published 35.4 M and 35.2 M parameters (33.1 M without a log-variance head) at d_z 1024. The width at 4²
-is its own setting: the generator's first step leaves it, and the discriminator's last step reaches it in its
-down-convolution, which is the same thing wherever the last width equals it, as published.
+A block of width w changes its input's channels to w in its first convolution and keeps w in the second. Only this
+reading gives the published parameter counts of 35.4 M and 35.2 M (33.1 M without a log-variance head) at d_z 1024.
+
+The channels at 4² are a setting of their own, ``base_width``. The generator's first block starts from it, and the
+discriminator's last block reaches it in its down-convolution. As published, it equals the last width.
 """
 
 import math
@@ -11,6 +12,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from latentscale.networks.blur import Blur
+from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.layers import (
     DiscriminatorHeads,
     EqualizedConv2d,
@@ -19,19 +22,17 @@ from latentscale.networks.layers import (
     EqualizedUpConv2d,
     leaky_relu,
 )
-from latentscale.networks.outputs import Discrimination, Heads
-from latentscale.networks.resampling import Blur
 
-_HALF_VARIANCE = 1.0 / math.sqrt(2.0)
+_INV_SQRT_2 = 1.0 / math.sqrt(2.0)
 
 
-class UpStep(nn.Module):
+class UpBlock(nn.Module):
     """up-conv3 lrelu, conv3 lrelu on the features; image ← blur-up(image) + 1×1 toRGB(features).
 
     Args:
-        in_channels, out_channels: of the features.
-        image_channels: of the image.
-        size: of the input's sides.
+        in_channels, out_channels: channels of the features before and after.
+        image_channels: channels of the image.
+        size: height and width of the input.
     """
 
     def __init__(self, in_channels: int, out_channels: int, image_channels: int, size: int) -> None:
@@ -47,20 +48,20 @@ class UpStep(nn.Module):
         return x, self.blur(image) + self.to_image(x)
 
 
-class DownStep(nn.Module):
+class DownBlock(nn.Module):
     """lrelu((down-conv3(conv3 lrelu) + 1×1 fromRGB(blur-down(image))) / √2 + bias).
 
     Args:
-        in_channels, mid_channels, out_channels: of the features before, between and after the two convolutions.
-        image_channels: of the image.
-        size: of the input's sides.
+        in_channels, mid_channels, out_channels: channels before, between and after the two convolutions.
+        image_channels: channels of the image.
+        size: height and width of the input.
     """
 
     def __init__(self, in_channels: int, mid_channels: int, out_channels: int, image_channels: int, size: int) -> None:
         super().__init__()
         self.conv1 = EqualizedConv2d(in_channels, mid_channels, 3)
-        self.conv2 = EqualizedDownConv2d(mid_channels, out_channels, size, gain=_HALF_VARIANCE)
-        self.from_image = EqualizedConv2d(image_channels, out_channels, 1, bias=False, gain=_HALF_VARIANCE)
+        self.conv2 = EqualizedDownConv2d(mid_channels, out_channels, size, gain=_INV_SQRT_2)
+        self.from_image = EqualizedConv2d(image_channels, out_channels, 1, bias=False, gain=_INV_SQRT_2)
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.blur = Blur("down", size)
 
@@ -77,8 +78,8 @@ class SkipGenerator(nn.Module):
     Args:
         latent_dim: d_z.
         channels: of the image.
-        widths: one per ×2 step, from the image's resolution downwards.
-        base_width: width at 4².
+        widths: one per block, from the image's resolution downwards.
+        base_width: channels at 4².
         hidden_width: of the first dense layer.
     """
 
@@ -91,12 +92,12 @@ class SkipGenerator(nn.Module):
         self.steps = nn.ModuleList()
         width, size = base_width, 4
         for next_width in reversed(widths):
-            self.steps.append(UpStep(width, next_width, channels, size))
+            self.steps.append(UpBlock(width, next_width, channels, size))
             width, size = next_width, 2 * size
         self.image_bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, latent: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, without an output activation."""
         x = leaky_relu(self.project(leaky_relu(self.hidden(latent)))).unflatten(1, (self.base_width, 4, 4))
         image = self.to_image(x)
         for step in self.steps:
@@ -105,11 +106,11 @@ class SkipGenerator(nn.Module):
 
 
 class SkipDiscriminator(nn.Module):
-    """``[b, channels, 4·2ⁿ, 4·2ⁿ]`` -> `Discrimination` with n widths; F is the flattened 4² map.
+    """``[b, channels, 4·2ⁿ, 4·2ⁿ]`` -> `DiscriminatorOutput` with n widths; F is the flattened 4² map.
 
     Args:
         channels: of the image.
-        widths, base_width: as the generator's.
+        widths, base_width: as for the generator.
         hidden_width: of the dense layer between F and the heads.
         heads: see `Heads`.
     """
@@ -120,13 +121,13 @@ class SkipDiscriminator(nn.Module):
         self.steps = nn.ModuleList()
         width, size = widths[0], 4 * 2 ** len(widths)
         for mid_width, next_width in zip(widths, [*widths[:-1], base_width], strict=True):
-            self.steps.append(DownStep(width, mid_width, next_width, channels, size))
+            self.steps.append(DownBlock(width, mid_width, next_width, channels, size))
             width, size = next_width, size // 2
         self.hidden = EqualizedLinear(base_width * 16, hidden_width)
         self.heads = DiscriminatorHeads(hidden_width, heads)
 
-    def forward(self, x: Tensor) -> Discrimination:
-        """One pass over ``[b, channels, h, w]``."""
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
+        """One forward pass over ``[b, channels, h, w]``."""
         image = x
         x = leaky_relu(self.from_image(image))
         for step in self.steps:

@@ -1,16 +1,16 @@
-"""What the networks of a model are built for."""
+"""The sizes that a model's networks are built for."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class ModelSpec:
-    """Sizes that data and configuration settle.
+    """Sizes that follow from the dataset and the configuration.
 
     Attributes:
         shape: of one sample, (C, H, W) for images or (D,) for points.
         latent_dim: d_z.
-        categories: d_c of each label that the method knows, empty where it knows none.
+        categories: d_c of each label that the method uses; empty if it uses none.
     """
 
     shape: tuple[int, ...]
@@ -19,5 +19,5 @@ class ModelSpec:
 
     @property
     def category_dim(self) -> int:
-        """Σ d_c, the width of all labels' one-hots side by side."""
+        """Σ d_c, the width of all labels' one-hots, concatenated."""
         return sum(self.categories)

@@ -1,8 +1,11 @@
-"""The StyleGAN-like generator of AnoDLSGAN's CelebA experiments (T §4.3.3), in two halves for InvGAN (I §3.1).
+"""The StyleGAN-like generator of AnoDLSGAN's CelebA experiments (Cho 2025, §4.3.3).
 
-A mapping network, a learned 4×4 constant, modulated convolutions without demodulation and blurred-up RGB skips;
-lrelu·√2 throughout. Styles are affine maps of w without an added 1, so that the modulation keeps the variance. The
-published discriminator is only said to be a CNN with skips: `latentscale.networks.residual` serves.
+It has a mapping network, a learned 4×4 constant, modulated convolutions without demodulation and RGB skips that are
+upsampled by blur-up; every lrelu is multiplied by √2. Styles are affine functions of w without an added 1, so that
+the modulation keeps the variance. InvGAN trains the two halves, mapping and synthesis, as separate networks (Ghosh et
+al. 2022, §3.1).
+
+Of the discriminator only "a CNN with skips" is published; `latentscale.networks.residual` takes its place.
 """
 
 import math
@@ -10,21 +13,21 @@ import math
 import torch
 from torch import Tensor, nn
 
+from latentscale.networks.blur import Blur
 from latentscale.networks.layers import EqualizedConv2d, EqualizedLinear, EqualizedUpConv2d, leaky_relu
 from latentscale.networks.mapping import MappingNetwork
-from latentscale.networks.resampling import Blur
 
 _SQRT_2 = math.sqrt(2.0)
 
 
-class StyleStep(nn.Module):
+class SynthesisBlock(nn.Module):
     """Modulated up-conv3 and conv3, each lrelu·√2; image ← blur-up(image) + 1×1 toRGB(features).
 
     Args:
-        in_channels, out_channels: of the features.
-        image_channels: of the image.
-        style_dim: of w.
-        size: of the input's sides.
+        in_channels, out_channels: channels of the features before and after.
+        image_channels: channels of the image.
+        style_dim: d_w, the width of w.
+        size: height and width of the input.
     """
 
     def __init__(
@@ -44,24 +47,24 @@ class StyleStep(nn.Module):
         self.blur = Blur("up", size)
 
     def forward(self, x: Tensor, image: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and image at ``size`` -> both at twice the size; w of each convolution ``[b, style_dim]``."""
-        # scaling a convolution's input channels is scaling its weights, sample by sample
+        """Features and image at ``size`` -> both at twice the size; ``first``, ``second``: the convolutions' w."""
+        # scaling the input channels equals scaling the weights for each sample
         x = leaky_relu(self.conv1(x * self.style1(first)[:, :, None, None]))
         x = leaky_relu(self.conv2(x * self.style2(second)[:, :, None, None]))
         return x, self.blur(image) + self.to_image(x)
 
 
-class StyleSynthesis(nn.Module):
-    """``w [b, d_w]``, or one for each of the 2n convolutions ``[b, 2n, d_w]``, -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``.
+class SynthesisNetwork(nn.Module):
+    """w ``[b, d_w]``, or one w per convolution ``[b, 2n, d_w]``, -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``.
 
     Args:
         style_dim: d_w.
         channels: of the image.
-        widths: one per ×2 step, from the image's resolution downwards; n of them.
-        base_width: width at 4².
+        widths: n widths, one per block, from the image's resolution downwards.
+        base_width: channels at 4².
 
     Attributes:
-        style_count: 2n.
+        style_count: 2n, the number of convolutions that take a style.
     """
 
     def __init__(self, style_dim: int, channels: int, widths: list[int], base_width: int) -> None:
@@ -72,11 +75,11 @@ class StyleSynthesis(nn.Module):
         self.steps = nn.ModuleList()
         width, size = base_width, 4
         for next_width in reversed(widths):
-            self.steps.append(StyleStep(width, next_width, channels, style_dim, size))
+            self.steps.append(SynthesisBlock(width, next_width, channels, style_dim, size))
             width, size = next_width, 2 * size
 
     def forward(self, style: Tensor) -> Tensor:
-        """The image, not squashed."""
+        """The image, without an output activation."""
         styles = style.unbind(1) if style.dim() == 3 else (style,) * self.style_count
         x = self.constant.expand(len(style), -1, -1, -1)
         image: Tensor = self.to_image(x)
@@ -86,28 +89,34 @@ class StyleSynthesis(nn.Module):
 
 
 class StyleGenerator(nn.Module):
-    """``z [b, d_z]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``: mapping network, then `StyleSynthesis` of a w as wide as z.
+    """``z [b, d_z]`` -> ``[b, channels, 4·2ⁿ, 4·2ⁿ]``: `MappingNetwork` to a w as wide as z, then `SynthesisNetwork`.
 
     Args:
         latent_dim: d_z.
-        channels, widths, base_width: as `StyleSynthesis`'s.
-        rate: multiplier of the mapping network's learning rate.
-        mapping_layers: how many dense layers; published 2.
+        channels, widths, base_width: as for `SynthesisNetwork`.
+        lr_multiplier: factor on the mapping network's learning rate.
+        mapping_layers: number of the mapping network's layers; published: 2.
     """
 
     def __init__(
-        self, latent_dim: int, channels: int, widths: list[int], base_width: int, rate: float, mapping_layers: int
+        self,
+        latent_dim: int,
+        channels: int,
+        widths: list[int],
+        base_width: int,
+        lr_multiplier: float,
+        mapping_layers: int,
     ) -> None:
         super().__init__()
-        self.mapping = MappingNetwork(latent_dim, latent_dim, mapping_layers, rate, gain=_SQRT_2)
-        self.synthesis = StyleSynthesis(latent_dim, channels, widths, base_width)
+        self.mapping = MappingNetwork(latent_dim, latent_dim, mapping_layers, lr_multiplier, gain=_SQRT_2)
+        self.synthesis = SynthesisNetwork(latent_dim, channels, widths, base_width)
 
     @property
     def style_count(self) -> int:
-        """2n, the convolutions that each take a style."""
+        """2n, the number of convolutions that take a style."""
         return self.synthesis.style_count
 
     def forward(self, latent: Tensor) -> Tensor:
-        """The image, not squashed; also of a latent for each convolution, ``[b, 2n, d_z]``."""
+        """The image, without an output activation; ``latent`` may also be one per convolution, ``[b, 2n, d_z]``."""
         image: Tensor = self.synthesis(self.mapping(latent))
         return image

@@ -12,7 +12,16 @@ from torch import Tensor
 
 from latentscale.decoding.sample_arrays import decode, is_points
 from latentscale.latents.draws import Purpose, permutation
-from latentscale.pictures import COLOURS, Band, Cloud, Row, columns_that_fit, draw_grid, draw_scatter, join_panels
+from latentscale.pictures import (
+    COLOURS,
+    PointCloud,
+    Row,
+    RowGroup,
+    columns_that_fit,
+    draw_grid,
+    draw_scatter,
+    join_panels,
+)
 from latentscale.shards.sharded_dataset import ShardedDataset
 
 ROWS = 10
@@ -45,7 +54,7 @@ def contact_sheet(splits: Sequence[Split]) -> Image.Image:
     """
     if is_points(splits[0].dataset.shape):
         return _scatter_plots(splits)
-    bands = [Band(_rows(split)) for split in splits]
+    bands = [RowGroup(_rows(split)) for split in splits]
     first = splits[0].dataset
     size = "x".join(map(str, first.shape[1:]))
     counts = ", ".join(f"{split.dataset.count} {split.name}" for split in splits)
@@ -63,8 +72,8 @@ def _scatter_plots(splits: Sequence[Split]) -> Image.Image:
         labels = torch.from_numpy(split.labels[numbers])
         present = [label for label in range(len(split.dataset.labels)) if bool((labels == label).any())]
         # the first sets the limits, and grey is for all together
-        clouds = [Cloud("all" if present else "points", points)]
-        clouds += [Cloud(split.dataset.labels[label], points[labels == label]) for label in present[:MOST_COLOURS]]
+        clouds = [PointCloud("all" if present else "points", points)]
+        clouds += [PointCloud(split.dataset.labels[label], points[labels == label]) for label in present[:MOST_COLOURS]]
         of = "" if dimensions <= 2 else f", the first 2 of {dimensions} coordinates"
         panels.append(draw_scatter(clouds, split.name, f"{len(numbers)} of {split.dataset.count} points{of}"))
     return join_panels(panels, 2, _fitting(f"{first.name}; {first.licence}"))
@@ -105,7 +114,7 @@ def _samples(dataset: ShardedDataset, numbers: NDArray[np.int64]) -> Tensor:
     places = list(zip(shards.tolist(), members.tolist(), strict=True))
     files = dataset.read_sparse(places)
     decoded = [
-        decode(content, dataset.shape, dataset.where(*place))
+        decode(content, dataset.shape, dataset.location(*place))
         for place, (content, *_) in zip(places, files, strict=True)
     ]
     return torch.from_numpy(np.stack(decoded))

@@ -19,7 +19,7 @@ _LARGEST_SAMPLE = 2**28
 class DescribedFolder(Protocol):
     """A folder as far as its description is concerned."""
 
-    def where(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """A file as messages name it."""
 
     def description(self) -> str:
@@ -32,13 +32,13 @@ def read_description(folder: DescribedFolder) -> dict[str, Any]:
     Raises:
         UserError: it is missing, unreadable, of another format or of a newer version, or lacks something.
     """
-    where = folder.where(DATASET_FILE)
+    location = folder.location(DATASET_FILE)
     try:
         text = folder.description()
     except (OSError, UnicodeDecodeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise UserError(
-            f"{where} cannot be read ({' '.join(reason.split())}): name a folder written by latentscale shards build"
+            f"{location} cannot be read ({' '.join(reason.split())}): name a folder written by latentscale shards build"
         ) from error
     try:
         description = json.loads(text)
@@ -47,16 +47,16 @@ def read_description(folder: DescribedFolder) -> dict[str, Any]:
         version = int(description["version"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"{where} is not a description of shards ({error}): name a folder written by latentscale shards build"
+            f"{location} is not a description of shards ({error}): name a folder written by latentscale shards build"
         ) from error
     if version > VERSION:
         raise UserError(
-            f"{where} has format version {version}, this program reads up to {VERSION}: install a newer latentscale"
+            f"{location} has format version {version}, this program reads up to {VERSION}: install a newer latentscale"
         )
     try:
         _check(description)
     except ValueError as error:
-        raise UserError(f"{where} is incomplete or damaged ({error}): build the shards again") from error
+        raise UserError(f"{location} is incomplete or damaged ({error}): build the shards again") from error
     return dict(description)
 
 

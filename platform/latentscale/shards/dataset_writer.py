@@ -102,7 +102,7 @@ def write_shards(
         Description(name, shape, labels, licence, label_sizes).write(folder, writer.entries, writer.extensions)
 
 
-def named(out: Path) -> Path:
+def with_own_name(out: Path) -> Path:
     """The folder by a name of its own: beside ``.`` and ``..`` nothing could be called after them."""
     return out if out.name not in ("", "..") else out.resolve()
 
@@ -130,12 +130,12 @@ def new_dataset(out: Path) -> Iterator[Path]:
         aside.rename(out)
         flush_to_disk(out.parent)
     except OSError as error:
-        raise not_written(out, error) from error
+        raise write_error(out, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def not_written(out: Path, error: OSError, then: str = "run the same command again") -> UserError:
+def write_error(out: Path, error: OSError, then: str = "run the same command again") -> UserError:
     """What an error of the file system means for a dataset that was to become ``out``.
 
     Args:

@@ -15,7 +15,7 @@ from typing import Any
 
 from latentscale.atomic import flush_to_disk
 from latentscale.errors import UserError
-from latentscale.shards.dataset_writer import not_written, refuse_existing
+from latentscale.shards.dataset_writer import refuse_existing, write_error
 
 DATA = "data"
 PROGRESS = "progress.jsonl"
@@ -43,7 +43,7 @@ def partial_folder(out: Path, restart: bool) -> Iterator[Path]:
 
 
 @contextmanager
-def folder_at_once(out: Path) -> Iterator[Path]:
+def new_dataset_locked(out: Path) -> Iterator[Path]:
     """Yield a folder that becomes ``out`` when the body ends; what a killed process has left of it is dropped.
 
     Raises:
@@ -64,12 +64,12 @@ def folder_at_once(out: Path) -> Iterator[Path]:
                 data.rename(out)
                 flush_to_disk(out.parent)
             finally:
-                discard(out)
+                discard_partial(out)
     except OSError as error:
-        raise not_written(out, error) from error
+        raise write_error(out, error) from error
 
 
-def discard(out: Path) -> None:
+def discard_partial(out: Path) -> None:
     """Remove what a build has kept beside ``out``."""
     shutil.rmtree(out.parent / f".{out.name}.partial", ignore_errors=True)
 

@@ -9,7 +9,7 @@ _PIECE_BYTES = 2**20
 _KEPT_BYTES = 2**12
 
 
-class ForwardFile(io.RawIOBase):
+class SequentialFile(io.RawIOBase):
     """Reads a stream as tarfile does: on and on, with steps back of some blocks at most.
 
     A size that a damaged header claims costs no memory: no more is held than really comes.

@@ -42,13 +42,13 @@ class ShardWriter:
         folder: Path,
         labels: int,
         shard_bytes: int,
-        where: Path,
+        location: Path,
         entries: Sequence[ShardEntry] = (),
         extensions: Sequence[str] = (),
     ) -> None:
         self.entries = list(entries)
         self.extensions = list(extensions)
-        self._folder, self._labels, self._shard_bytes, self._where = folder, labels, shard_bytes, where
+        self._folder, self._labels, self._shard_bytes, self._where = folder, labels, shard_bytes, location
         self._written = sum(entry.count for entry in entries)
         self._stream: BinaryIO | None = None
         self._tar: Any = None

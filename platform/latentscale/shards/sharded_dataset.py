@@ -17,7 +17,14 @@ from safetensors.numpy import load
 from latentscale.bounded_cache import BoundedCache
 from latentscale.errors import UserError
 from latentscale.shards.dataset_json import read_description
-from latentscale.shards.shard_format import INDEX_TYPES, NO_LABEL, ShardEntry, ShardIndex, index_bytes, is_whole
+from latentscale.shards.shard_format import (
+    INDEX_TYPES,
+    NO_LABEL,
+    ShardEntry,
+    ShardIndex,
+    index_bytes,
+    is_complete_index,
+)
 from latentscale.storage.cached_remote import CachedFolder
 from latentscale.storage.checksums import crc32
 from latentscale.storage.dataset_files import (
@@ -27,10 +34,10 @@ from latentscale.storage.dataset_files import (
     OpenFile,
     StorageOptions,
     StoredFile,
-    no_room,
+    nothing_to_release,
 )
 from latentscale.storage.local import LocalFolder
-from latentscale.storage.open_file_limit import cannot_be_read, out_of_open_files, too_many_open
+from latentscale.storage.open_file_limit import is_open_file_limit, open_file_limit_error, read_error
 from latentscale.storage.remote import is_remote
 from latentscale.wording import counted
 
@@ -113,22 +120,22 @@ class ShardedDataset:
     @classmethod
     def in_folder(cls, folder: Folder) -> "ShardedDataset":
         """See open."""
-        where, description = folder.where(DATASET_FILE), read_description(folder)
+        location, description = folder.location(DATASET_FILE), read_description(folder)
         try:
             dataset = cls(folder, description)
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{where} is incomplete ({error!r}): write the shards again") from error
+            raise UserError(f"{location} is incomplete ({error!r}): write the shards again") from error
         total = int(dataset.shard_counts.sum())
         if dataset.count != total or dataset.count < 1:
             raise UserError(
-                f"{where} says {counted(dataset.count, 'sample')}, but its shards have {total}: write the shards again"
+                f"{location} says {counted(dataset.count, 'sample')}, but its shards have {total}: write them again"
             )
         folder.check(file for shard in range(len(dataset._shards)) for file in dataset._files(shard))
         return dataset
 
-    def where(self, shard: int, member: int) -> str:
+    def location(self, shard: int, member: int) -> str:
         """The file and member, as messages name them."""
-        return f"{self.folder.where(self._shards[shard].file)} member {member}"
+        return f"{self.folder.location(self._shards[shard].file)} member {member}"
 
     def tar(self, shard: int) -> StoredFile:
         """The file of a shard."""
@@ -145,14 +152,15 @@ class ShardedDataset:
         try:
             image = self._opened(shard).read(size, int(index.offset[member]))
         except OSError as error:
-            raise cannot_be_read(self.where(shard, member), error) from error
+            raise read_error(self.location(shard, member), error) from error
         if len(image) != size:
             raise UserError(
-                f"{self.where(shard, member)} is cut off after {len(image)} of {size} bytes: copy the shard again"
+                f"{self.location(shard, member)} is cut off after {len(image)} of {size} bytes: copy the shard again"
             )
         if index.crc32 is not None and crc32(image) != index.crc32[member]:
             raise UserError(
-                f"{self.where(shard, member)} is damaged (its CRC-32 is not the one in the index): {self._copy_again}"
+                f"{self.location(shard, member)} is damaged (its CRC-32 is not the one in the index):"
+                f" {self._copy_again}"
             )
         return image, self.extensions[index.extension[member]], int(index.label[member])
 
@@ -216,7 +224,7 @@ class ShardedDataset:
                 found.append((image, self.extensions[index.extension[member]], int(index.label[member])))
         return found
 
-    def fetch(self, shard: int, needed: bool = True, make_room: MakeRoom = no_room) -> OpenFile | None:
+    def fetch(self, shard: int, needed: bool = True, make_room: MakeRoom = nothing_to_release) -> OpenFile | None:
         """A shard, held (see OpenFile) and its index loaded, fetched where they are not at hand; for ``held``.
 
         Args:
@@ -238,9 +246,9 @@ class ShardedDataset:
                 self._indexes.get(shard, lambda: self._load_index(shard, index))
             opened = open_file(tar)
         except OSError as error:
-            raise cannot_be_read(self.where(shard, 0), error) from error
+            raise read_error(self.location(shard, 0), error) from error
         # it may have made room for what others need at once; to keep it would take room that nobody counts
-        return None if opened is None or (opened.vanished and not needed) else opened
+        return None if opened is None or (opened.unlinked and not needed) else opened
 
     def label_table(self) -> NDArray[np.int64]:
         """The categories that a stored label stands for, ``[labels, d_l]``, the last label's running fastest."""
@@ -277,7 +285,7 @@ class ShardedDataset:
                 with self.folder.stream(file) as stream:
                     if _sha256(stream) != file.sha256:
                         raise UserError(
-                            f"{self.folder.where(file.name)} is damaged (its SHA-256 differs):"
+                            f"{self.folder.location(file.name)} is damaged (its SHA-256 differs):"
                             " copy it again or write the shards again"
                         )
 
@@ -302,20 +310,20 @@ class ShardedDataset:
 
     def _load_index(self, shard: int, opened: OpenFile | None = None) -> ShardIndex:
         entry, file = self._shards[shard], self._files(shard)[1]
-        where = self.folder.where(file.name)
+        location = self.folder.location(file.name)
         try:
             content = (opened or self.folder.open(file)).read_all()
             if hashlib.sha256(content).hexdigest() != file.sha256:
                 raise UserError(
-                    f"{where} is damaged (its SHA-256 is not the one in {DATASET_FILE}): {self._copy_again}"
+                    f"{location} is damaged (its SHA-256 is not the one in {DATASET_FILE}): {self._copy_again}"
                 )
             arrays = load(content)
         except (OSError, SafetensorError) as error:
-            if out_of_open_files(error):
-                raise too_many_open(where) from error
-            raise UserError(f"{where} cannot be read ({error}): copy it again or write the shards again") from error
+            if is_open_file_limit(error):
+                raise open_file_limit_error(location) from error
+            raise UserError(f"{location} cannot be read ({error}): copy it again or write the shards again") from error
         index = ShardIndex(**{name: arrays.get(name) for name in INDEX_TYPES})
-        consistent = is_whole(arrays) and (
+        consistent = is_complete_index(arrays) and (
             all(array.shape == (entry.count,) for array in arrays.values())
             and int(index.size.min()) >= 0
             and int(index.offset.min()) >= 0
@@ -325,7 +333,7 @@ class ShardedDataset:
             and int(index.label.max()) < max(len(self.labels), 0)
         )
         if not consistent:
-            raise UserError(f"{where} does not belong to {entry.file}: copy both again or write the shards again")
+            raise UserError(f"{location} does not belong to {entry.file}: copy both again or write the shards again")
         return index
 
 

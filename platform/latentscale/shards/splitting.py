@@ -13,10 +13,10 @@ from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose, permutation
 from latentscale.shards.dataset_folders import dataset_folders
 from latentscale.shards.dataset_json import read_description
-from latentscale.shards.dataset_writer import Description, named
-from latentscale.shards.partial_dataset import folder_at_once
+from latentscale.shards.dataset_writer import Description, with_own_name
+from latentscale.shards.partial_dataset import new_dataset_locked
 from latentscale.shards.sample import Sample
-from latentscale.shards.sequential_file import ForwardFile
+from latentscale.shards.sequential_file import SequentialFile
 from latentscale.shards.shard_format import NO_LABEL
 from latentscale.shards.shard_writer import ShardWriter
 from latentscale.shards.sharded_dataset import ShardedDataset
@@ -30,7 +30,7 @@ _REMEDY = "run latentscale shards verify, and copy what it names again"
 
 
 @dataclass(frozen=True)
-class Plan:
+class SplitPlan:
     """Which part of the samples goes where.
 
     Attributes:
@@ -48,7 +48,7 @@ class Plan:
     said: Mapping[str, Any]
 
 
-def folds(count: int, fold: int, seed: int, stratified: bool) -> Plan:
+def folds(count: int, fold: int, seed: int, stratified: bool) -> SplitPlan:
     """Fold ``fold`` of ``count`` is ``test``, the others ``train``.
 
     Raises:
@@ -57,10 +57,10 @@ def folds(count: int, fold: int, seed: int, stratified: bool) -> Plan:
     if count < 2 or not 0 <= fold < count:
         raise UserError(f"--fold {fold} does not exist of --folds {count}: at least 2 folds, numbered from 0")
     splits = tuple("test" if number == fold else "train" for number in range(count))
-    return Plan((1.0,) * count, splits, seed, stratified, {"folds": count, "fold": fold})
+    return SplitPlan((1.0,) * count, splits, seed, stratified, {"folds": count, "fold": fold})
 
 
-def fractions(shares: Mapping[str, float], seed: int, stratified: bool) -> Plan:
+def fractions(shares: Mapping[str, float], seed: int, stratified: bool) -> SplitPlan:
     """Named splits by their shares.
 
     Raises:
@@ -68,13 +68,13 @@ def fractions(shares: Mapping[str, float], seed: int, stratified: bool) -> Plan:
     """
     if len(shares) < 2 or not all(share > 0 for share in shares.values()):
         raise UserError("--fractions needs two positive numbers or more, such as train=0.9,test=0.1")
-    return Plan(tuple(shares.values()), tuple(shares), seed, stratified, {"fractions": dict(shares)})
+    return SplitPlan(tuple(shares.values()), tuple(shares), seed, stratified, {"fractions": dict(shares)})
 
 
 def split_dataset(
     path: Path | str,
     out: Path,
-    plan: Plan | int,
+    plan: SplitPlan | int,
     shard_bytes: int,
     seed: int = 0,
     stratified: bool = False,
@@ -104,7 +104,7 @@ def split_dataset(
     Raises:
         UserError: the datasets do not go together, a split would be empty, or a file is damaged.
     """
-    out = named(out)
+    out = with_own_name(out)
     opened = [_Source(folder, options) for folder in dataset_folders(path, options)]
     sources = list({source.dataset.fingerprint: source for source in reversed(opened)}.values())[::-1]
     first = sources[0]
@@ -117,7 +117,7 @@ def split_dataset(
         if not 0 < plan < groups.max() + 1:
             raise UserError(f"--test {plan} is not allowed: there are {groups.max() + 1} samples or whole images")
         parts = (float(groups.max() + 1 - plan), float(plan))
-        plan = Plan(parts, ("train", "test"), seed, stratified, {"test": plan})
+        plan = SplitPlan(parts, ("train", "test"), seed, stratified, {"test": plan})
     chosen = _assign(labels, groups, plan)
     names = sorted(set(plan.splits), key=lambda name: (name == "test", plan.splits.index(name)))
     for name in names:
@@ -150,10 +150,10 @@ class _Source:
         number, labels = 0, self.labels()
         for shard, count in enumerate(self.dataset.shard_counts.tolist()):
             tar = self.dataset.tar(shard)
-            where, end = self.dataset.folder.where(tar.name), number + count
+            location, end = self.dataset.folder.location(tar.name), number + count
             try:
                 with self.dataset.folder.stream(tar) as stream:
-                    file = ForwardFile(stream)
+                    file = SequentialFile(stream)
                     try:
                         for sample in read_samples(file):
                             if number == end:
@@ -169,17 +169,17 @@ class _Source:
                         if number != end:
                             raise DamagedShard(f"holds {number - end + count} of {counted(count, 'sample')}")
                     except DamagedShard as error:
-                        self._check(where, tar, file)
-                        raise UserError(f"{where} {error}: {_REMEDY}") from error
-                    self._check(where, tar, file)
+                        self._check(location, tar, file)
+                        raise UserError(f"{location} {error}: {_REMEDY}") from error
+                    self._check(location, tar, file)
             except OSError as error:
-                raise UserError(f"{where} cannot be read ({error.strerror or reason(error)}): {_REMEDY}") from error
+                raise UserError(f"{location} cannot be read ({error.strerror or reason(error)}): {_REMEDY}") from error
 
-    def _check(self, where: str, tar: StoredFile, file: ForwardFile) -> None:
+    def _check(self, location: str, tar: StoredFile, file: SequentialFile) -> None:
         """What was written from the shard's samples so far becomes a dataset only if this raises nothing."""
         _, sha256 = file.finish()
         if sha256 != tar.sha256:
-            raise UserError(f"{where} has another SHA-256 than was written: {_REMEDY}")
+            raise UserError(f"{location} has another SHA-256 than was written: {_REMEDY}")
 
     def has_patches(self) -> bool:
         with closing(self.samples()) as samples:
@@ -203,7 +203,7 @@ def _groups(sources: Sequence[_Source], report: Callable[[str, int, int], None])
     return groups
 
 
-def _assign(labels: NDArray[np.int64], groups: NDArray[np.int64], plan: Plan) -> NDArray[np.int64]:
+def _assign(labels: NDArray[np.int64], groups: NDArray[np.int64], plan: SplitPlan) -> NDArray[np.int64]:
     """The part of each sample.
 
     The groups are walked in a random order, label by label if stratified, and each goes to the part that is furthest
@@ -236,7 +236,7 @@ def _write(
     report: Callable[[str, int, int], None],
 ) -> dict[str, int]:
     description = sources[0].description
-    with folder_at_once(out) as folder, ExitStack() as stack:
+    with new_dataset_locked(out) as folder, ExitStack() as stack:
         writers = {}
         for name in names:
             (folder / name).mkdir()

@@ -8,7 +8,7 @@ from typing import Any
 
 from latentscale.shards.archive_safety import unsafe_kind, unsafe_name
 from latentscale.shards.sample import Sample
-from latentscale.shards.sequential_file import ForwardFile
+from latentscale.shards.sequential_file import SequentialFile
 from latentscale.shards.shard_format import TAR_BLOCK_BYTES
 from latentscale.shards.shard_writer import LABEL_MEMBER, ORIGIN_MEMBER
 
@@ -52,7 +52,7 @@ class StoredSample:
         return images[0], self.members[images[0]]
 
 
-def stored_samples(file: ForwardFile) -> Iterator[StoredSample]:
+def stored_samples(file: SequentialFile) -> Iterator[StoredSample]:
     """Walk a shard.
 
     Args:
@@ -66,7 +66,7 @@ def stored_samples(file: ForwardFile) -> Iterator[StoredSample]:
     try:
         archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (its stream is the caller's)
     except DAMAGED_HEADER as error:
-        raise DamagedShard(f"is no tar file ({error_line(error)})") from error
+        raise DamagedShard(f"is no tar file ({short_error(error)})") from error
     for member in _members(archive):
         key, dot, extension = member.name.partition(".")
         reason = unsafe_name(member.name) or unsafe_kind(member)
@@ -99,7 +99,7 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         except tarfile.ReadError as error:
             raise DamagedShard(f"is cut off at byte {archive.offset}") from error
         except DAMAGED_HEADER as error:
-            raise DamagedShard(f"has a damaged header at byte {archive.offset}{last} ({error_line(error)})") from error
+            raise DamagedShard(f"has a damaged header at byte {archive.offset}{last} ({short_error(error)})") from error
         if member is None:
             return
         yield member
@@ -108,12 +108,12 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
         archive.members = []  # type: ignore[attr-defined]
 
 
-def error_line(error: BaseException) -> str:
+def short_error(error: BaseException) -> str:
     """What tarfile says, in one short line."""
     return ascii(str(error))[1:-1][:80] or type(error).__name__
 
 
-def read_samples(file: ForwardFile) -> Iterator[Sample]:
+def read_samples(file: SequentialFile) -> Iterator[Sample]:
     """The samples of a shard, with all that was kept of them.
 
     Raises:

@@ -12,10 +12,10 @@ from safetensors.numpy import load
 
 from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
-from latentscale.parallel_map import ordered
+from latentscale.parallel_map import ordered_map
 from latentscale.shards.dataset_folders import dataset_folders
 from latentscale.shards.dataset_json import read_description
-from latentscale.shards.sequential_file import ForwardFile
+from latentscale.shards.sequential_file import SequentialFile
 from latentscale.shards.shard_format import INDEX_TYPES, NO_LABEL, SINCE_VERSION_2, ShardEntry
 from latentscale.shards.shard_writer import LABEL_MEMBER
 from latentscale.shards.tar_samples import DamagedShard, StoredSample, stored_samples
@@ -23,7 +23,7 @@ from latentscale.storage.checksums import crc32
 from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions, StoredFile
 from latentscale.storage.local import LocalFolder
 from latentscale.storage.remote import reason
-from latentscale.storage.retrying import may_pass, of_this_disk
+from latentscale.storage.retrying import fetch_is_transient, is_local_disk_error
 from latentscale.storage.uncached_remote import UncachedFolder
 from latentscale.wording import counted
 
@@ -31,7 +31,7 @@ _LABEL_DIGITS = 10
 
 
 @dataclass
-class Verified:
+class VerifyReport:
     """What was looked at, and what is broken.
 
     Attributes:
@@ -59,7 +59,7 @@ def verify(
     workers: int,
     report: Callable[[str, int, int], None] = lambda *_: None,
     options: StorageOptions | None = None,
-) -> Verified:
+) -> VerifyReport:
     """Check a dataset, or the datasets of all splits in a folder, and list all that is broken.
 
     Args:
@@ -71,7 +71,7 @@ def verify(
     Raises:
         UserError: there is no dataset, a dataset.json says too little to go by, or a remote does not answer.
     """
-    verified, tasks = Verified(), []
+    verified, tasks = VerifyReport(), []
     for place in dataset_folders(path, options):
         folder: LocalFolder | UncachedFolder
         if isinstance(place, Path):
@@ -85,14 +85,14 @@ def verify(
         tasks += shards
         if (total := sum(shard.entry.count for shard in shards)) != count:
             verified.broken.append(
-                f"{folder.where(DATASET_FILE)} says {counted(count, 'sample')}, its shards have {total}"
+                f"{folder.location(DATASET_FILE)} says {counted(count, 'sample')}, its shards have {total}"
             )
         if isinstance(place, Path):
             known = {name for shard in shards for name in (shard.entry.file, shard.entry.index)}
             for stray in sorted(file for file in place.glob("shard-*") if file.name not in known):
                 verified.broken.append(f"{stray} is no part of the dataset")
     report("shards", 0, len(tasks))
-    for samples, broken in ordered(_check, iter(tasks), workers):
+    for samples, broken in ordered_map(_check, iter(tasks), workers):
         verified.shards += 1
         verified.samples += samples
         verified.broken += broken
@@ -110,12 +110,12 @@ def _check(shard: _Shard) -> tuple[int, list[str]]:
     """How many samples a shard's tar holds, and what is broken."""
     entry, folder = shard.entry, shard.folder
     index, of_index = _index(shard)
-    tar = folder.where(entry.file)
+    tar = folder.location(entry.file)
     number = 0
     of_samples: list[str] = []
     try:
         with folder.stream(StoredFile(entry.file, entry.sha256, entry.bytes, entry.bytes)) as stream:
-            file = ForwardFile(stream)
+            file = SequentialFile(stream)
             try:
                 for sample in stored_samples(file):
                     of_samples += (f"{tar} member {line}" for line in _check_sample(shard, sample, number, index))
@@ -135,44 +135,44 @@ def _check(shard: _Shard) -> tuple[int, list[str]]:
     return number, [*of_tar, *of_index, *of_samples]
 
 
-def _not_read(where: str, error: Exception) -> str:
+def _not_read(location: str, error: Exception) -> str:
     """What is broken where a file cannot be read.
 
     Raises:
         UserError: nothing is, but the remote does not answer, or this machine's disk is full.
     """
     if isinstance(error, UserError):
-        if may_pass(error):
+        if fetch_is_transient(error):
             raise error
         return str(error)
-    if of_this_disk(error):
+    if is_local_disk_error(error):
         raise UserError(
-            f"{tempfile.gettempdir()} has no room for {where} ({reason(error)}), which can only be had whole:"
+            f"{tempfile.gettempdir()} has no room for {location} ({reason(error)}), which can only be had whole:"
             " set TMPDIR to a folder with room, or lower --workers"
         ) from error
     strerror = error.strerror if isinstance(error, OSError) else None
-    return f"{where} cannot be read ({strerror or reason(error)})"
+    return f"{location} cannot be read ({strerror or reason(error)})"
 
 
 def _index(shard: _Shard) -> tuple[dict[str, Any] | None, list[str]]:
     """The arrays of a shard's index, and what is broken of it."""
-    where, count = shard.folder.where(shard.entry.index), shard.entry.count
+    location, count = shard.folder.location(shard.entry.index), shard.entry.count
     try:
         content = shard.folder.read_file(shard.entry.index)
     except (OSError, UserError) as error:
-        return None, [_not_read(where, error)]
+        return None, [_not_read(location, error)]
     broken = []
     if hashlib.sha256(content).hexdigest() != shard.entry.index_sha256:
-        broken.append(f"{where} has another SHA-256 than was written")
+        broken.append(f"{location} has another SHA-256 than was written")
     try:
         arrays = load(content)
     except SafetensorError as error:
-        return None, [*broken, f"{where} is no index ({error})"]
+        return None, [*broken, f"{location} is no index ({error})"]
     wrong = [
         key for key in INDEX_TYPES if (arrays[key].shape != (count,) if key in arrays else key not in SINCE_VERSION_2)
     ]
     if wrong:
-        return None, [*broken, f"{where} has not {count} values of {', '.join(wrong)}"]
+        return None, [*broken, f"{location} has not {count} values of {', '.join(wrong)}"]
     return arrays, broken
 
 

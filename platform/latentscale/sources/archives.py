@@ -7,7 +7,7 @@ from pathlib import Path
 from latentscale.errors import UserError
 from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, Reader
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.splits_and_labels import FilesBeside, split_and_label
+from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
 from latentscale.wording import counted
 
 TOO_LARGE = f"has more than the {MAX_FILE_BYTES} bytes that are read of one image"
@@ -36,13 +36,15 @@ def require_file(path: Path | None, kind: str) -> Path:
     return path
 
 
-def stamp_of(path: Path) -> tuple[int, int]:
+def file_stamp(path: Path) -> tuple[int, int]:
     """Size and time of an archive, by which a resumed build tells it from another with members of the same names."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
-def listing_of(path: Path, members: Members, beside: FilesBeside, reader: Reader, options: SourceOptions) -> Listing:
+def archive_listing(
+    path: Path, members: Members, beside: SidecarFiles, reader: Reader, options: SourceOptions
+) -> Listing:
     """The images of an archive, laid out like a folder.
 
     Args:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from latentscale.errors import UserError
 from latentscale.sources.file_tree import FileReader, require_folder, walk
-from latentscale.sources.labels import Labels, labels_of_values
+from latentscale.sources.labels import Labels, labels_from_values
 from latentscale.sources.listing import Item, Listing, Problem
 from latentscale.sources.source_options import SourceOptions
 
@@ -27,7 +27,7 @@ def list_celeba(path: Path | None, options: SourceOptions) -> Listing:
     titles, attributes = _attributes(_one_file(root, "list_attr_celeba"))
     partition = _partition(_one_file(root, "list_eval_partition")) if options.split == "published" else {}
     chosen = _chosen(options.attributes, titles)
-    labels = labels_of_values(options.attributes, [("0", "1")] * len(chosen)) if chosen else Labels()
+    labels = labels_from_values(options.attributes, [("0", "1")] * len(chosen)) if chosen else Labels()
     splits: dict[str, list[Item]] = {split: [] for split in PARTITIONS.values()}
     found = set()
     for item in tree.items:

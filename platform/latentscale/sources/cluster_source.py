@@ -21,7 +21,7 @@ _MOST_NUMBERS, _NUMBERS_OF_AN_ITEM = 2**26, 4
 
 
 @dataclass(frozen=True)
-class PointReader:
+class ClusterReader:
     """Reads the points that items carry themselves."""
 
     def read(self, item: Item) -> NDArray[np.float32]:
@@ -59,7 +59,7 @@ def list_clusters(path: Path | None, options: SourceOptions) -> Listing:
             split: _items(law, options.seed, number, split, count)
             for number, (split, count) in enumerate(counts.items())
         },
-        reader=PointReader(),
+        reader=ClusterReader(),
         labels=Labels(tuple(law.names), of=("cluster",)),
         same_in_test=options.split == "all",
         generated=Generated(

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentscale.errors import UserError
-from latentscale.sources.listing import MAX_FILE_BYTES, Item, Problem, UnreadableItem, is_image, is_label_file, shown
+from latentscale.sources.listing import (
+    MAX_FILE_BYTES,
+    Item,
+    Problem,
+    UnreadableItem,
+    display_name,
+    is_image,
+    is_label_file,
+)
 from latentscale.wording import counted
 
 
@@ -82,7 +90,7 @@ def walk(root: Path, follow_symlinks: bool = False) -> Tree:
         if not is_image(name):
             tree.others += not os.path.basename(name).startswith(".")  # noqa: PTH119
             continue
-        if entry.is_symlink() and (reason := _astray(entry, real_root, follow_symlinks)):
+        if entry.is_symlink() and (reason := _outside_root(entry, real_root, follow_symlinks)):
             tree.problems.append(Problem(name, reason))
             continue
         try:
@@ -106,7 +114,9 @@ def _entries(
         with os.scandir(folder) as listed:
             entries = sorted(listed, key=lambda entry: entry.name)
     except OSError as error:
-        raise UserError(f"{shown(str(folder))} cannot be listed ({error.strerror}): mend its permissions") from error
+        raise UserError(
+            f"{display_name(str(folder))} cannot be listed ({error.strerror}): mend its permissions"
+        ) from error
     for entry in entries:
         name = prefix + entry.name
         try:
@@ -128,7 +138,7 @@ def _entries(
             yield from _entries(entry.path, f"{name}/", follow, (*above, target), problems)
 
 
-def _astray(entry: "os.DirEntry[str]", real_root: str, follow: bool) -> str:
+def _outside_root(entry: "os.DirEntry[str]", real_root: str, follow: bool) -> str:
     target = os.path.realpath(entry.path)
     if not os.path.exists(target):  # noqa: PTH110
         return "is a symbolic link to nothing"

@@ -6,7 +6,7 @@ from latentscale.errors import UserError
 from latentscale.sources.file_tree import FileReader, require_folder, walk
 from latentscale.sources.listing import Listing
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.splits_and_labels import FilesBeside, LabelFile, split_and_label
+from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles, split_and_label
 
 
 def list_folder(path: Path | None, options: SourceOptions) -> Listing:
@@ -27,7 +27,7 @@ def list_folder(path: Path | None, options: SourceOptions) -> Listing:
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error.strerror}): mend its permissions") from error
 
-    splits, labels = split_and_label(tree.items, options, FilesBeside(tree.label_files, beside), str(root))
+    splits, labels = split_and_label(tree.items, options, SidecarFiles(tree.label_files, beside), str(root))
     return Listing(
         name=root.resolve().name,
         licence="unknown",

@@ -26,7 +26,7 @@ class Labels:
     of: tuple[str, ...] = ()
 
 
-def labels_of_columns(titles: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple[Labels, list[int]]:
+def labels_from_columns(titles: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple[Labels, list[int]]:
     """Labels from the values of one or several columns.
 
     Args:
@@ -41,7 +41,7 @@ def labels_of_columns(titles: Sequence[str], columns: Sequence[Sequence[str]]) -
         UserError: more combinations than can be named.
     """
     values = [_sorted_categories(column) for column in columns]
-    labels = labels_of_values(titles, values)
+    labels = labels_from_values(titles, values)
     numbers = [{value: number for number, value in enumerate(column)} for column in values]
     found = []
     for row in zip(*columns, strict=True):
@@ -52,7 +52,7 @@ def labels_of_columns(titles: Sequence[str], columns: Sequence[Sequence[str]]) -
     return labels, found
 
 
-def labels_of_values(titles: Sequence[str], values: Sequence[Sequence[str]]) -> Labels:
+def labels_from_values(titles: Sequence[str], values: Sequence[Sequence[str]]) -> Labels:
     """Labels whose columns have these values.
 
     Raises:

@@ -1,6 +1,6 @@
 """The layouts by name, in a line each; quick to import, for the command line's help."""
 
-HELP = {
+LAYOUTS = {
     "folder": "any tree; train/, val/, test/ are splits, others labels",
     "zip": "a zip file of such a tree; StyleGAN's dataset.json too",
     "tar": "an uncompressed tar file of such a tree",

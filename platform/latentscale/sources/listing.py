@@ -56,7 +56,7 @@ class Problem(NamedTuple):
     reason: str
 
     def __str__(self) -> str:
-        return f"{shown(self.name)} {self.reason}"
+        return f"{display_name(self.name)} {self.reason}"
 
 
 class Reader(Protocol):
@@ -149,7 +149,7 @@ def digest(items: Iterable[Item]) -> str:
     return running.hexdigest()
 
 
-def shown(name: str) -> str:
+def display_name(name: str) -> str:
     """A name as one line of a message can show it: control characters and undecodable bytes escaped."""
     return name if name.isprintable() else ascii(name)[1:-1]
 
@@ -170,7 +170,7 @@ def is_label_file(name: str) -> bool:
 
 
 def split_folders(
-    names: Sequence[str], wanted: str, aliases: Mapping[str, str], where: str
+    names: Sequence[str], wanted: str, aliases: Mapping[str, str], location: str
 ) -> tuple[dict[str, list[int]], list[str]]:
     """Sort names into splits by their first folder, where they stand in folders that name one.
 
@@ -193,8 +193,8 @@ def split_folders(
         strays = [name for name, known in zip(names, in_split, strict=True) if not known]
         more = f" and {len(strays) - 1} more images do" if len(strays) > 1 else " does"
         raise UserError(
-            f"{where} has splits in {shown(folders)}, but {shown(strays[0])}{more} not stand in them: move what is "
-            "elsewhere there or away, or take all folders for labels of one split with --split none"
+            f"{location} has splits in {display_name(folders)}, but {display_name(strays[0])}{more} not stand in "
+            "them: move what is elsewhere there or away, or take all folders for labels of one split with --split none"
         )
     if not all(in_split):
         return {"train": list(range(len(names)))}, list(names)

@@ -15,7 +15,7 @@ from latentscale.errors import UserError
 from latentscale.sources.arrays import ArrayReader, Row, load_array, load_digits
 from latentscale.sources.file_tree import require_folder
 from latentscale.sources.idx import find_idx
-from latentscale.sources.labels import Labels, labels_of_values
+from latentscale.sources.labels import Labels, labels_from_values
 from latentscale.sources.listing import Item, Listing
 from latentscale.sources.source_options import SourceOptions
 
@@ -54,7 +54,7 @@ def list_mnist_c(path: Path | None, options: SourceOptions) -> Listing:
         raise UserError(f"{root} holds no test_images.npy: name the folder with one folder a corruption")
     kinds = list(dict.fromkeys(corruption.name for _, found in sizes for corruption in found))
     if labelled:
-        labels = labels_of_values(("corruption", "digit"), (kinds, _DIGITS))
+        labels = labels_from_values(("corruption", "digit"), (kinds, _DIGITS))
     else:
         labels = Labels(tuple(kinds), of=("corruption",))
     for part, found in sizes:

@@ -11,8 +11,8 @@ from itertools import accumulate, product
 from typing import Any
 
 from latentscale.errors import UserError
-from latentscale.sources.labels import Labels, labels_of_columns
-from latentscale.sources.listing import LABEL_FILES, Item, shown, split_folders
+from latentscale.sources.labels import Labels, labels_from_columns
+from latentscale.sources.listing import LABEL_FILES, Item, display_name, split_folders
 from latentscale.sources.source_options import SourceOptions
 from latentscale.wording import counted
 
@@ -32,7 +32,7 @@ class LabelFile:
 
 
 @dataclass(frozen=True)
-class FilesBeside:
+class SidecarFiles:
     """The files of labels that a folder or archive holds.
 
     Attributes:
@@ -45,7 +45,7 @@ class FilesBeside:
 
 
 def split_and_label(
-    items: list[Item], options: SourceOptions, beside: FilesBeside, where: str
+    items: list[Item], options: SourceOptions, beside: SidecarFiles, location: str
 ) -> tuple[dict[str, list[Item]], Labels]:
     """Sort items into splits by their first folder, and give them labels as ``options.labels`` asks.
 
@@ -62,10 +62,10 @@ def split_and_label(
     names = [item.name for item in items]
     folder = _common_folder(names)
     below_it = [name.removeprefix(folder) for name in names]
-    splits, below = split_folders(below_it, options.split, SPLIT_OF_FOLDER, where)
+    splits, below = split_folders(below_it, options.split, SPLIT_OF_FOLDER, location)
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-    labels, found = _labels(names, below, folder, options, beside, where)
+    labels, found = _labels(names, below, folder, options, beside, location)
     if labels.names:
         items = [replace(item, label=label) for item, label in zip(items, found, strict=True)]
     order = sorted(splits, key=("train", "val", "test").index)
@@ -87,23 +87,25 @@ def _labels(
     below: Sequence[str],
     common: str,
     options: SourceOptions,
-    beside: FilesBeside,
-    where: str,
+    beside: SidecarFiles,
+    location: str,
 ) -> tuple[Labels, Sequence[int | None]]:
     wanted = options.labels
     if wanted == "none":
         return Labels(), [None] * len(names)
     if wanted in ("auto", "folders"):
-        if wanted == "auto" and (found := _found(common, beside, where)) is not None:
+        if wanted == "auto" and (found := _found(common, beside, location)) is not None:
             file, folder = found
-            return _from_file(file, names, where, folder)
+            return _from_file(file, names, location, folder)
         first = [name.split("/", 1)[0] if "/" in name else None for name in below]
         classes = {name for name in first if name is not None}
         if None not in first and (len(classes) > 1 or wanted == "folders"):
-            return labels_of_columns(("folder",), [[str(name) for name in first]])
+            return labels_from_columns(("folder",), [[str(name) for name in first]])
         if wanted == "folders":
             stray = below[first.index(None)]
-            raise UserError(f"--labels folders: {shown(stray)} in {where} stands in no folder: move it into one")
+            raise UserError(
+                f"--labels folders: {display_name(stray)} in {location} stands in no folder: move it into one"
+            )
         return Labels(), [None] * len(names)
     try:
         with open(wanted, "rb") as stream:  # noqa: PTH123
@@ -112,10 +114,10 @@ def _labels(
         raise UserError(
             f"--labels {wanted} cannot be read ({error.strerror}): give auto, folders, none, or a JSON or CSV file"
         ) from error
-    return _from_file(LabelFile(wanted, content), names, where, common)
+    return _from_file(LabelFile(wanted, content), names, location, common)
 
 
-def _found(common: str, beside: FilesBeside, where: str) -> tuple[LabelFile, str] | None:
+def _found(common: str, beside: SidecarFiles, location: str) -> tuple[LabelFile, str] | None:
     """The file of labels on top or in a folder that all images stand in, and that folder.
 
     Raises:
@@ -130,13 +132,16 @@ def _found(common: str, beside: FilesBeside, where: str) -> tuple[LabelFile, str
     elsewhere = [name for name in beside.names if file is None or name.rpartition("/")[0] != folder.rstrip("/")]
     if elsewhere:
         raise UserError(
-            f"{where} has a file of labels, {shown(elsewhere[0])}, that does not stand beside all images: move it to "
-            "their top folder, name a file with --labels FILE, or leave it alone with --labels folders or none"
+            f"{location} has a file of labels, {display_name(elsewhere[0])}, that does not stand beside all "
+            "images: move it to their top folder, name a file with --labels FILE, or leave it alone with "
+            "--labels folders or none"
         )
     return None if file is None else (file, folder)
 
 
-def _from_file(file: LabelFile, names: Sequence[str], where: str, folder: str) -> tuple[Labels, Sequence[int | None]]:
+def _from_file(
+    file: LabelFile, names: Sequence[str], location: str, folder: str
+) -> tuple[Labels, Sequence[int | None]]:
     try:
         parse = _json_rows if file.name.lower().endswith(".json") else _csv_rows
         titles, rows = parse(file.content)
@@ -147,17 +152,17 @@ def _from_file(file: LabelFile, names: Sequence[str], where: str, folder: str) -
     by_name = dict(rows)
     if len(by_name) != len(rows):
         twice = next(name for name, times in Counter(name for name, _ in rows).items() if times > 1)
-        raise UserError(f"{file.name} names {shown(twice)} twice: leave one line of it")
+        raise UserError(f"{file.name} names {display_name(twice)} twice: leave one line of it")
     # it may name images as they stand below its own folder
     by_name = {folder + name: values for name, values in by_name.items()} | by_name
     missing = [name for name in names if name not in by_name]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(
-            f"{file.name} has no label for {shown(missing[0])}{more} (of {counted(len(names), 'image')} in {where}): "
-            "add what is missing, or take --labels none"
+            f"{file.name} has no label for {display_name(missing[0])}{more} (of {counted(len(names), 'image')} in "
+            f"{location}): add what is missing, or take --labels none"
         )
-    return labels_of_columns(titles, list(zip(*(by_name[name] for name in names), strict=True)))
+    return labels_from_columns(titles, list(zip(*(by_name[name] for name in names), strict=True)))
 
 
 def _csv_rows(content: bytes) -> tuple[list[str], list[tuple[str, list[str]]]]:

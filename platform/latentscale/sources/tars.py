@@ -8,20 +8,27 @@ from typing import BinaryIO
 
 from latentscale.errors import UserError
 from latentscale.shards.archive_safety import unsafe_kind, unsafe_name
-from latentscale.shards.tar_samples import DAMAGED_HEADER, error_line
-from latentscale.sources.archives import MAX_LABEL_FILE_BYTES, TOO_LARGE, Members, listing_of, require_file, stamp_of
+from latentscale.shards.tar_samples import DAMAGED_HEADER, short_error
+from latentscale.sources.archives import (
+    MAX_LABEL_FILE_BYTES,
+    TOO_LARGE,
+    Members,
+    archive_listing,
+    file_stamp,
+    require_file,
+)
 from latentscale.sources.listing import (
     MAX_FILE_BYTES,
     Item,
     Listing,
     Problem,
     UnreadableItem,
+    display_name,
     is_image,
     is_label_file,
-    shown,
 )
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.splits_and_labels import FilesBeside, LabelFile
+from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles
 
 _BLOCK_BYTES = 512
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}
@@ -60,7 +67,9 @@ def list_tar(path: Path | None, options: SourceOptions) -> Listing:
             stream.seek(0)
             members = _members(stream, archive_path, places)
     except (OSError, *DAMAGED_HEADER) as error:
-        raise UserError(f"{archive_path} cannot be read as a tar file ({error_line(error)}): fetch it again") from error
+        raise UserError(
+            f"{archive_path} cannot be read as a tar file ({short_error(error)}): fetch it again"
+        ) from error
     reader = TarReader(archive_path)
 
     def beside(name: str) -> LabelFile | None:
@@ -69,14 +78,14 @@ def list_tar(path: Path | None, options: SourceOptions) -> Listing:
         return LabelFile(f"{archive_path} member {name}", reader.read(Item(name, places[name], ())))
 
     try:
-        label_files = FilesBeside([name for name in places if is_label_file(name)], beside)
-        return listing_of(archive_path, members, label_files, reader, options)
+        label_files = SidecarFiles([name for name in places if is_label_file(name)], beside)
+        return archive_listing(archive_path, members, label_files, reader, options)
     except (OSError, UnreadableItem) as error:
         raise UserError(f"{archive_path} has a file of labels that {error}: fetch it again") from error
 
 
 def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -> Members:
-    members, stamp = Members(), stamp_of(path)
+    members, stamp = Members(), file_stamp(path)
     size, name = stamp[0], ""
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         try:
@@ -86,7 +95,7 @@ def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -
                 if member.isreg() and missing > 0:
                     # what else it held is unknown, so that no --on-error may go on without it
                     raise UserError(
-                        f"{path} member {shown(name)} is cut off {missing} bytes before its end: fetch it again"
+                        f"{path} member {display_name(name)} is cut off {missing} bytes before its end: fetch it again"
                     )
                 if reason := unsafe_name(member.name) or unsafe_kind(member):
                     members.problems.append(Problem(name, reason))
@@ -105,9 +114,9 @@ def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -
         except tarfile.ReadError:
             whole = False
         except DAMAGED_HEADER as error:
-            after = f", after member {shown(name)}" if name else ""
+            after = f", after member {display_name(name)}" if name else ""
             raise UserError(
-                f"{path} has a damaged header at byte {archive.offset}{after} ({error_line(error)}): fetch it again"
+                f"{path} has a damaged header at byte {archive.offset}{after} ({short_error(error)}): fetch it again"
             ) from error
         if not whole:
             raise UserError(f"{path} is damaged or cut off at byte {archive.offset}: fetch it again")

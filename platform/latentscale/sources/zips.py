@@ -8,10 +8,17 @@ from pathlib import Path
 
 from latentscale.errors import UserError
 from latentscale.shards.archive_safety import unsafe_name
-from latentscale.sources.archives import MAX_LABEL_FILE_BYTES, TOO_LARGE, Members, listing_of, require_file, stamp_of
+from latentscale.sources.archives import (
+    MAX_LABEL_FILE_BYTES,
+    TOO_LARGE,
+    Members,
+    archive_listing,
+    file_stamp,
+    require_file,
+)
 from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, UnreadableItem, is_image, is_label_file
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.splits_and_labels import FilesBeside, LabelFile
+from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles
 
 _ENCRYPTED = 0x1
 
@@ -48,21 +55,21 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
     archive_path = require_file(path, "zip")
     try:
         with zipfile.ZipFile(archive_path) as archive:
-            members = _members(archive, stamp_of(archive_path))
+            members = _members(archive, file_stamp(archive_path))
             named = {info.filename: info for info in archive.infolist()}
 
             def beside(name: str) -> LabelFile | None:
                 info = named.get(name)
                 if info is None or info.file_size > MAX_LABEL_FILE_BYTES:
                     return None
-                where = f"{archive_path} member {name}"
+                location = f"{archive_path} member {name}"
                 try:
-                    return LabelFile(where, _content(archive, info, MAX_LABEL_FILE_BYTES))
+                    return LabelFile(location, _content(archive, info, MAX_LABEL_FILE_BYTES))
                 except UnreadableItem as error:
-                    raise UserError(f"{where} {error}: fetch the archive again") from error
+                    raise UserError(f"{location} {error}: fetch the archive again") from error
 
-            label_files = FilesBeside([name for name in named if is_label_file(name)], beside)
-            return listing_of(archive_path, members, label_files, ZipReader(archive_path), options)
+            label_files = SidecarFiles([name for name in named if is_label_file(name)], beside)
+            return archive_listing(archive_path, members, label_files, ZipReader(archive_path), options)
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive_path} cannot be read as a zip file ({error}): fetch it again") from error
 

@@ -8,9 +8,16 @@ from pathlib import Path
 from typing import BinaryIO
 
 from latentscale.errors import UserError
-from latentscale.storage.dataset_files import DATASET_FILE, MakeRoom, OpenFile, StorageOptions, StoredFile, no_room
+from latentscale.storage.dataset_files import (
+    DATASET_FILE,
+    MakeRoom,
+    OpenFile,
+    StorageOptions,
+    StoredFile,
+    nothing_to_release,
+)
 from latentscale.storage.node_cache import NodeCache, WrongChecksum
-from latentscale.storage.open_file_limit import out_of_open_files, too_many_open
+from latentscale.storage.open_file_limit import is_open_file_limit, open_file_limit_error
 from latentscale.storage.range_stream import RANGE_BYTES, RangeStream
 from latentscale.storage.remote import Remote, reason
 
@@ -35,9 +42,9 @@ class CachedFolder:
         self._cache = NodeCache(options.cache_folder, options.cache_bytes)
         self._description: str | None = None
 
-    def where(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """See Folder."""
-        return self._remote.where(name)
+        return self._remote.location(name)
 
     def description(self) -> str:
         """See Folder; read from the remote once."""
@@ -48,7 +55,7 @@ class CachedFolder:
     def check(self, files: Iterable[StoredFile]) -> None:
         """Nothing: a file is checked when it arrives."""
 
-    def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = no_room) -> OpenFile:
+    def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = nothing_to_release) -> OpenFile:
         """See Folder."""
         opened = self._open(file, needed=True, hold=hold, make_room=make_room)
         assert opened is not None
@@ -76,7 +83,7 @@ class CachedFolder:
         def read_range(size: int, offset: int) -> bytes:
             found = self._range(file, size, offset)
             if found is None:
-                raise UserError(f"{self.where(file.name)} is shorter than {DATASET_FILE} says: upload it again")
+                raise UserError(f"{self.location(file.name)} is shorter than {DATASET_FILE} says: upload it again")
             return found
 
         return io.BufferedReader(RangeStream(read_range, size, first))
@@ -87,34 +94,38 @@ class CachedFolder:
         except (FileNotFoundError, PermissionError) as error:
             raise self._remote_refusal(file, error) from error
 
-    def _open(self, file: StoredFile, needed: bool, hold: bool, make_room: MakeRoom = no_room) -> OpenFile | None:
-        where = self.where(file.name)
+    def _open(
+        self, file: StoredFile, needed: bool, hold: bool, make_room: MakeRoom = nothing_to_release
+    ) -> OpenFile | None:
+        location = self.location(file.name)
         size = file.about_bytes if file.bytes is None else file.bytes
         if size > self._options.cache_bytes and not self._options.has_keys:
             raise UserError(
-                f"{where} of {size} bytes is larger than the cache of {self._options.cache_bytes} bytes may be: copy"
+                f"{location} of {size} bytes is larger than the cache of {self._options.cache_bytes} bytes may be: copy"
                 " the dataset to this machine and name its folder"
             )
         try:
             return self._cache.open(
-                file, where, lambda path: self._remote.download(file.name, path, needed), needed, hold, make_room
+                file, location, lambda path: self._remote.download(file.name, path, needed), needed, hold, make_room
             )
         except WrongChecksum:
             raise UserError(
-                f"{where} is damaged (fetched twice, its SHA-256 is not the one in {DATASET_FILE}): upload it again"
+                f"{location} is damaged (fetched twice, its SHA-256 is not the one in {DATASET_FILE}): upload it again"
             ) from None
         except (FileNotFoundError, PermissionError) as error:
             if error.filename and str(error.filename).startswith(str(self._options.cache_folder)):
                 raise self._disk_refusal(error) from error
             raise UserError(
-                f"{where} cannot be fetched ({reason(error)}): upload it, or mend its permissions"
+                f"{location} cannot be fetched ({reason(error)}): upload it, or mend its permissions"
             ) from error
         except OSError as error:
-            raise (too_many_open(where) if out_of_open_files(error) else self._disk_refusal(error)) from error
+            raise (
+                open_file_limit_error(location) if is_open_file_limit(error) else self._disk_refusal(error)
+            ) from error
 
     def _remote_refusal(self, file: StoredFile, error: OSError) -> UserError:
-        where = self.where(file.name)
-        return UserError(f"{where} cannot be fetched ({reason(error)}): upload it, or mend its permissions")
+        location = self.location(file.name)
+        return UserError(f"{location} cannot be fetched ({reason(error)}): upload it, or mend its permissions")
 
     def _disk_refusal(self, error: OSError) -> UserError:
         folder = self._options.cache_folder

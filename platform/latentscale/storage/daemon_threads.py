@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_background(act: Callable[[], T], name: str) -> Future[T]:
+def run_in_daemon_thread(act: Callable[[], T], name: str) -> Future[T]:
     """What ``act()`` returns or raises, once a daemon thread of its own has run it."""
     future: Future[T] = Future()
 

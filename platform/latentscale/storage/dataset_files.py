@@ -17,7 +17,7 @@ MakeRoom = Callable[[], bool]
 """Asked where a file that is needed finds the disk full: lets go of files that are held; whether there were any."""
 
 
-def no_room() -> bool:
+def nothing_to_release() -> bool:
     """Nothing is held that could be let go of."""
     return False
 
@@ -118,11 +118,11 @@ class OpenFile:
             fcntl.flock(self.descriptor, fcntl.LOCK_SH)
 
     @property
-    def vanished(self) -> bool:
+    def unlinked(self) -> bool:
         """Whether its name was removed: nobody finds it any more, and no cache counts its bytes."""
         return os.fstat(self.descriptor).st_nlink == 0
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """The file is no longer in use, and was so until now."""
         with suppress(OSError):
             os.utime(self.descriptor)
@@ -143,7 +143,7 @@ class Folder(Protocol):
     path: Path | str
     remote: bool
 
-    def where(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """A file as messages name it."""
 
     def description(self) -> str:
@@ -152,7 +152,7 @@ class Folder(Protocol):
     def check(self, files: Iterable[StoredFile]) -> None:
         """Refuse missing files and wrong sizes, as far as that costs no transfer; UserError names the file."""
 
-    def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = no_room) -> OpenFile:
+    def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = nothing_to_release) -> OpenFile:
         """The file, held if so wished, fetched where it is not at hand; OSError or UserError where it cannot be had."""
 
     def open_ahead(self, file: StoredFile) -> OpenFile | None:

@@ -6,7 +6,14 @@ from pathlib import Path
 from typing import BinaryIO
 
 from latentscale.errors import UserError
-from latentscale.storage.dataset_files import DATASET_FILE, MakeRoom, OpenFile, StoredFile, file_status, no_room
+from latentscale.storage.dataset_files import (
+    DATASET_FILE,
+    MakeRoom,
+    OpenFile,
+    StoredFile,
+    file_status,
+    nothing_to_release,
+)
 
 
 class LocalFolder:
@@ -19,7 +26,7 @@ class LocalFolder:
         self._folder = path
         self._skip_damaged = skip_damaged
 
-    def where(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """See Folder."""
         return str(self._folder / name)
 
@@ -48,7 +55,7 @@ class LocalFolder:
                     f"{path} has {size} bytes instead of {file.bytes}: copy it again or write the shards again"
                 )
 
-    def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = no_room) -> OpenFile:
+    def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = nothing_to_release) -> OpenFile:
         """See Folder; nobody makes room here, so nothing is to be held."""
         return OpenFile.of(self._folder / file.name)
 

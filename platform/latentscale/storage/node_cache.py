@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 
 from latentscale.errors import UserError
 from latentscale.storage.checksums import sha256_of_file
-from latentscale.storage.dataset_files import MakeRoom, OpenFile, StoredFile, no_room
+from latentscale.storage.dataset_files import MakeRoom, OpenFile, StoredFile, nothing_to_release
 
 _WAIT_SECONDS = 0.02
 # Lock files stay for good, so they are shared by files whose checksums begin alike.
@@ -62,7 +62,7 @@ class NodeCache:
             return None
         if hold:
             opened.hold()
-            if opened.vanished:
+            if opened.unlinked:
                 # evicted since it was opened
                 return None
         # another user's file keeps its time: to mark it is theirs
@@ -73,11 +73,11 @@ class NodeCache:
     def open(
         self,
         file: StoredFile,
-        where: str,
+        location: str,
         fetch: Callable[[Path], None],
         needed: bool = True,
         hold: bool = False,
-        make_room: MakeRoom = no_room,
+        make_room: MakeRoom = nothing_to_release,
     ) -> OpenFile | None:
         """The file, fetched by ``fetch(path to write)`` where it is not here.
 
@@ -101,7 +101,7 @@ class NodeCache:
         except Timeout:
             return None
         try:
-            return self.find(file, hold) or self._fetch(file, where, fetch, needed, hold, make_room)
+            return self.find(file, hold) or self._fetch(file, location, fetch, needed, hold, make_room)
         finally:
             lock.release()
 
@@ -111,7 +111,7 @@ class NodeCache:
     def _fetch(
         self,
         file: StoredFile,
-        where: str,
+        location: str,
         fetch: Callable[[Path], None],
         needed: bool,
         hold: bool,
@@ -120,8 +120,8 @@ class NodeCache:
         size = file.about_bytes if file.bytes is None else file.bytes
         if size > self._capacity_bytes:
             raise UserError(
-                f"data.cache_bytes={self._capacity_bytes} cannot hold {where} of {size} bytes: raise it to a few times"
-                " that, write smaller shards, or set data.mode=streaming"
+                f"data.cache_bytes={self._capacity_bytes} cannot hold {location} of {size} bytes: raise it to a few"
+                " times that, write smaller shards, or set data.mode=streaming"
             )
         kept_room = self._arriving / f"{file.sha256}.{size}"
         while not self._make_room(size, kept_room, needed):

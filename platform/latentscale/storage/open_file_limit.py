@@ -10,7 +10,7 @@ _MOST = 2**16
 _WITHOUT_LIMITS = 512
 
 
-def raise_open_files_limit() -> int:
+def raise_open_file_limit() -> int:
     """Raise this process's limit as far as it may; what it is then."""
     try:
         import resource
@@ -26,21 +26,21 @@ def raise_open_files_limit() -> int:
     return _MOST if soft == unlimited else min(soft, _MOST)
 
 
-def out_of_open_files(error: BaseException | None) -> bool:
+def is_open_file_limit(error: BaseException | None) -> bool:
     """Whether a failure says that this process, or the machine, has too many files open."""
     return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
-def too_many_open(where: str) -> UserError:
+def open_file_limit_error(location: str) -> UserError:
     """What to do about it."""
     return UserError(
-        f"{where} cannot be opened (too many open files): raise the limit (ulimit -n), lower"
+        f"{location} cannot be opened (too many open files): raise the limit (ulimit -n), lower"
         " data.shuffle_window_images, or build larger shards"
     )
 
 
-def cannot_be_read(where: str, error: OSError) -> UserError:
+def read_error(location: str, error: OSError) -> UserError:
     """Why a shard of this machine cannot be read, and what to do."""
-    if out_of_open_files(error):
-        return too_many_open(where)
-    return UserError(f"{where} cannot be read ({error.strerror}): copy the shard again")
+    if is_open_file_limit(error):
+        return open_file_limit_error(location)
+    return UserError(f"{location} cannot be read ({error.strerror}): copy the shard again")

@@ -7,8 +7,8 @@ from math import inf
 from typing import NamedTuple, Protocol
 
 from latentscale.storage.dataset_files import MakeRoom, OpenFile
-from latentscale.storage.open_file_limit import raise_open_files_limit
-from latentscale.storage.retrying import may_pass
+from latentscale.storage.open_file_limit import raise_open_file_limit
+from latentscale.storage.retrying import fetch_is_transient
 
 # of each reading process; as many again fetch only what is needed at once
 THREADS = 4
@@ -34,7 +34,7 @@ class PrefetchedFiles(Protocol):
         """Fetch and open a shard; see ``ShardedDataset.fetch``."""
 
 
-class _Pause(NamedTuple):
+class _Backoff(NamedTuple):
     """How long a shard is left alone.
 
     Attributes:
@@ -48,7 +48,7 @@ class _Pause(NamedTuple):
     failed: bool
 
 
-class ShardFetcher:
+class ShardPrefetcher:
     """Threads that hold the shards of a dataset which are wanted, in the order of their need.
 
     What cannot be fetched ahead is left alone for a while that doubles; without room until room is made here, and where
@@ -66,14 +66,14 @@ class ShardFetcher:
         self._wanted: dict[int, None] = {}
         self._busy: set[int] = set()
         self._failed: dict[int, tuple[Exception, float]] = {}
-        self._paused: dict[int, _Pause] = {}
+        self._paused: dict[int, _Backoff] = {}
         self._most_held = 0
         self._closed = False
         self.released = 0
 
     def start(self) -> None:
         """Start the threads."""
-        self._most_held = int(_HELD_PART * raise_open_files_limit())
+        self._most_held = int(_HELD_PART * raise_open_file_limit())
         for number in range(2 * THREADS):
             threading.Thread(
                 target=self._work, args=(number < THREADS,), name=f"shard fetcher {number}", daemon=True
@@ -92,7 +92,7 @@ class ShardFetcher:
             others = wanted.keys() != self._wanted.keys()
             self._needed, self._wanted = frozenset(needed), wanted
             for shard in self._dataset.held.keys() - wanted.keys():
-                self._dataset.held.pop(shard).let_go()
+                self._dataset.held.pop(shard).release()
             self._paused = {
                 shard: pause
                 for shard, pause in self._paused.items()
@@ -117,7 +117,7 @@ class ShardFetcher:
             self._closed = True
             self._needed, self._wanted = frozenset(), {}
             while self._dataset.held:
-                self._dataset.held.popitem()[1].let_go()
+                self._dataset.held.popitem()[1].release()
             self._changed.notify_all()
 
     def _failure(self, asked_at: float) -> Exception | None:
@@ -146,23 +146,23 @@ class ShardFetcher:
         """Leave a shard alone that could not be had, unless it has become needed meanwhile."""
         if not needed and shard in self._needed:
             return
-        if error is not None and (needed or not may_pass(error)):
+        if error is not None and (needed or not fetch_is_transient(error)):
             # whoever needs it next asks again
-            self._paused[shard] = _Pause(inf, inf, True)
+            self._paused[shard] = _Backoff(inf, inf, True)
             return
         self._pause_longer(shard, error is not None)
 
     def _pause_longer(self, shard: int, failed: bool) -> None:
         last = self._paused.get(shard)
         seconds = _FIRST_PAUSE_SECONDS if last is None else min(2 * last.seconds, _LONGEST_PAUSE_SECONDS)
-        self._paused[shard] = _Pause(time.monotonic() + seconds, seconds, failed)
+        self._paused[shard] = _Backoff(time.monotonic() + seconds, seconds, failed)
 
-    def _release_later(self) -> bool:
+    def _release_prefetched(self) -> bool:
         """Let go of what is held but not needed now, where a needed shard finds no room; whether there was any."""
         with self._changed:
             later = self._dataset.held.keys() - self._needed
             for shard in later:
-                self._dataset.held.pop(shard).let_go()
+                self._dataset.held.pop(shard).release()
                 self._pause_longer(shard, failed=True)
             self.released += bool(later)
             return bool(later)
@@ -181,7 +181,7 @@ class ShardFetcher:
                 needed = shard in self._needed
             opened, error = None, None
             try:
-                opened = self._dataset.fetch(shard, needed, self._release_later)
+                opened = self._dataset.fetch(shard, needed, self._release_prefetched)
             except Exception as raised:
                 error = raised
             with self._changed:

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
-from latentscale.storage.daemon_threads import in_background
+from latentscale.storage.daemon_threads import run_in_daemon_thread
 
 RANGE_BYTES = 4 * 2**20
 
@@ -31,7 +31,7 @@ class RangeStream(io.RawIOBase):
     def _fetch_next(self) -> None:
         size = min(RANGE_BYTES, self._size - self._fetched)
         read = partial(self._read_range, size, self._fetched)
-        self._next = in_background(read, "range ahead") if size else None
+        self._next = run_in_daemon_thread(read, "range ahead") if size else None
         self._fetched += size
 
     def readable(self) -> bool:

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from latentscale.errors import Interruption, UserError
 from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
-from latentscale.storage.open_file_limit import out_of_open_files, too_many_open
-from latentscale.storage.retrying import keep_trying, of_this_disk, passes
+from latentscale.storage.open_file_limit import is_open_file_limit, open_file_limit_error
+from latentscale.storage.retrying import is_local_disk_error, is_transient, retry
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Remote:
                 self._opened = _connect(self.url, self._options.path_words)
             return self._opened
 
-    def where(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """A file as messages name it."""
         return f"{self.url}/{name}"
 
@@ -103,7 +103,7 @@ class Remote:
     def _try(self, name: str, attempt: Callable[[Any, str], T], insist: bool = True) -> T:
         files, folder = self._files
         try:
-            return keep_trying(
+            return retry(
                 lambda: attempt(files, f"{folder}/{name}"),
                 self._options.retry_seconds if insist else 0.0,
                 lambda error, left: self._announce(name, error, left),
@@ -111,10 +111,10 @@ class Remote:
         except (UserError, FileNotFoundError, PermissionError):
             raise
         except OSError as error:
-            if of_this_disk(error):
+            if is_local_disk_error(error):
                 raise
-            if out_of_open_files(error):
-                raise too_many_open(self.where(name)) from error
+            if is_open_file_limit(error):
+                raise open_file_limit_error(self.location(name)) from error
             raise self._refusal(name, error) from error
         except Exception as error:
             if getattr(error, "status", None) in (401, 403):
@@ -122,11 +122,11 @@ class Remote:
             raise self._refusal(name, error) from error
 
     def _refusal(self, name: str, error: Exception) -> UserError:
-        passing = passes(error)
+        passing = is_transient(error)
         tried = f" for {self._options.retry_words}" if passing else ""
         remedy = "data.path, then run the same command to continue" if self._options.has_keys else "the URL"
         return (Interruption if passing else UserError)(
-            f"{self.where(name)} cannot be fetched{tried} ({reason(error)}): mend the connection or {remedy}"
+            f"{self.location(name)} cannot be fetched{tried} ({reason(error)}): mend the connection or {remedy}"
         )
 
     def _announce(self, name: str, error: BaseException, left_seconds: float) -> None:
@@ -137,7 +137,7 @@ class Remote:
                 return
             self._announced_at = now
         _log.warning(
-            "%s cannot be fetched (%s): trying again for %.0f s", self.where(name), reason(error), left_seconds
+            "%s cannot be fetched (%s): trying again for %.0f s", self.location(name), reason(error), left_seconds
         )
 
     def _wait(

@@ -9,7 +9,7 @@ from tenacity import RetryCallState, Retrying, retry_if_exception
 from tenacity.stop import stop_after_delay
 
 from latentscale.errors import UserError
-from latentscale.storage.open_file_limit import out_of_open_files
+from latentscale.storage.open_file_limit import is_open_file_limit
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ _PASSING_STATUSES = (408, 425, 429)
 _jitter = random.SystemRandom()
 
 
-def passes(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Whether a failure may be gone at the next attempt: everything but what is wrong by itself.
 
     Wrong by itself are a missing file, a refused permission, unknown credentials, other HTTP answers 4xx than 408, 425
@@ -43,24 +43,24 @@ def passes(error: BaseException) -> bool:
     """
     if not isinstance(error, Exception) or isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES:
         return False
-    if of_this_disk(error) or out_of_open_files(error):
+    if is_local_disk_error(error) or is_open_file_limit(error):
         return False
     status = error.status if hasattr(error, "status") else getattr(error, "code", None)
     return not (isinstance(status, int) and 400 <= status < 500 and status not in _PASSING_STATUSES)
 
 
-def may_pass(error: BaseException) -> bool:
+def fetch_is_transient(error: BaseException) -> bool:
     """The same of what a failed fetch was told as: a full disk or too many open files, too, may be gone later."""
     cause = error.__cause__ or error
-    return passes(cause) or of_this_disk(cause) or out_of_open_files(cause)
+    return is_transient(cause) or is_local_disk_error(cause) or is_open_file_limit(cause)
 
 
-def of_this_disk(error: BaseException) -> bool:
+def is_local_disk_error(error: BaseException) -> bool:
     """Whether a failure says that nothing more can be written here."""
     return isinstance(error, OSError) and error.errno in _LOCAL_DISK
 
 
-def keep_trying(act: Callable[[], T], seconds: float, failed: Callable[[BaseException, float], None]) -> T:
+def retry(act: Callable[[], T], seconds: float, failed: Callable[[BaseException, float], None]) -> T:
     """What ``act()`` returns, tried again after every failure that may pass.
 
     Waits are drawn between 0 and a bound that doubles from half a second to half a minute (exponential backoff with
@@ -89,7 +89,7 @@ def keep_trying(act: Callable[[], T], seconds: float, failed: Callable[[BaseExce
         failed(error, left_seconds(state))
 
     return Retrying(
-        retry=retry_if_exception(passes),
+        retry=retry_if_exception(is_transient),
         stop=stop_after_delay(seconds),
         wait=wait_seconds,
         before_sleep=announce,

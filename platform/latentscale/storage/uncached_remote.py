@@ -28,9 +28,9 @@ class UncachedFolder:
         self._remote = Remote(url, options)
         self.path: Path | str = self._remote.url
 
-    def where(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """See Folder."""
-        return self._remote.where(name)
+        return self._remote.location(name)
 
     def description(self) -> str:
         """See Folder."""
@@ -62,5 +62,5 @@ class UncachedFolder:
     def _range(self, file: StoredFile, size: int, offset: int) -> bytes:
         found = self._remote.read_range(file.name, size, offset)
         if found is None:
-            raise UserError(f"{self.where(file.name)} is shorter than {DATASET_FILE} says: upload it again")
+            raise UserError(f"{self.location(file.name)} is shorter than {DATASET_FILE} says: upload it again")
         return found

@@ -15,8 +15,8 @@ from latentscale.decoding.decoder import Decoder
 from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
 from latentscale.evaluation.evaluate import evaluate
-from latentscale.inversion.images import from_uint8
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.image_input import from_uint8
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.methods.base import Method
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.training.ema import WeightAverage
@@ -153,7 +153,7 @@ def read_images(
     refusal: UserError | None = None
     for place, data in _readable(dataset, spread(dataset, limit), skip_errors):
         try:
-            images.append(torch.tensor(decode(data, dataset.shape, dataset.where(*place), decoder)))
+            images.append(torch.tensor(decode(data, dataset.shape, dataset.location(*place), decoder)))
         except UserError as error:
             if not skip_errors:
                 raise

@@ -12,11 +12,11 @@ from latentscale.data.datasets import open_dataset, open_held_out
 from latentscale.data.label_resampling import ResampledOrder
 from latentscale.data.order import Order
 from latentscale.decoding.decoder import Decoder
-from latentscale.distributed.deepspeed_settings import check_engine, refuse_other_than_launched
+from latentscale.distributed.deepspeed_settings import check_engine, require_launcher_settings
 from latentscale.distributed.streams import StepPlan
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
-from latentscale.inversion.model import TrainedModel, model_folder
+from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.priors import make_prior, require_standard
 from latentscale.methods.base import Method
 from latentscale.networks.initialisation import initialize
@@ -178,7 +178,7 @@ def _check_engine(config: Config) -> None:
     ours = config.distributed
     chosen = {key: getattr(ours, key) for key in ("engine", "zero", "offload_optimizer")}
     clipping = {"optimizer.gradient_clipping": config.optimizer.gradient_clipping}
-    refuse_other_than_launched({**{f"distributed.{key}": value for key, value in chosen.items()}, **clipping})
+    require_launcher_settings({**{f"distributed.{key}": value for key, value in chosen.items()}, **clipping})
     check_engine(**chosen, precision=config.training.precision)
 
 
@@ -241,7 +241,7 @@ def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:
         "latent.dim": model.latent_dim,
         "latent.law": model.prior.name,
         "latent.quantile": model.prior.source,
-        **{f"network.{key}": value for key, value in asdict(model.network).items()},
+        **{f"network.{key}": value for key, value in asdict(model.network_settings).items()},
     }
     ours = {
         "data.shape": list(spec.shape),

@@ -8,16 +8,16 @@ from PIL import Image
 from torch import Tensor
 
 from latentscale.evaluation.metrics.psnr import psnr_db, squared_error_per_image
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.latents.draws import Purpose
 from latentscale.pictures import (
-    Band,
-    Cloud,
+    PointCloud,
     Row,
+    RowGroup,
     columns_that_fit,
     draw_grid,
     draw_scatter,
-    paired_bands,
+    paired_rows,
     save_png,
 )
 
@@ -73,14 +73,14 @@ def _draw_images(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
         latents, categories = _drawn(model, SAMPLE_ROWS * columns, seed)
         samples = _decode(model, latents, categories)
         rows = [Row("", images) for images in samples.split(columns)]
-        pictures["samples"] = draw_grid([Band(rows)], "Generated from fixed latents", subtitle)
+        pictures["samples"] = draw_grid([RowGroup(rows)], "Generated from fixed latents", subtitle)
         if categories is not None:
             pictures["categories"] = _categories(model, latents[:columns], categories[:columns], subtitle)
     if model.can_invert:
         reals = reals[:PAIRS_IMAGES].cpu()
         again = _reconstruct(model, reals)
         pictures["reconstructions"] = draw_grid(
-            paired_bands("real", reals, "reconstructed", again),
+            paired_rows("real", reals, "reconstructed", again),
             f"Real images and their reconstructions, {_psnr_db(reals, again):.1f} dB",
             subtitle,
         )
@@ -88,7 +88,7 @@ def _draw_images(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
             fakes = samples[:PAIRS_IMAGES]
             again = _reconstruct(model, fakes)
             pictures["fakes"] = draw_grid(
-                paired_bands("generated", fakes, "reconstructed", again),
+                paired_rows("generated", fakes, "reconstructed", again),
                 f"Generated images and their reconstructions, {_psnr_db(fakes, again):.1f} dB",
                 subtitle,
             )
@@ -101,7 +101,7 @@ def _draw_images(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
         for dimension, images in zip(dimensions, _decode(model, swept, categories).split(len(values)), strict=True)
     ]
     pictures["sweeps"] = draw_grid(
-        [Band(rows, [f"z = {value:+.2f}" for value in values])],
+        [RowGroup(rows, [f"z = {value:+.2f}" for value in values])],
         "One latent element at a time, those of largest scale",
         subtitle,
     )
@@ -112,25 +112,25 @@ def _draw_points(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
     latents, categories = _drawn(model, POINTS, seed)
     reals = reals[:POINTS].cpu()
     samples = _decode(model, latents, categories)
-    real, generated = Cloud("real", _plane(reals)), Cloud("generated", _plane(samples))
+    real, generated = PointCloud("real", _plane(reals)), PointCloud("generated", _plane(samples))
     pictures = {"samples": draw_scatter([real, generated], "Real and generated points", subtitle)}
     if categories is not None:
         first = categories[:, : model.categories[0]].argmax(dim=1)
-        clouds = [Cloud(f"category {index}", _plane(samples[first == index])) for index in first.unique().tolist()]
+        clouds = [PointCloud(f"category {index}", _plane(samples[first == index])) for index in first.unique().tolist()]
         pictures["categories"] = draw_scatter(clouds, "Generated points by their category", subtitle)
     if model.can_invert:
-        again = Cloud("reconstructed", _plane(_reconstruct(model, reals)))
+        again = PointCloud("reconstructed", _plane(_reconstruct(model, reals)))
         pictures["reconstructions"] = draw_scatter(
-            [real, again], "Real points and their reconstructions", subtitle, joined=[(0, 1)]
+            [real, again], "Real points and their reconstructions", subtitle, connected=[(0, 1)]
         )
-        again = Cloud("reconstructed", _plane(_reconstruct(model, samples)))
+        again = PointCloud("reconstructed", _plane(_reconstruct(model, samples)))
         pictures["fakes"] = draw_scatter(
-            [generated, again], "Generated points and their reconstructions", subtitle, joined=[(0, 1)]
+            [generated, again], "Generated points and their reconstructions", subtitle, connected=[(0, 1)]
         )
     dimensions, values, swept = _sweeps(model, seed)
     categories = None if categories is None else categories[:1].expand(len(swept), -1)
     clouds = [
-        Cloud(f"z[{dimension}], s = {model.scale[dimension]:.2f}", _plane(points))
+        PointCloud(f"z[{dimension}], s = {model.scale[dimension]:.2f}", _plane(points))
         for dimension, points in zip(dimensions, _decode(model, swept, categories).split(len(values)), strict=True)
     ]
     pictures["sweeps"] = draw_scatter(
@@ -142,7 +142,7 @@ def _draw_points(model: TrainedModel, reals: Tensor, seed: int, subtitle: str) -
 def _drawn(model: TrainedModel, count: int, seed: int) -> tuple[Tensor, Tensor | None]:
     """Fixed latents, as the decoder takes them, and categories where it takes some."""
     drawn = model.draw_latents(count, seed, Purpose.SNAPSHOT)
-    return model.codes(drawn).cpu(), model.draw_categories(count, seed, Purpose.SNAPSHOT)
+    return model.map_latent(drawn).cpu(), model.draw_categories(count, seed, Purpose.SNAPSHOT)
 
 
 def _categories(model: TrainedModel, latents: Tensor, categories: Tensor, subtitle: str) -> Image.Image:
@@ -155,7 +155,7 @@ def _categories(model: TrainedModel, latents: Tensor, categories: Tensor, subtit
         chosen[:, :size] = 0
         chosen[:, index] = 1
         rows.append(Row(f"category {index}, P = {prior[index]:.3f}", _decode(model, latents, chosen)))
-    return draw_grid([Band(rows)], "One category a row, the same latents in every row", subtitle)
+    return draw_grid([RowGroup(rows)], "One category a row, the same latents in every row", subtitle)
 
 
 def _decode(model: TrainedModel, latents: Tensor, categories: Tensor | None = None) -> Tensor:
@@ -189,7 +189,7 @@ def _sweeps(model: TrainedModel, seed: int) -> tuple[list[int], list[float], Ten
     swept = latent.repeat(len(dimensions), len(values), 1)
     for row, dimension in enumerate(dimensions):
         swept[row, :, dimension] = values
-    return dimensions, values.tolist(), model.codes(swept.flatten(0, 1)).cpu()
+    return dimensions, values.tolist(), model.map_latent(swept.flatten(0, 1)).cpu()
 
 
 def _plane(points: Tensor) -> Tensor:

@@ -26,9 +26,9 @@ from PIL import Image
 from rich.progress import MofNCompleteColumn, Progress
 
 from latentscale.data.clusters import CENTRES, DEVIATION, PROBABILITIES, Clusters
-from latentscale.inversion.model import TrainedModel, model_folder
+from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.draws import Purpose
-from latentscale.pictures import Cloud, draw_scatter, join_panels, save_png
+from latentscale.pictures import PointCloud, draw_scatter, join_panels, save_png
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parents[1]
@@ -124,7 +124,7 @@ def measure(name: str, seed: int, folder: Path) -> tuple[dict[str, Any], Image.I
     model = TrainedModel.load(model_folder(folder))
     drawn = model.draw_latents(GENERATED, 0, Purpose.EVALUATION)
     categories = model.draw_categories(GENERATED, 0, Purpose.EVALUATION)
-    points = model.decode(model.codes(drawn), categories).double()
+    points = model.decode(model.map_latent(drawn), categories).double()
     distances = torch.cdist(points, torch.from_numpy(CENTRES))
     nearest = distances.argmin(dim=1)
     shares = torch.bincount(nearest, minlength=len(CENTRES)) / len(points)
@@ -135,9 +135,9 @@ def measure(name: str, seed: int, folder: Path) -> tuple[dict[str, Any], Image.I
         "cluster_shares": shares.tolist(),
         "between_clusters": float((distances.amin(dim=1) > BRIDGE_DEVIATIONS * DEVIATION).double().mean()),
     }
-    clouds = [Cloud("real", torch.from_numpy(Clusters("test").points[:SHOWN]))]
+    clouds = [PointCloud("real", torch.from_numpy(Clusters("test").points[:SHOWN]))]
     if categories is None:
-        clouds.append(Cloud("generated", points[:SHOWN]))
+        clouds.append(PointCloud("generated", points[:SHOWN]))
     else:
         prior = model.method.latent_state()["category_prior"].double()
         index = categories.argmax(dim=1)
@@ -155,7 +155,7 @@ def measure(name: str, seed: int, folder: Path) -> tuple[dict[str, Any], Image.I
                 }
             )
             clouds.append(
-                Cloud(f"category {category}, P = {prior[category]:.3f}", points[:SHOWN][index[:SHOWN] == category])
+                PointCloud(f"category {category}, P = {prior[category]:.3f}", points[:SHOWN][index[:SHOWN] == category])
             )
         result["categories"] = sorted(found, key=lambda each: each["probability"])
         result["right"] = right(result["categories"])

@@ -25,7 +25,7 @@ from latentscale.config import load_config
 from latentscale.data.datasets import open_dataset
 from latentscale.inversion.inverter import Inverter
 from latentscale.methods.registry import METHODS
-from latentscale.pictures import Band, Row, draw_grid, save_png
+from latentscale.pictures import Row, RowGroup, draw_grid, save_png
 from latentscale.training.outputs import read_images
 
 HERE = Path(__file__).resolve().parent
@@ -140,7 +140,9 @@ def picture(runs: list[Run]) -> Any:
     for method in dict.fromkeys(run.method for run in runs):
         run = next(run for run in runs if run.method == method)
         rows.append(Row(method, Inverter.load(run.folder).reconstruct(reals)))
-    return draw_grid([Band(rows)], "Held-out digits and their reconstructions", f"preset {PRESET}, seed {runs[0].seed}")
+    return draw_grid(
+        [RowGroup(rows)], "Held-out digits and their reconstructions", f"preset {PRESET}, seed {runs[0].seed}"
+    )
 
 
 def _environment() -> dict[str, str]:

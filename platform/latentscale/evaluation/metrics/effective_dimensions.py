@@ -2,7 +2,7 @@
 
 from latentscale.evaluation.metric import Direction, Figure, Metric, Need
 from latentscale.evaluation.samples import Samples
-from latentscale.inversion.model import TrainedModel
+from latentscale.inversion.trained_model import TrainedModel
 from latentscale.latents.scale import LatentScale
 
 

@@ -1,4 +1,4 @@
-"""Whether a reconstruction is better than no answer at all."""
+"""Whether reconstructions are better than the average image."""
 
 from latentscale.evaluation.metric import Direction, Figure, Metric, Need
 from latentscale.evaluation.metrics.mean_image import mean_image_psnr_db
@@ -7,7 +7,7 @@ from latentscale.evaluation.samples import Samples
 
 
 def gain(samples: Samples) -> dict[str, float]:
-    """Both PSNRs are pooled."""
+    """The difference of two pooled PSNRs."""
     return {"gain_db": pooled_psnr_db(samples) - samples.once(mean_image_psnr_db)}
 
 

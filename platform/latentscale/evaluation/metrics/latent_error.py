@@ -30,7 +30,7 @@ def latent_error(samples: Samples) -> dict[str, float]:
 LATENT_ERROR = Metric(
     name="latent_error",
     description="how far the encoder is from the latent behind a generated sample; 0 is exact, and always predicting"
-    " the mean latent scores the latent variance",
+    " the mean latent would score the latent variance",
     source="Cho 2025, eq. 31; eq. 15 where s = 1",
     figures=(
         Figure("latent_error_mean", Direction.LOWER),

@@ -1,4 +1,4 @@
-"""The baseline of every reconstruction: to answer each image with the average of all."""
+"""The baseline of every reconstruction: the average image, whatever the image."""
 
 import torch
 
@@ -27,7 +27,7 @@ def mean_image(samples: Samples) -> dict[str, float]:
 
 MEAN_IMAGE = Metric(
     name="mean_image",
-    description="the score of answering every image with the average of all",
+    description="what predicting the average image for every image would score",
     source="baseline; as psnr",
     figures=(Figure("mean_image_psnr_db", Direction.NEITHER, "dB", ".2f"),),
     needs=frozenset({Need.IMAGES}),

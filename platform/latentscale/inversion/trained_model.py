@@ -1,4 +1,4 @@
-"""A trained model: a method around its averaged networks, and the folder it is kept in."""
+"""A trained model: a method with its averaged networks and its statistics, and the folder that stores it."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -17,7 +17,7 @@ from latentscale.latents.draws import Purpose, uniforms
 from latentscale.latents.priors import Prior, make_prior
 from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
-from latentscale.networks.build import NetworkSettings
+from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import check_ranges
 
@@ -29,19 +29,19 @@ STATISTICS_FILE = "statistics.safetensors"
 
 @dataclass
 class TrainedModel:
-    """A method at the end of its training (or on its way) with what is needed to use it.
+    """A method with everything that is needed to use it, after or during its training.
 
     Attributes:
-        method: around the networks to use (with averaged weights), which are put in eval mode and frozen, and with the
-            running statistics.
-        network: what the networks were built from.
-        step: training steps taken.
-        images_seen: real images seen.
+        method: holds the networks (with averaged weights), which are put in eval mode and frozen, and the running
+            statistics.
+        network_settings: from which the networks were built.
+        step: number of training steps taken.
+        images_seen: number of real images seen in training.
         dataset: name of the training data.
     """
 
     method: Method
-    network: NetworkSettings
+    network_settings: NetworkSettings
     step: int
     images_seen: int
     dataset: str
@@ -52,7 +52,7 @@ class TrainedModel:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample, (C, H, W) for images or (D,) for points."""
+        """Shape of one sample, (C, H, W) for images or (D,) for points."""
         return self.method.spec.shape
 
     @property
@@ -62,43 +62,43 @@ class TrainedModel:
 
     @property
     def categories(self) -> tuple[int, ...]:
-        """d_c of each label that the generator takes; empty where it takes none."""
+        """d_c of each label that the generator takes; empty if it takes none."""
         return self.method.spec.categories if self.method.generates_by_category else ()
 
     @property
     def prior(self) -> Prior:
-        """The law of one latent element."""
+        """The distribution of one latent element."""
         return self.method.prior
 
     @property
     def variance(self) -> Tensor | None:
-        """``[d_z]`` running second moment v of predicted fake latents, None where a method has none."""
+        """``[d_z]`` running second moment v of the predicted fake latents; None for methods without it."""
         return self.method.latent_state().get("variance")
 
     @property
     def scale(self) -> Tensor:
-        """``[d_z]`` s, ones where the method keeps s = 1."""
+        """s ``[d_z]``; ones for methods without dynamic scale."""
         scale = self.method.latent_state().get("scale")
         return torch.ones(self.latent_dim, device=self.device) if scale is None else scale
 
     @property
     def uses_dynamic_scale(self) -> bool:
-        """Whether s follows v (DLSGAN and its descendants)."""
+        """Whether s is computed from v (DLSGAN and the methods that build on it)."""
         return self.method.dynamic_scale
 
     @property
     def can_generate(self) -> bool:
-        """Whether latents drawn from the prior become samples."""
+        """Whether the model generates samples from latents of the prior."""
         return self.method.generates
 
     @property
     def can_invert(self) -> bool:
-        """Whether there is an encoder."""
+        """Whether the model has an encoder."""
         return self.method.inverts
 
     @property
     def makes_images(self) -> bool:
-        """Whether a sample is an image [C, H, W], not a point [D]."""
+        """Whether samples are images (C, H, W), not points (D,)."""
         return len(self.shape) == 3
 
     @property
@@ -107,7 +107,7 @@ class TrainedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks are."""
+        """The networks' device."""
         return self._parameter.device
 
     @property
@@ -116,80 +116,84 @@ class TrainedModel:
         return self._parameter.dtype
 
     def to(self, device: torch.device | str) -> "TrainedModel":
-        """Move everything to a device; returns itself."""
+        """Move networks and statistics to a device; returns itself."""
         for module in (*self.method.networks.values(), *_statistics(self.method).values()):
             module.to(device)
         return self
 
     def decode(self, latent: Tensor, category: Tensor | None = None, already_scaled: bool = False) -> Tensor:
-        """G(z∘s): unscaled latents ``[n, d_z]`` to ``[n, *shape]``, not clipped, in one pass.
+        """G(z∘s): unscaled latents ``[n, d_z]`` to ``[n, *shape]``, not clipped, in one forward pass.
 
         Args:
-            latent: as the prior or the encoder gives it.
-            category: one-hots ``[n, Σ d_c]``, where the generator takes them.
-            already_scaled: whether ``latent`` is z∘s, which goes into G as it is.
+            latent: a latent of :meth:`map_latent` or :meth:`encode`.
+            category: one-hots ``[n, Σ d_c]`` if the generator takes categories, else None.
+            already_scaled: whether ``latent`` is z∘s.
 
         Raises:
-            UserError: a method that has no generator, or categories that are missing.
+            UserError: if the model has no generator, or categories are missing.
         """
         if "generator" not in self.method.networks:
-            raise UserError(f"a model trained by {self.method.name} has no generator, so it makes no samples")
+            raise UserError(
+                f"a model trained by {self.method.name} has no generator: use a model of another method to generate"
+            )
         if self.categories and category is None:
-            raise UserError(f"a model trained by {self.method.name} also takes categories, of sizes {self.categories}")
+            raise UserError(
+                f"a model trained by {self.method.name} also takes categories: give them, sizes {list(self.categories)}"
+            )
         latent = latent.to(self.device, self.dtype)
         if category is not None:
             category = category.to(self.device, self.dtype)
-        return self.method.decode(latent if already_scaled else self.scaled(latent), category)
+        return self.method.decode(latent if already_scaled else self.scale_latent(latent), category)
 
-    def codes(self, drawn: Tensor) -> Tensor:
-        """Latents ``[n, d_z]`` as the prior gives them to those that :meth:`decode` takes: the same but for InvGAN."""
-        return self.method.map_latent(drawn.to(self.device, self.dtype))
+    def map_latent(self, latent: Tensor) -> Tensor:
+        """Latents of the prior ``[n, d_z]`` to those that :meth:`decode` takes: w for InvGAN, unchanged for others."""
+        return self.method.map_latent(latent.to(self.device, self.dtype))
 
-    def scaled(self, latent: Tensor) -> Tensor:
-        """z∘s: ``[n, d_z]`` to ``[n, d_z]`` on the networks' device, in their type."""
+    def scale_latent(self, latent: Tensor) -> Tensor:
+        """z∘s ``[n, d_z]`` of unscaled latents ``[n, d_z]``, on the networks' device and in their type."""
         scale = self.method.latent_state().get("scale")
         latent = latent.to(self.device, self.dtype)
         return latent if scale is None else latent * scale.to(self.device, self.dtype)
 
     def encode(self, sample: Tensor) -> Tensor:
-        """E(x): samples ``[n, *shape]`` (images in [-1, 1]) to unscaled latents ``[n, d_z]``, in one pass.
+        """E(x): samples ``[n, *shape]`` (images in [-1, 1]) to unscaled latents ``[n, d_z]``, in one forward pass.
 
         Raises:
-            UserError: if the method trained no encoder.
+            UserError: if the model has no encoder.
         """
         self.require_encoder()
         return self.method.encode(sample.to(self.device, self.dtype))
 
     def require_encoder(self) -> None:
-        """Raise UserError if the method trained no encoder."""
+        """Raise a UserError if the model has no encoder."""
         if not self.can_invert:
             inverting = ", ".join(name for name, method in METHODS.items() if method.inverts)
             raise UserError(
-                f"a model trained by {self.method.name} has no encoder, so it cannot take images to latents: "
-                f"train with one of {inverting}"
+                f"a model trained by {self.method.name} has no encoder, so it cannot map images to latents: "
+                f"use a model trained by one of {inverting}"
             )
 
     def draw_latents(self, count: int, seed: int, purpose: Purpose) -> Tensor:
         """``[count, d_z]`` float64 latents of the prior on the CPU.
 
-        A smaller count with the same seed and purpose is a prefix.
+        With the same seed and purpose, a smaller ``count`` gives the first of them.
         """
         draws = torch.from_numpy(uniforms(seed, purpose, 0, 0, count * self.latent_dim))
         return self.prior.quantile(draws.reshape(count, self.latent_dim))
 
     def draw_categories(self, count: int, seed: int, purpose: Purpose) -> Tensor | None:
-        """``[count, Σ d_c]`` one-hots drawn from P(C), None where the generator takes none."""
+        """``[count, Σ d_c]`` one-hots drawn from P(C); None if the generator takes no categories."""
         if not self.categories:
             return None
         prior = self.method.latent_state()["category_prior"].cpu().double()
-        # the latents of this purpose are stream 0's
+        # stream 1, because draw_latents uses stream 0 of this purpose
         draws = torch.from_numpy(uniforms(seed, purpose, 0, 1, count * len(self.categories)))
         return draw_categories(draws.reshape(count, -1), prior, self.categories)
 
     def save(self, folder: Path | str) -> None:
-        """Write the model's folder, complete or not at all; a folder that stands there is replaced.
+        """Write the model's folder atomically; an existing folder is replaced.
 
-        Files: ``config.json``, one ``NETWORK.safetensors`` a network, and ``statistics.safetensors``.
+        It contains ``config.json``, a ``NETWORK.safetensors`` per network and ``statistics.safetensors``.
         """
         method = self.method
         config = {
@@ -206,7 +210,7 @@ class TrainedModel:
                 "quantile": self.prior.source,
                 "categories": list(method.spec.categories),
             },
-            "network": asdict(self.network),
+            "network": asdict(self.network_settings),
         }
         with new_folder(Path(folder)) as new:
             (new / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n")
@@ -224,7 +228,7 @@ class TrainedModel:
         """Read a folder that :meth:`save` wrote; nothing in it is unpickled or executed.
 
         Raises:
-            UserError: naming the file that is missing, unreadable, of another format or of other sizes.
+            UserError: naming the file that is missing, unreadable, in another format or of the wrong sizes.
         """
         folder = Path(folder)
         path = folder / CONFIG_FILE
@@ -237,20 +241,22 @@ class TrainedModel:
             latent = config["latent"]
             sizes = tuple(int(size) for size in latent["categories"])
             spec = ModelSpec(tuple(int(size) for size in config["shape"]), int(latent["dim"]), sizes)
-            network = NetworkSettings(**config["network"])
-            networks = kind.build_networks(settings, network, spec)
+            network_settings = NetworkSettings(**config["network"])
+            networks = kind.build_networks(settings, network_settings, spec)
             method = kind(settings, networks, make_prior(latent["law"], latent.get("quantile", "")), spec)
             step, images_seen, dataset = int(config["step"]), int(config["images_seen"]), str(config["dataset"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} does not describe a model ({error!r}): save the model again") from error
+            raise UserError(
+                f"{path} does not describe a model of this release ({error!r}): save the model again"
+            ) from error
         for name, each in networks.items():
             _require(folder / f"{name}.safetensors")
             _load_weights(each, folder / f"{name}.safetensors")
         _require(folder / STATISTICS_FILE)
         _load_statistics(method, folder / STATISTICS_FILE)
-        return cls(method, network, step, images_seen, dataset).to(device)
+        return cls(method, network_settings, step, images_seen, dataset).to(device)
 
 
 def _statistics(method: Method) -> dict[str, nn.Module]:
@@ -259,7 +265,7 @@ def _statistics(method: Method) -> dict[str, nn.Module]:
 
 def _require(path: Path) -> None:
     if not path.is_file():
-        raise UserError(f"{path} is missing: {path.parent} is not a complete trained model")
+        raise UserError(f"{path} is missing, so {path.parent} is not a complete model: save or copy the model again")
 
 
 def _load_statistics(method: Method, path: Path) -> None:
@@ -271,40 +277,42 @@ def _load_statistics(method: Method, path: Path) -> None:
     }
     if stored.keys() != expected.keys():
         odd = sorted(stored.keys() ^ expected.keys())[0]
-        raise UserError(f"{path} does not belong to the method in {CONFIG_FILE} ({odd}): save the model again")
-    # v and P(C) are buffers; weights, such as AEDLSGAN's w, have signs
+        raise UserError(
+            f"{path} does not fit the method in {CONFIG_FILE} (missing or unexpected {odd}): save the model again"
+        )
+    # buffers (v, P(C)) cannot be negative; parameters (AEDLSGAN's w) can
     weights = {f"{name}.{key}" for name, each in _statistics(method).items() for key, _ in each.named_parameters()}
     for name, tensor in stored.items():
         shape, negative = list(expected[name].shape), name not in weights and bool((tensor < 0).any())
         if list(tensor.shape) != shape or not torch.isfinite(tensor).all() or negative:
             sign = "" if name in weights else " >= 0"
-            raise UserError(f"{path}: {name} must hold finite numbers{sign} of shape {shape}: save the model again")
+            raise UserError(f"{path}: {name} must contain finite numbers{sign} of shape {shape}: save the model again")
     for name, statistic in _statistics(method).items():
         own = {key: stored[f"{name}.{key}"] for key in statistic.state_dict()}
-        # float64 statistics stay so
+        # the stored type, so that float64 statistics stay float64
         statistic.to(next(iter(own.values())).dtype)
         statistic.load_state_dict(own)
 
 
 def model_folder(path: Path | str) -> Path:
-    """The model folder that a user's path means: a run's folder has it under ``model/``.
+    """The model's folder for a user's path: ``path/model`` if ``path`` is a run's folder, else ``path``.
 
     Raises:
-        UserError: if there is no model at either place.
+        UserError: if neither contains a model.
     """
     path = Path(path)
     for folder in (path / "model", path):
         if (folder / CONFIG_FILE).is_file():
             return folder
     if not path.exists():
-        raise UserError(f"{path} does not exist: give the folder of a run, or its model folder")
+        raise UserError(f"{path} does not exist: give a run's folder, or its model/ folder")
     raise UserError(
-        f"{path} holds no trained model: give the folder of a run that has written model/, or a model folder"
+        f"{path} contains no trained model: give the folder of a run that has saved a model/, or a model folder"
     )
 
 
 def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    # Clones, because safetensors refuses tensors that share memory.
+    # cloned, because safetensors refuses tensors that share memory
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
 
 
@@ -314,11 +322,11 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): save the model again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
-        raise UserError(f"{path} is not a trained model's: give the model/ folder of a run")
+        raise UserError(f"{path} is not the {CONFIG_FILE} of a trained model: give the model/ folder of a run")
     if config.get("format_version") != FORMAT_VERSION:
         raise UserError(
-            f"{path} has format version {config.get('format_version')}, this latentscale reads version "
-            f"{FORMAT_VERSION}: use the latentscale release that wrote it, or save the model again"
+            f"{path} has format version {config.get('format_version')}, but this release of latentscale reads version "
+            f"{FORMAT_VERSION}: use the release that wrote it, or save the model again"
         )
     return config
 
@@ -327,7 +335,7 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}): it is damaged, save or copy the model again") from error
+        raise UserError(f"{path} cannot be read ({error}), it is damaged: save or copy the model again") from error
 
 
 def _load_weights(network: nn.Module, path: Path) -> None:
@@ -336,18 +344,18 @@ def _load_weights(network: nn.Module, path: Path) -> None:
     missing, extra = sorted(expected.keys() - stored.keys()), sorted(stored.keys() - expected.keys())
     if missing or extra:
         raise UserError(
-            f"{path} does not belong to the network in config.json beside it ({len(missing)} tensors "
-            f"missing, {len(extra)} unknown, first {(missing + extra)[0]}): save the model again"
+            f"{path} does not fit the network in {CONFIG_FILE} ({len(missing)} missing and {len(extra)} unexpected "
+            f"tensors, the first is {(missing + extra)[0]}): save the model again"
         )
     for name, tensor in stored.items():
         if tensor.shape != expected[name].shape:
             raise UserError(
-                f"{path}: {name} is {list(tensor.shape)}, the network in config.json has "
+                f"{path}: {name} has shape {list(tensor.shape)}, but the network in {CONFIG_FILE} needs "
                 f"{list(expected[name].shape)}: save the model again"
             )
-    # A run in float64 stays one: the stored type wins over the type the network was built in.
+    # the stored type, so that a float64 model stays float64
     dtypes = {stored[name].dtype for name, _ in network.named_parameters()}
     if len(dtypes) != 1:
-        raise UserError(f"{path} mixes the types {sorted(map(str, dtypes))}: save the model again")
+        raise UserError(f"{path} mixes tensors of types {sorted(map(str, dtypes))}: save the model again")
     network.to(dtypes.pop())
     network.load_state_dict(stored)

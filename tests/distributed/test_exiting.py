@@ -7,16 +7,16 @@ from launching import ROOT, Processes, launch_command
 
 ALONE = """
 import atexit, sys
-from latentscale.distributed.ending import end_process
+from latentscale.distributed.exiting import exit_process
 atexit.register(lambda: print("at exit"))
 print("first", end="")
 sys.stderr.write("second")
-end_process(3)
+exit_process(3)
 """
 
 BESIDE_ANOTHER = """
 import torch
-from latentscale.distributed.ending import end_process
+from latentscale.distributed.exiting import exit_process
 from latentscale.distributed.engines import make_accelerator
 accelerator = make_accelerator(60)
 assert accelerator.num_processes == 2
@@ -24,7 +24,7 @@ model = accelerator.prepare_model(torch.nn.Linear(3, 3))
 model(torch.ones(2, 3)).sum().backward()
 accelerator.end_training()
 print("done", flush=True)
-end_process()
+exit_process()
 print("not reached", flush=True)
 """
 

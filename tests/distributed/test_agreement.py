@@ -46,14 +46,14 @@ from latentscale.training.prepare import Preparation
 if RANK == "1":
     Preparation.identity = lambda self: {"method": self.method.name, "data": "other"}
 """,
-        "rank 1 has another data than rank 0",
+        "the data of rank 1 differs from rank 0's",
     ),
     "another setting on one rank": (
         """
 if RANK == "1":
     sys.argv.append("run.seed=5")
 """,
-        "rank 1 has another configuration than rank 0",
+        "the configuration of rank 1 differs from rank 0's",
     ),
     # the launcher, once rank 1 has ended, tells it to stop
     "another setting, which rank 0 is slow to say": (
@@ -69,7 +69,7 @@ loop._end_training = slowly
 if RANK == "1":
     sys.argv.append("run.seed=5")
 """,
-        "rank 1 has another configuration than rank 0",
+        "the configuration of rank 1 differs from rank 0's",
     ),
 }
 
@@ -86,14 +86,14 @@ def test_what_one_rank_cannot_do_ends_all_with_one_line(what: str, processes: Pr
 
 def test_a_data_error_in_mid_run_is_named_by_the_rank_that_met_it(processes: Processes, tmp_path: Path) -> None:
     patch = """
-from latentscale.data.memory_cache import RememberingReader
+from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.errors import UserError
-whole = RememberingReader.block
+whole = MemoryCachedReader.block
 def read(self, steps):
     if RANK == "1" and 5 in steps:
         raise UserError("shard-000003.tar member 7 is not a readable image")
     return whole(self, steps)
-RememberingReader.block = read
+MemoryCachedReader.block = read
 """
     finished = run_with(patch, tmp_path / "run", processes, training__steps=50, checkpoint__every_steps=2)
     assert finished.code != 0

@@ -1,4 +1,4 @@
-"""Images on their way in: files and arrays to the float tensors in [-1, 1] that a model takes."""
+"""Converts image files and arrays to the float tensors in [-1, 1] that a model takes."""
 
 import os
 import warnings
@@ -15,9 +15,9 @@ from latentscale.decoding.image_conversion import centre_crop, eight_bit_grey
 from latentscale.errors import UserError
 
 RANGE_TOLERANCE = 1e-3
-"""How far float images may leave [-1, 1], so that rounding in a resize or in bf16 is no error."""
+"""Float images may exceed [-1, 1] by this much, so that rounding in a resize or in bf16 is not an error."""
 
-MODES = {1: "L", 3: "RGB"}
+PILLOW_MODES = {1: "L", 3: "RGB"}
 
 ImageLike = Tensor | np.ndarray | Image.Image | str | os.PathLike[str] | Sequence[Any]
 
@@ -27,8 +27,8 @@ class LoadedImages(NamedTuple):
 
     Attributes:
         images: uint8 ``[n, C, H, W]``.
-        names: the n files, as they were given.
-        notes: one line for every image that was converted, cropped or resized; empty if all fitted.
+        names: the n files, as the caller gave them.
+        notes: a line for every image that was converted, cropped or resized; empty if none was.
     """
 
     images: Tensor
@@ -37,10 +37,12 @@ class LoadedImages(NamedTuple):
 
 
 def image_files(paths: Sequence[Path | str]) -> list[Path]:
-    """The files that a user's arguments mean: files as given, folders searched through in sorted order.
+    """Expand a user's arguments: files are kept as given, folders are searched recursively in sorted order.
+
+    Hidden files and folders are left out.
 
     Raises:
-        UserError: naming a path that does not exist, or a folder without images.
+        UserError: naming a path that does not exist or a folder without images.
     """
     suffixes = Image.registered_extensions()
     files = []
@@ -54,7 +56,7 @@ def image_files(paths: Sequence[Path | str]) -> list[Path]:
                 and not any(part.startswith(".") for part in file.relative_to(path).parts)
             ]
             if not found:
-                raise UserError(f"{path} holds no images: give image files, or a folder that has some")
+                raise UserError(f"{path} contains no images: give image files, or a folder of images")
             files += found
         elif path.exists():
             files.append(path)
@@ -66,21 +68,21 @@ def image_files(paths: Sequence[Path | str]) -> list[Path]:
 def load_images(sources: Sequence[Image.Image | str | os.PathLike[str]], shape: tuple[int, ...]) -> LoadedImages:
     """Read images and fit each to the model.
 
-    In this order: the camera's rotation (EXIF) is applied, transparency is laid over white, the mode becomes
-    the model's (1 channel: grey, 3: RGB), the largest centred area of the model's aspect is cut out, and that
-    is resized with Pillow's antialiased Lanczos filter. Of animations the first frame is taken.
+    The steps are, in this order: rotate as EXIF says; composite transparent images over white; convert to the model's
+    mode (1 channel: grey, 3 channels: RGB); crop the largest centred area of the model's aspect ratio; resize with
+    Pillow's antialiased Lanczos filter. Only the first frame of an animation is read.
 
     Args:
-        sources: files, or open Pillow images.
+        sources: files or open Pillow images.
         shape: (C, H, W) of the model.
 
     Raises:
-        UserError: naming a file that cannot be read, or a model whose samples are no grey or RGB images.
+        UserError: naming a file that cannot be read, or if the model's samples are not grey or RGB images.
     """
-    if len(shape) != 3 or shape[0] not in MODES:
+    if len(shape) != 3 or shape[0] not in PILLOW_MODES:
         raise UserError(
-            f"the model's samples have shape {list(shape)}: image files can be read only for models of 1 or "
-            "3 channels, give tensors instead"
+            f"the model's samples have shape {list(shape)}, and image files can be read only for models with 1 or "
+            "3 channels: give tensors instead"
         )
     images, names, notes = [], [], []
     for index, source in enumerate(sources):
@@ -108,8 +110,10 @@ def _open(path: Path) -> Image.Image:
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image that Pillow can read: convert it to PNG or JPEG") from error
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow raises SyntaxError for some broken PNG files.
-        raise UserError(f"{path} cannot be read as an image ({error}): it is damaged or too large") from error
+        # Pillow raises SyntaxError for some broken PNG files
+        raise UserError(
+            f"{path} cannot be read as an image ({error}): replace the file, it is damaged or too large"
+        ) from error
 
 
 def _fit(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tensor, list[str]]:
@@ -117,20 +121,21 @@ def _fit(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tensor,
     changes = []
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
         image = ImageOps.exif_transpose(image)
-        changes.append("turned as its EXIF says")
-    mode = MODES[channels]
+        changes.append("rotated as its EXIF says")
+    mode = PILLOW_MODES[channels]
     if image.mode.startswith("I;16"):
         image = eight_bit_grey(image)
-        changes.append("16 bits a pixel reduced to 8")
+        changes.append("16 bits per pixel reduced to 8")
     elif image.mode in ("I", "F"):
         raise UserError(
-            f"{name} holds {image.mode} pixels (32 bits), whose range is unknown: convert it to 8 or 16 bits a channel"
+            f"{name} has pixels of mode {image.mode} (32 bits), whose range is unknown: convert it to 8 or 16 bits per "
+            "channel"
         )
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
         if rgba.getchannel("A").getextrema() != (255, 255):
-            changes.append("transparency laid over white")
+            changes.append("transparency composited over white")
     if image.mode != mode:
         changes.append(f"{image.mode} converted to {mode}")
         image = image.convert(mode)
@@ -146,24 +151,24 @@ def _fit(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tensor,
 
 
 def as_model_input(images: ImageLike, shape: tuple[int, ...]) -> Tensor:
-    """Check what a user handed over and give it as floats ``[n, *shape]``.
+    """Check a user's images and convert them to floats ``[n, *shape]``.
 
     Args:
-        images: float ``[n, C, H, W]`` in [-1, 1] (the type is kept), or uint8 ``[n, C, H, W]`` in [0, 255]
-            (taken as x / 127.5 − 1); tensors and arrays alike. Or a file, a Pillow image, or a list of these,
-            which go through :func:`load_images` with its notes given as warnings. Models of points take float
-            ``[n, D]`` of any range.
+        images: a tensor or array, float ``[n, C, H, W]`` in [-1, 1] (its type is kept) or uint8 ``[n, C, H, W]`` in
+            [0, 255] (converted to x / 127.5 − 1); or a file, a Pillow image or a list of these, which
+            :func:`load_images` reads and whose notes become warnings. Models of points take float ``[n, D]`` of any
+            range.
         shape: of one sample of the model.
 
     Raises:
-        UserError: on another shape, type or range, or on values that are not finite.
+        UserError: if shape, type or range is wrong, or a value is not finite.
     """
     if isinstance(images, (str, os.PathLike, Image.Image)):
         images = [images]
     if isinstance(images, (list, tuple)):
         if not all(isinstance(image, (str, os.PathLike, Image.Image)) for image in images):
             raise UserError(
-                "a list must hold image files or Pillow images: join tensors with torch.stack, arrays with np.stack"
+                "a list must contain image files or Pillow images: join tensors with torch.stack, arrays with np.stack"
             )
         loaded = load_images(images, shape)
         for note in loaded.notes:
@@ -172,7 +177,7 @@ def as_model_input(images: ImageLike, shape: tuple[int, ...]) -> Tensor:
     if isinstance(images, np.ndarray):
         if images.dtype.kind not in "fiub":
             raise UserError(f"images of type {images.dtype} cannot be used: give float in [-1, 1] or uint8")
-        # Copied, because torch refuses the negative strides of flipped arrays and warns of read-only ones.
+        # copied, because torch refuses the negative strides of flipped arrays and warns about read-only ones
         images = torch.from_numpy(np.array(images, order="C", copy=True))
     if not isinstance(images, Tensor):
         raise UserError(f"images must be a tensor, an array or image files, not {type(images).__name__}")
@@ -183,7 +188,7 @@ def as_model_input(images: ImageLike, shape: tuple[int, ...]) -> Tensor:
         kinds = "float in [-1, 1] or uint8 in [0, 255]" if len(shape) == 3 else "float"
         raise UserError(f"images have type {str(images.dtype).removeprefix('torch.')}: give {kinds}")
     if not torch.isfinite(images).all():
-        raise UserError("images hold NaN or infinite values: give finite values")
+        raise UserError("images contain NaN or infinite values: give finite values")
     if len(shape) == 3:
         _check_range(images)
     return images.detach()
@@ -199,17 +204,17 @@ def _check_shape(images: Tensor, shape: tuple[int, ...]) -> None:
     expected = f"[n, {', '.join(map(str, shape))}]"
     if tuple(given[1:]) == shape:
         if given[0] == 0:
-            raise UserError(f"got no images: give at least one, of shape {expected}")
+            raise UserError(f"got no images: give at least one, as {expected}")
         return
-    remedy = "resize and convert them first, or give image files, which are fitted to the model"
+    remedy = "resize and convert them first, or give image files, which are converted automatically"
     if tuple(given) == shape:
-        remedy = "one image needs a batch dimension, images[None]"
+        remedy = "add a batch dimension, images[None]"
     elif len(shape) == 3 and len(given) == 4:
         if tuple(given[1:]) == (*shape[1:], shape[0]):
-            remedy = "channels are last, but must come first: images.transpose(0, 3, 1, 2) (permute for tensors)"
+            remedy = "move the channels first, images.transpose(0, 3, 1, 2) (permute for tensors)"
         elif given[1] != shape[0] and tuple(given[2:]) == shape[1:]:
-            remedy = f"the model takes {shape[0]} channels, these have {given[1]}: convert them first"
-    raise UserError(f"images have shape {given}, the model takes {expected}: {remedy}")
+            remedy = f"convert them from {given[1]} to {shape[0]} channels first"
+    raise UserError(f"images have shape {given}, but the model takes {expected}: {remedy}")
 
 
 def _check_range(images: Tensor) -> None:
@@ -217,10 +222,10 @@ def _check_range(images: Tensor) -> None:
     if low < -1 - RANGE_TOLERANCE or high > 1 + RANGE_TOLERANCE:
         remedy = "scale them to [-1, 1]"
         if low >= 0 and high <= 255:
-            remedy = "these look like [0, 255], so give x / 127.5 - 1, or uint8"
-        raise UserError(f"float images lie in [{low:.4g}, {high:.4g}], the model takes [-1, 1]: {remedy}")
+            remedy = "if their range is [0, 255], give x / 127.5 - 1, or uint8"
+        raise UserError(f"float images have values in [{low:.4g}, {high:.4g}], but the model takes [-1, 1]: {remedy}")
     if low >= 0 and high > 0:
         warnings.warn(
-            "all values lie in [0, 1], but the model takes images in [-1, 1]; if black is 0 here, give 2 * x - 1",
+            "all image values are in [0, 1], but the model takes [-1, 1]: if black is 0 here, give 2 * x - 1",
             stacklevel=4,
         )

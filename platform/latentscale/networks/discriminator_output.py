@@ -1,4 +1,4 @@
-"""What every discriminator returns from its one forward pass, and which heads it is built with."""
+"""The output of a discriminator's single forward pass, and the heads that it is built with."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -8,13 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Heads:
-    """The heads a method trains; a head nobody trains must not exist (width 0).
+    """Widths of a discriminator's heads. A head that the method does not train must have width 0: it is not built.
 
     Attributes:
-        adversarial: number of adversarial values.
+        adversarial: number of adversarial values per sample.
         latent: width of the latent mean E(x), 0 for none.
         log_variance: width of the latent log-variance E_lv(x), 0 for none.
-        classes: width of the class logits Q(x), all labels side by side, 0 for none.
+        classes: width of the class logits Q(x) of all labels, concatenated; 0 for none.
     """
 
     adversarial: int = 1
@@ -23,14 +23,14 @@ class Heads:
     classes: int = 0
 
 
-class Discrimination(NamedTuple):
-    """One forward pass of a discriminator over ``b`` samples.
+class DiscriminatorOutput(NamedTuple):
+    """What a discriminator computes for ``b`` samples in one forward pass.
 
     Attributes:
-        adversarial: ``[b, heads.adversarial]`` adversarial values, no squashing.
+        adversarial: ``[b, heads.adversarial]`` adversarial values, without an activation.
         latent: ``[b, d_z]`` predicted latent mean E(x), or None without that head.
         log_variance: ``[b, d_z]`` predicted log-variance, or None without that head.
-        features: ``[b, F]`` F(x), the last feature map before the heads, flattened.
+        features: ``[b, F]`` F(x), the flattened features below the heads.
         classes: ``[b, Σ d_c]`` class logits, or None without that head.
     """
 

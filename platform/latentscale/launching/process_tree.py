@@ -1,4 +1,4 @@
-"""The processes that a launcher has started, found and ended: its agent, the ranks, and all that these started."""
+"""The processes that a launcher has started: its agent, the ranks and their children; finding and ending them."""
 
 import contextlib
 import ctypes
@@ -15,26 +15,26 @@ from pathlib import Path
 import psutil
 
 _SET_PARENT_DEATH_SIGNAL, _SET_CHILD_SUBREAPER = 1, 36
-_LOOK_MILLISECONDS = 10
+_POLL_MILLISECONDS = 10
 
 
 def adopt_orphans() -> None:
-    """Become the parent of whatever processes our own leave behind, so that none is lost sight of (Linux)."""
+    """Become the parent of all processes that our own children leave behind, so that none escapes (Linux)."""
     _control_process(_SET_CHILD_SUBREAPER, 1)
 
 
-def end_with_parent() -> None:
-    """Be sent SIGTERM when the parent is gone, however it went (Linux); for a child between fork and exec."""
+def terminate_with_parent() -> None:
+    """Receive SIGTERM when the parent ends, however it ends (Linux); for a child between fork and exec."""
     _control_process(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
-def die_with_parent() -> None:
-    """Be sent SIGKILL when the parent is gone, however it went (Linux); for a child between fork and exec."""
+def kill_with_parent() -> None:
+    """Receive SIGKILL when the parent ends, however it ends (Linux); for a child between fork and exec."""
     _control_process(_SET_PARENT_DEATH_SIGNAL, signal.SIGKILL)
 
 
-def ranks_below(process: psutil.Process) -> dict[int, psutil.Process]:
-    """The direct children that an agent has given a rank, by rank."""
+def child_ranks(process: psutil.Process) -> dict[int, psutil.Process]:
+    """The direct children of an agent that have a rank, by rank."""
     found = {}
     with contextlib.suppress(psutil.NoSuchProcess):
         for child in process.children():
@@ -43,15 +43,15 @@ def ranks_below(process: psutil.Process) -> dict[int, psutil.Process]:
     return found
 
 
-def has_unreaped(process: psutil.Process) -> bool:
-    """Whether a child has ended, and the process has not noticed."""
+def has_zombie_child(process: psutil.Process) -> bool:
+    """Whether a child has ended and the process has not reaped it yet."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return any(child.status() == psutil.STATUS_ZOMBIE for child in process.children())
     return False
 
 
 def exit_code(process: psutil.Process) -> int | None:
-    """How a process has ended that its parent has not reaped, by a signal where below 0; None where unknown (Linux)."""
+    """The exit code of a process that ended and was not reaped, negative for a signal; None where unknown (Linux)."""
     with contextlib.suppress(OSError, ValueError, IndexError):
         # after the name in brackets: the state first, the wait status as the 52nd field of all
         state, *fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -60,10 +60,10 @@ def exit_code(process: psutil.Process) -> int | None:
     return None
 
 
-def tell_exits(processes: Mapping[int, psutil.Process], tell: Callable[[int, int], None]) -> None:
-    """Tell the exit code of each rank the moment that it ends, in a thread: its parent may reap it soon after (Linux).
+def watch_exits(processes: Mapping[int, psutil.Process], on_exit: Callable[[int, int], None]) -> None:
+    """Call ``on_exit(rank, exit code)`` in a thread when a rank ends, before its parent may reap it (Linux).
 
-    Those that have ended already are told at once; nothing is told of those whose parent was quicker.
+    It is called at once for processes that have ended already, and never for those that their parent reaped first.
     """
     if sys.platform != "linux" or not processes:
         return
@@ -74,55 +74,55 @@ def tell_exits(processes: Mapping[int, psutil.Process], tell: Callable[[int, int
             descriptor = os.pidfd_open(process.pid)
             ended.register(descriptor, select.POLLIN)
             ranks[descriptor] = rank
-    looked_at = set(processes) - set(ranks.values())
+    polled = set(processes) - set(ranks.values())
 
     def wait() -> None:
-        while ranks or looked_at:
-            for descriptor, _ in ended.poll(_LOOK_MILLISECONDS if looked_at else None):
+        while ranks or polled:
+            for descriptor, _ in ended.poll(_POLL_MILLISECONDS if polled else None):
                 rank = ranks.pop(descriptor)
                 if (code := exit_code(processes[rank])) is not None:
-                    tell(rank, code)
+                    on_exit(rank, code)
                 ended.unregister(descriptor)
                 os.close(descriptor)
-            for rank in list(looked_at):
+            for rank in list(polled):
                 if (code := exit_code(processes[rank])) is not None:
-                    tell(rank, code)
+                    on_exit(rank, code)
                 if code is not None or not processes[rank].is_running():
-                    looked_at.remove(rank)
+                    polled.remove(rank)
 
     threading.Thread(target=wait, name="exits", daemon=True).start()
 
 
 def rank_of(process: psutil.Process) -> int | None:
-    """The rank in a process' environment; None where it has none or cannot be read."""
+    """The rank in a process's environment; None where it has none or cannot be read."""
     with contextlib.suppress(psutil.Error, OSError):
         rank = process.environ().get("RANK", "")
         return int(rank) if rank.isdigit() else None
     return None
 
 
-def send(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:
-    """Signal those that are still there."""
+def send_signal(number: signal.Signals, processes: Iterable[psutil.Process]) -> None:
+    """Signal the processes that still exist."""
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(number)
 
 
-def kill_all_below(process: psutil.Process, patience_seconds: float = 30.0) -> None:
-    """SIGKILL all descendants, and what they start meanwhile; one that the kernel holds is left to it after a while."""
+def kill_descendants(process: psutil.Process, patience_seconds: float = 30.0) -> None:
+    """SIGKILL all descendants, and what they start meanwhile; gives up on one that stays blocked in the kernel."""
     until = time.monotonic() + patience_seconds
     while time.monotonic() < until:
         left: list[psutil.Process] = []
         with contextlib.suppress(psutil.NoSuchProcess):
-            left = [child for child in process.children(recursive=True) if lives(child)]
+            left = [child for child in process.children(recursive=True) if is_alive(child)]
         if not left:
             return
-        send(signal.SIGKILL, left)
+        send_signal(signal.SIGKILL, left)
         psutil.wait_procs(left, timeout=1)
 
 
-def lives(process: psutil.Process) -> bool:
-    """Whether it has not ended, reaped or not."""
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it has not ended; a zombie has."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     return False

@@ -7,20 +7,21 @@ from torch import Tensor
 from latentscale.latents.priors import Prior
 
 VARIANCE_FLOOR = 1e-8
-"""Running variances are floored here: a dimension whose v has died would otherwise divide by zero."""
+"""Lower bound of v: a dimension whose v has fallen to 0 would divide by zero."""
 
 
 def latent_negative_log_likelihood(latent: Tensor, variance: Tensor, prior: Prior) -> Tensor:
-    """AnoDLSGAN's score: −Σ log f(E_i(x) | 0, v_i), f the prior's law of mean 0 and variance v_i (T eq. 37).
+    """AnoDLSGAN's score −Σ log f(E_i(x) | 0, v_i), f the prior with mean 0 and variance v_i (Cho 2025, eq. 37).
 
-    Outside its support a law's density is 0, and an infinite score cannot rank: there the score is that of the
-    support's end, and grows by 1 for every half-width of the support (of a half-line: for every deviation) beyond it.
-    For uniform latents, of half-width h_i = √(3 v_i), that is Σ [log 2h_i + max(0, |E_i| − h_i) / h_i].
+    Outside the prior's support the density is 0, which would give infinite scores that cannot be ranked. There the
+    score is that of the support's boundary, plus 1 for every half-width of the support beyond it (for every standard
+    deviation if the support is a half-line). For uniform latents, whose half-width is h_i = √(3 v_i), the score is
+    Σ [log 2h_i + max(0, |E_i| − h_i) / h_i].
 
     Args:
         latent: ``[n, d_z]`` unscaled predictions E(x).
-        variance: ``[d_z]`` running second moment v of the predicted fake latents, floored at VARIANCE_FLOOR.
-        prior: the law of one latent element; one of another mean or variance is moved and stretched.
+        variance: ``[d_z]`` running second moment v of the predicted fake latents, at least `VARIANCE_FLOOR`.
+        prior: distribution of one latent element; it is shifted and stretched to mean 0 and variance v_i.
 
     Returns:
         ``[n]`` float64 scores in nats on latent's device; higher is less like the training data.

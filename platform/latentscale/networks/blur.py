@@ -1,13 +1,15 @@
-"""Blurs with [1,3,3,1]⊗[1,3,3,1]/64 that double, halve or keep a feature map's size; zero outside the map.
+"""Blurs with the kernel [1,3,3,1]⊗[1,3,3,1]/64 that double, halve or keep a feature map's size, with zero padding.
 
-All are linear, the same for every channel, and separable. Up to 64² a small dense matrix along each axis computes
-them, up to 8² one matrix on the flattened map both axes at once; on larger maps, where a dense matrix would cost as
-much as a convolution, weighted sums of shifted maps do. A depthwise convolution would be the obvious way: its second
-derivative, which a gradient penalty needs, walks the channels one by one in PyTorch, and an own adjoint as
-`autograd.Function` loses part of it under `torch.compile`.
+The obvious implementation is a depthwise convolution. It is not used for two reasons. PyTorch computes its second
+derivative, which gradient penalties need, one channel at a time. A hand-written adjoint as `autograd.Function` loses
+part of the second derivative under `torch.compile`.
 
-The constants are exact in every floating-point format in use and follow the module's device and precision as
-non-persistent buffers: they are in no state dict.
+The blurs are linear, separable and the same for every channel, so matrices can compute them. Up to 8² one matrix is
+applied to the flattened map; up to 64² one matrix along each axis. On larger maps a matrix would cost as much as a
+convolution, and a weighted sum of shifted maps is used.
+
+The matrices are exact in every floating-point format in use. As non-persistent buffers they follow the module's
+device and precision and are in no state dict.
 """
 
 from typing import Literal
@@ -24,13 +26,13 @@ _LARGEST_DENSE = 64
 
 
 def blur_matrix(kind: Kind, size: int) -> Tensor:
-    """The blur along one axis as ``[size, size out]``, applied from the right; float32 on the CPU, every entry exact.
+    """The blur along one axis as a matrix ``[size, size out]`` to multiply from the right; exact, float32, on the CPU.
 
     ``up``: out[2i] = ¾x_i + ¼x_{i−1}, out[2i+1] = ¾x_i + ¼x_{i+1}. ``down``: out[i] = (x_{2i−1} + 3x_{2i} +
-    3x_{2i+1} + x_{2i+2})/8. ``same``: out[i] = (x_{i−1} + 3x_i + 3x_{i+1} + x_{i+2})/8. x is zero outside.
+    3x_{2i+1} + x_{2i+2})/8. ``same``: out[i] = (x_{i−1} + 3x_i + 3x_{i+1} + x_{i+2})/8. x is zero outside the map.
     """
     if kind == "up":
-        # The transpose of halving: zero insertion, then the same taps, times 2 along an axis.
+        # the transpose of "down" inserts zeros and applies the same taps; the factor 4 is 2 per axis
         return 2.0 * blur_matrix("down", 2 * size).t()
     stride = 2 if kind == "down" else 1
     rows = [[0.0] * (size // stride) for _ in range(size)]
@@ -56,14 +58,14 @@ def blur_by_shifts(kind: Kind, x: Tensor) -> Tensor:
 
 
 class Blur(nn.Module):
-    """``[b, c, size, size]`` blurred to twice (``up``), half (``down``) or the same size.
+    """``[b, c, size, size]`` blurred to twice (``up``), half (``down``) or the same size (``same``).
 
-    ``up`` is zero insertion ×2, then the blur ×4; ``down`` is the blur with stride 2, padded by 1; ``same`` pads
-    1 before and 2 after.
+    ``up`` inserts zeros, then applies four times the kernel. ``down`` applies the kernel with stride 2 and padding 1.
+    ``same`` pads 1 before and 2 after.
 
     Args:
-        kind: see above.
-        size: of the input's sides, even for ``down``.
+        kind: ``up``, ``down`` or ``same``.
+        size: height and width of the input, even for ``down``.
     """
 
     constant: Tensor
@@ -78,11 +80,11 @@ class Blur(nn.Module):
         self.flattened = max(size, self.size_out) <= _LARGEST_FLATTENED
         matrix = blur_matrix(kind, size)
         constant = torch.kron(matrix, matrix) if self.flattened else matrix
-        # made on the CPU: where only sizes are asked for, torch would load its compiler for each product
+        # computed on the CPU: on the meta device torch would import its compiler for each product
         self.register_buffer("constant", constant.to(torch.get_default_device()), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The blurred map; the shapes are the class's."""
+        """``[b, c, size out, size out]``."""
         if self.by_shifts:
             return blur_by_shifts(self.kind, blur_by_shifts(self.kind, x).mT).mT
         constant = self.constant.to(x.dtype)

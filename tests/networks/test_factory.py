@@ -1,11 +1,11 @@
-"""Published parameter counts, widths at every resolution, and refusals."""
+"""Published parameter counts, widths at every resolution, and errors."""
 
 import pytest
 import torch
 
 from latentscale.errors import UserError
-from latentscale.networks.build import NetworkSettings, build_discriminator, build_generator, step_widths
-from latentscale.networks.outputs import Heads
+from latentscale.networks.discriminator_output import Heads
+from latentscale.networks.factory import NetworkSettings, block_widths, build_discriminator, build_generator
 from latentscale.settings import check_ranges
 
 IMAGE = (3, 256, 256)
@@ -28,7 +28,7 @@ def parameters(family: str, heads: Heads | None) -> int:
 @pytest.mark.parametrize(
     ("family", "heads", "exact", "published_millions"),
     [
-        # Counted by hand from the layers: dense 2,107,400 + 16,850,944; convolutions 16,478,208 + biases 3,968;
+        # counted by hand from the layers: dense 2,107,400 + 16,850,944; convolutions 16,478,208 + biases 3,968;
         # toRGB 7,488 + 3.
         ("skip", None, 35_448_011, 35.4),
         # fromRGB 256; convolutions 14,155,776 + biases 3,968; image skips 5,952; dense 16,844,808; heads 4,214,793.
@@ -45,7 +45,7 @@ def test_published_parameter_counts(family: str, heads: Heads | None, exact: int
 
 def test_published_parameter_count_of_the_residual_discriminator() -> None:
     # fromRGB 256; convolutions 14,155,776 + biases 3,968; skips 700,416; heads 8192·2049 + 2049. The published 31.7 M
-    # is this 31.648 M rounded by way of 31.65.
+    # is 31.648 M rounded twice, first to 31.65 M.
     exact = 256 + 14_155_776 + 3_968 + 700_416 + 8192 * 2049 + 2049
     assert parameters("residual", INFOGAN) == exact == 31_647_873
     assert abs(exact / 1e6 - 31.7) < 0.06
@@ -54,11 +54,11 @@ def test_published_parameter_count_of_the_residual_discriminator() -> None:
 
 def test_widths_are_taken_from_the_high_resolution_end() -> None:
     settings = NetworkSettings(widths=[8, 16, 32])
-    assert step_widths(settings, (3, 8, 8)) == [8]
-    assert step_widths(settings, (1, 16, 16)) == [8, 16]
-    assert step_widths(settings, (3, 32, 32)) == [8, 16, 32]
-    assert step_widths(settings, (3, 128, 128)) == [8, 16, 32, 32, 32]
-    assert len(step_widths(settings, (3, 1024, 1024))) == 8
+    assert block_widths(settings, (3, 8, 8)) == [8]
+    assert block_widths(settings, (1, 16, 16)) == [8, 16]
+    assert block_widths(settings, (3, 32, 32)) == [8, 16, 32]
+    assert block_widths(settings, (3, 128, 128)) == [8, 16, 32, 32, 32]
+    assert len(block_widths(settings, (3, 1024, 1024))) == 8
 
 
 @pytest.mark.parametrize("family", ["residual", "skip"])
@@ -95,7 +95,7 @@ def test_mlp_takes_any_shape() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2,), (1, 28, 28), (3, 16, 32), (3, 4, 4), (3, 2048, 2048)])
-def test_shapes_that_a_convolutional_family_cannot_make(shape: tuple[int, ...]) -> None:
+def test_shapes_that_a_convolutional_family_does_not_support(shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match=r"network\.family=residual .*power of two.*network\.family=mlp"):
         build_generator(NetworkSettings(), 5, shape)
     with pytest.raises(UserError, match=r"network\.family=skip"):

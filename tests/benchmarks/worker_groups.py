@@ -1,4 +1,4 @@
-"""Gangs of ``scaling_process.py`` that stand by until they are told what to do."""
+"""Groups of ``scaling_process.py`` processes that wait for commands."""
 
 import json
 import os
@@ -23,8 +23,8 @@ LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR
 LAUNCHERS = ("ACCELERATE_", "PET_", "TORCHELASTIC_")
 
 
-class Member:
-    """One process: its replies are read by a thread, so that a silent one is noticed."""
+class Worker:
+    """One process; a thread reads its replies, so that a silent process is noticed."""
 
     def __init__(self, command: Sequence[str], environment: dict[str, str], log: Path) -> None:
         self._log = log
@@ -37,8 +37,8 @@ class Member:
         assert self._process.stdout is not None
         threading.Thread(target=self._read, args=(self._process.stdout,), daemon=True).start()
 
-    def tell(self, command: str) -> None:
-        """Send a command, whose reply must be waited for."""
+    def send(self, command: str) -> None:
+        """Send a command; `reply` waits for its reply."""
         assert self._process.stdin is not None
         with suppress(BrokenPipeError):  # `reply` says why it ended
             self._process.stdin.write(command + "\n")
@@ -48,19 +48,19 @@ class Member:
         """The next reply.
 
         Raises:
-            RuntimeError: the process ended, or was silent for so long.
+            RuntimeError: the process ended, or did not reply in time.
         """
         try:
             line = self._replies.get(timeout=seconds)
         except queue.Empty:
             line = ""
         if not line:
-            raise RuntimeError(f"a process ended or fell silent:\n{self._log.read_text()[-4000:]}")
+            raise RuntimeError(f"a process ended or did not reply:\n{self._log.read_text()[-4000:]}")
         reply: dict[str, Any] = json.loads(line)
         return reply
 
     def end(self, seconds: float) -> int | None:
-        """Wait for the process's own end, then kill it; its status, None where it was killed."""
+        """Wait for the process to exit, then kill it; its status, None if it was killed."""
         try:
             return self._process.wait(seconds)
         except subprocess.TimeoutExpired:
@@ -75,47 +75,50 @@ class Member:
         self._replies.put("")
 
 
-class Gang:
-    """Processes that train together; they stand by between commands."""
+class WorkerGroup:
+    """Processes that train together; they wait between commands."""
 
-    def __init__(self, members: list[Member]) -> None:
-        self.members = members
+    def __init__(self, workers: list[Worker]) -> None:
+        self.workers = workers
 
     def all(self, command: str) -> list[dict[str, Any]]:
-        """What each process replies to a command that all are given."""
-        for member in self.members:
-            member.tell(command)
-        return [member.reply(REPLY_SECONDS) for member in self.members]
+        """Send a command to all processes; each one's reply."""
+        for worker in self.workers:
+            worker.send(command)
+        return [worker.reply(REPLY_SECONDS) for worker in self.workers]
 
 
-def stop(standing_by: Sequence[Gang]) -> list[list[int | None]]:
-    """End all runs as a stopped one ends; the processes' statuses, None of one that had to be killed."""
-    for gang in standing_by:
-        for member in gang.members:
-            member.tell("stop")
-    return [[member.end(END_SECONDS) for member in gang.members] for gang in standing_by]
+def stop(groups: Sequence[WorkerGroup]) -> list[list[int | None]]:
+    """Stop all runs; the processes' exit statuses, None for one that had to be killed."""
+    for group in groups:
+        for worker in group.workers:
+            worker.send("stop")
+    return [[worker.end(END_SECONDS) for worker in group.workers] for group in groups]
 
 
 @contextmanager
-def gangs(places: Sequence[Place], sizes: Sequence[int], folder: Path, compute_seconds: float) -> Iterator[list[Gang]]:
-    """A gang of each size, its processes at the first places, all of them ready; what is left at the end is killed."""
+def worker_groups(
+    places: Sequence[Place], sizes: Sequence[int], folder: Path, compute_seconds: float
+) -> Iterator[list[WorkerGroup]]:
+    """A ready group of each size, with its processes at the first places; remaining processes are killed at the end."""
     with ExitStack() as stack:
         started = [
-            Gang(_members(places[:size], folder / f"{size}-processes", compute_seconds, stack)) for size in sizes
+            WorkerGroup(_start_workers(places[:size], folder / f"{size}-processes", compute_seconds, stack))
+            for size in sizes
         ]
-        for gang in started:
-            for member in gang.members:
-                member.reply(START_SECONDS)
+        for group in started:
+            for worker in group.workers:
+                worker.reply(START_SECONDS)
         yield started
 
 
-def _members(places: Sequence[Place], folder: Path, compute_seconds: float, stack: ExitStack) -> list[Member]:
+def _start_workers(places: Sequence[Place], folder: Path, compute_seconds: float, stack: ExitStack) -> list[Worker]:
     folder.mkdir(parents=True)
     size, port = len(places), _free_port()
     kept = {
         name: value for name, value in os.environ.items() if not name.startswith(LAUNCHERS) and name not in LAUNCHED
     }
-    members = []
+    workers = []
     for rank, place in enumerate(places):
         environment = {
             **kept,
@@ -141,10 +144,10 @@ def _members(places: Sequence[Place], folder: Path, compute_seconds: float, stac
             "--compute-seconds", str(compute_seconds),
             "--interface", place.interface if place.slowed else "",
         ]  # fmt: skip
-        member = Member(command, environment, folder / f"rank-{rank}.log")
-        stack.callback(member.end, 0)
-        members.append(member)
-    return members
+        worker = Worker(command, environment, folder / f"rank-{rank}.log")
+        stack.callback(worker.end, 0)
+        workers.append(worker)
+    return workers
 
 
 def _free_port() -> int:

@@ -1,15 +1,15 @@
-"""What node launchers start in these tests: processes that meet and step together, stop together, and tell their end.
+"""The workers that node launchers start in these tests: they connect, step and stop together, and write exit reports.
 
-`talker.py FOLDER STEPS [HOW]`. They do as recipes do, over plain sockets: without torch they start at once. Every
-process leaves `FOLDER/started-RANK-RESTARTS` first, and `FOLDER/trains-RANK` once they have met. HOW it ends:
+`stub_worker.py FOLDER STEPS [HOW]`. They behave like recipes, over plain sockets: without torch they start at once.
+Each process creates `FOLDER/started-RANK-RESTARTS` first, and `FOLDER/trains-RANK` once connected. HOW it ends:
 
-- nothing: after STEPS steps of a few milliseconds, or once any process was told to stop;
-- `refuse`: by something that a user must mend, on rank 1, before they meet;
-- `lose`: rank 0 by a full disk, every time;
-- `hang`: rank 1 stays in a step for ever, whatever it is told;
+- nothing: after STEPS steps of a few milliseconds, or once any process was asked to stop;
+- `refuse`: with a user error, on rank 1, before they are connected;
+- `lose`: rank 0 with a full disk, every time;
+- `hang`: rank 1 stays in a step for ever, whatever signal it gets;
 - `import`: no rank gets beyond its imports, where a signal ends it;
-- `import-0`: rank 0 does not, and the others wait for it, and say that they were stopped when they are told to;
-- `crash`: no rank gets beyond its imports, and whatever it is told breaks it.
+- `import-0`: rank 0 does not; the others wait for it, and report that they were stopped when asked to;
+- `crash`: no rank gets beyond its imports, and any signal crashes it.
 """
 
 import os
@@ -20,12 +20,12 @@ import time
 from pathlib import Path
 
 from latentscale.atomic import new_file
-from latentscale.launching.endings import Ending, ProcessEnding, tell_ending
+from latentscale.launching.exit_reports import ExitReason, ExitReport, write_exit_report
 from latentscale.launching.restarts import RESTARTS_VARIABLE
 
 
 class Group:
-    """All processes, in a star around rank 0."""
+    """All processes, connected in a star around rank 0."""
 
     def __init__(self, folder: Path, rank: int, processes: int) -> None:
         place = folder / f"port-{os.environ[RESTARTS_VARIABLE]}"
@@ -41,7 +41,7 @@ class Group:
         self._rank = rank
 
     def any(self, mine: bool) -> bool:
-        """Whether any process says so; ConnectionError where another has gone."""
+        """Whether the flag is set on any process. Raises ConnectionError if another process is gone."""
         if self._rank:
             self._links[0].sendall(bytes([mine]))
             return self._receive(self._links[0])
@@ -65,7 +65,7 @@ def main(folder: Path, steps: int, how: str) -> None:
     def take(number: int, frame: object) -> None:
         asked.append(number)
         if not (folder / f"trains-{rank}").exists():
-            tell_ending(ProcessEnding(rank, Ending.STOPPED))
+            write_exit_report(ExitReport(rank, ExitReason.STOPPED))
             sys.exit(0)
 
     if how == "crash":
@@ -75,7 +75,7 @@ def main(folder: Path, steps: int, how: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, take)
     if how == "refuse" and rank == 1:
-        tell_ending(ProcessEnding(rank, Ending.REFUSED, 0, "training.batch=0"))
+        write_exit_report(ExitReport(rank, ExitReason.USER_ERROR, 0, "training.batch=0"))
         sys.exit(2)
     group = Group(folder, rank, int(os.environ.get("WORLD_SIZE", "1")))
     (folder / f"trains-{rank}").touch()
@@ -83,19 +83,19 @@ def main(folder: Path, steps: int, how: str) -> None:
     while step < steps and not stop:
         step += 1
         if how == "lose" and rank == 0 and step == 3:
-            tell_ending(ProcessEnding(rank, Ending.LOST, step, "the disk is full"))
+            write_exit_report(ExitReport(rank, ExitReason.FAILED, step, "the disk is full"))
             sys.exit(1)
         while how == "hang" and rank == 1:
             time.sleep(1)
         try:
             stop = group.any(bool(asked))
         except OSError:
-            tell_ending(ProcessEnding(rank, Ending.LOST, step, "lost contact"))
+            write_exit_report(ExitReport(rank, ExitReason.FAILED, step, "lost contact"))
             sys.exit(1)
         time.sleep(0.005)
-    ending = Ending.STOPPED if stop else Ending.FINISHED
+    ending = ExitReason.STOPPED if stop else ExitReason.FINISHED
     print(f"rank {rank}: {ending} at step {step}", flush=True)
-    tell_ending(ProcessEnding(rank, ending, step))
+    write_exit_report(ExitReport(rank, ending, step))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The blurs against their formulas, and against zero insertion and a depthwise convolution."""
+"""The blurs against their formulas and against a depthwise convolution."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from latentscale.networks.resampling import Blur, Kind, blur_by_shifts, blur_matrix
+from latentscale.networks.blur import Blur, Kind, blur_by_shifts, blur_matrix
 
 SIZES = [4, 8, 16, 64]
 
@@ -15,14 +15,14 @@ def noise(size: int) -> Tensor:
 
 
 def convolution(kind: Kind, x: Tensor) -> Tensor:
-    """The published definition, word for word."""
+    """The published definition, literally."""
     taps = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=torch.float64)
     kernel = (torch.outer(taps, taps) / 64).expand(x.shape[1], 1, 4, 4)
     if kind == "up":
         b, c, h, w = x.shape
         inserted = x.new_zeros(b, c, 2 * h, 2 * w)
         inserted[:, :, ::2, ::2] = x
-        # Zero insertion before each sample's successor: two rows of padding before, one after.
+        # zeros follow each sample, hence two rows of padding before and one after
         return F.conv2d(F.pad(inserted, (2, 1, 2, 1)), kernel * 4, groups=x.shape[1])
     if kind == "down":
         return F.conv2d(F.pad(x, (1, 1, 1, 1)), kernel, stride=2, groups=x.shape[1])
@@ -39,7 +39,7 @@ def test_equal_to_the_convolution(kind: Kind, size: int) -> None:
 
 @pytest.mark.parametrize("kind", ["up", "down", "same"])
 @pytest.mark.parametrize("size", [4, 16, 128])
-def test_shifted_maps_are_the_matrix(kind: Kind, size: int) -> None:
+def test_shifted_maps_equal_the_matrix(kind: Kind, size: int) -> None:
     x = noise(size)
     matrix = blur_matrix(kind, size).double()
     expected = matrix.t() @ (x @ matrix)
@@ -76,7 +76,7 @@ def test_values_by_hand() -> None:
 
 
 @pytest.mark.parametrize("kind", ["up", "down", "same"])
-def test_a_constant_stays_itself_away_from_the_border(kind: Kind) -> None:
+def test_a_constant_is_unchanged_away_from_the_border(kind: Kind) -> None:
     out = Blur(kind, 16).double()(torch.ones(1, 1, 16, 16, dtype=torch.float64))
     assert bool((out[:, :, 2:-2, 2:-2] == 1).all())
 
@@ -89,7 +89,7 @@ def test_up_is_four_times_the_adjoint_of_down(size: int) -> None:
 
 
 @pytest.mark.parametrize("size", [8, 32])
-def test_constants_follow_precision_exactly_and_are_no_state(size: int) -> None:
+def test_constants_are_exact_in_every_precision_and_not_in_the_state_dict(size: int) -> None:
     blur = Blur("down", size)
     assert blur.state_dict() == {}
     exact = Blur("down", size).double().constant
