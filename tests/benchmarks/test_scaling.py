@@ -297,7 +297,7 @@ def test_the_page_says_how_sure_its_measurement_is_as_the_run_did() -> None:
         ]
     said = printed[first + len(judged) : -1]
     assert all(f"{remark}." in words for remark in said)
-    assert f"the load average before it was {json.loads(MEASURED.read_text())['machine']['load_average']:g}" in words
+    assert f"load average before it was {json.loads(MEASURED.read_text())['machine']['load_average']:g}" in words
 
 
 def test_remarks_tell_a_busy_machine() -> None:

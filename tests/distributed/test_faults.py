@@ -188,7 +188,7 @@ def test_a_bit_that_differs_ends_the_run_naming_the_process(lines: str, processe
     )
     found = ends(started)
     assert [code for code, _ in found] == [2, 2, 2], found[0][1]
-    assert "after step 9 rank 2 holds other weights or statistics" in errors(found[0][1])[0]
+    assert "after step 9 rank 2 has different weights or statistics" in errors(found[0][1])[0]
     assert not list((tmp_path / "run").glob("checkpoints/step-*"))
 
 
