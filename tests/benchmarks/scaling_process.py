@@ -1,4 +1,4 @@
-"""One process of a group whose steps are timed by ``bench_scaling.py``, which tells it by lines on standard input.
+"""One process of a group whose steps are timed by ``bench_scaling.py``, which sends commands on standard input.
 
 It trains through the platform's own ``train``. The method is PVDGAN with its networks, optimizers, statistics, draws
 and data, but its phases sleep instead of computing: forward takes a known time, and backward fills every gradient. Each
@@ -65,7 +65,7 @@ CALIBRATION_SLEEPS = 21
 
 
 class Sleeper:
-    """Sleeps as long as it is asked to: what the system adds was measured, and is left out."""
+    """Sleeps for a given time, corrected for the measured overshoot of the system."""
 
     def __init__(self) -> None:
         self.share_seconds = 0.0
@@ -132,7 +132,7 @@ class GeneratorPhase(Sleeping, pvdgan.GeneratorPhase):
 
 
 class SleepingPVDGAN(pvdgan.PVDGAN):
-    """PVDGAN with all but its computation."""
+    """PVDGAN without its computation."""
 
     def __init__(
         self, settings: pvdgan.PVDGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
@@ -211,7 +211,7 @@ def seconds_each(act: Callable[[], None], times: int) -> dict[str, float]:
 
 
 class Conductor:
-    """Asked once a step whether to stop; there it waits for commands and does them.
+    """Called once per step to ask for a stop; it waits for commands there and executes them.
 
     Args:
         config: of the run.
@@ -223,7 +223,7 @@ class Conductor:
         self._interface = interface
         self._by_hand: HandWritten | None = None
         self._replies = os.fdopen(os.dup(1), "w", buffering=1)
-        # whatever else is printed must not look like a reply
+        # other output must not look like a reply
         os.dup2(2, 1)
         self._stopped = False
         self._asked = 0
@@ -238,7 +238,7 @@ class Conductor:
             return True
         if self._steps:
             self._asked += 1
-            # the first step after a command is not timed: processes come to it at different times
+            # the first step after a command is not timed: processes reach it at different times
             if self._asked == 1:
                 self._began_seconds, self._began_bytes = now, sent_bytes(self._interface)
                 self._began_cpu_seconds = time.process_time()
@@ -277,7 +277,7 @@ class Conductor:
             if command == "calibrate":
                 self._reply(SLEEPER.calibrate())
             elif command in ("bare", "reduce"):
-                # only now is there a process group
+                # the process group exists only now
                 self._by_hand = self._by_hand or HandWritten(self._config)
                 once = self._by_hand.step if command == "bare" else self._by_hand.reduce
                 self._reply(seconds_each(once, int(number)))
