@@ -15,7 +15,7 @@ JOBS ?= 2
 export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 120
 
 .DEFAULT_GOAL := help
-.PHONY: help install train compare clusters test check format bench bench-data bench-scaling bench-gpu clean
+.PHONY: help install train compare clusters test check format wheel bench bench-data bench-scaling bench-gpu clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,9 +50,13 @@ check: $(VENV)/.installed-tests ## ruff (lint, format) and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-format: $(VENV)/.installed-tests ## mend what ruff can mend
+format: $(VENV)/.installed-tests ## fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+wheel: $(VENV)/.installed-tests ## build the wheel into dist/
+	rm -rf build
+	$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist .
 
 bench: $(VENV)/.installed-tests ## measure the cost of a step, minutes; wants an idle machine
 	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/bench.py $(ARGS)

@@ -15,7 +15,7 @@ from types import FrameType
 
 from latentscale.launching.localcluster import Command, LocalCluster
 from latentscale.launching.node import exit_with
-from latentscale.launching.options import Parser
+from latentscale.launching.node_options import LauncherParser, add_command, given_command
 
 POLL_SECONDS = 0.1
 
@@ -34,7 +34,7 @@ class Signals:
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = Parser(
+    parser = LauncherParser(
         usage="python launchers/localcluster.py [options] recipes/pvdgan.py [key=value …]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -47,7 +47,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--grace-seconds", type=float, default=120, metavar="S", help="to stop in (default 120)")
     parser.add_argument("--bits-per-second", type=float, metavar="B", help="of each node's link, both ways")
     parser.add_argument("--delay-seconds", type=float, default=0.0, metavar="S", help="of each link; needs netem")
-    parser.add_argument("command", nargs=argparse.REMAINDER, metavar="recipe [key=value …]")
+    add_command(parser)
     return parser.parse_args()
 
 
@@ -60,7 +60,7 @@ def run() -> int:
             for node in cluster.nodes:
                 node.slow(options.bits_per_second, options.delay_seconds)
         launchers = cluster.launch(
-            options.command,
+            given_command(vars(options)),
             processes_per_node=options.processes,
             cpu=not options.gpu,
             max_restarts=options.max_restarts,

@@ -3,10 +3,11 @@
 from latentscale.methods.acgan import ACGAN
 from latentscale.recipe import main
 
+METHOD = ACGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/acgan",
 }
 
 if __name__ == "__main__":
-    main(ACGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

@@ -3,10 +3,11 @@
 from latentscale.methods.aedlsgan import AEDLSGAN
 from latentscale.recipe import main
 
+METHOD = AEDLSGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/aedlsgan",
 }
 
 if __name__ == "__main__":
-    main(AEDLSGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

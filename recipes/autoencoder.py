@@ -6,10 +6,11 @@
 from latentscale.methods.autoencoder import Autoencoder
 from latentscale.recipe import main
 
+METHOD = Autoencoder
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/autoencoder",
 }
 
 if __name__ == "__main__":
-    main(Autoencoder, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

@@ -3,10 +3,11 @@
 from latentscale.methods.cagan import CAGAN
 from latentscale.recipe import main
 
+METHOD = CAGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/cagan",
 }
 
 if __name__ == "__main__":
-    main(CAGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

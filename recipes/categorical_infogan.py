@@ -6,10 +6,11 @@
 from latentscale.methods.categorical_infogan import CategoricalInfoGAN
 from latentscale.recipe import main
 
+METHOD = CategoricalInfoGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/categorical_infogan",
 }
 
 if __name__ == "__main__":
-    main(CategoricalInfoGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

@@ -3,10 +3,11 @@
 from latentscale.methods.cgpgan import CGPGAN
 from latentscale.recipe import main
 
+METHOD = CGPGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/cgpgan",
 }
 
 if __name__ == "__main__":
-    main(CGPGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

@@ -6,10 +6,11 @@
 from latentscale.methods.classifier import Classifier
 from latentscale.recipe import main
 
+METHOD = Classifier
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/classifier",
 }
 
 if __name__ == "__main__":
-    main(Classifier, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

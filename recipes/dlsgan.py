@@ -3,10 +3,11 @@
 from latentscale.methods.dlsgan import DLSGAN
 from latentscale.recipe import main
 
+METHOD = DLSGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/dlsgan",
 }
 
 if __name__ == "__main__":
-    main(DLSGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

@@ -6,10 +6,11 @@
 from latentscale.methods.elastic_infogan import ElasticInfoGAN
 from latentscale.recipe import main
 
+METHOD = ElasticInfoGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/elastic_infogan",
 }
 
 if __name__ == "__main__":
-    main(ElasticInfoGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

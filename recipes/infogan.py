@@ -3,10 +3,11 @@
 from latentscale.methods.infogan import InfoGAN
 from latentscale.recipe import main
 
+METHOD = InfoGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/infogan",
 }
 
 if __name__ == "__main__":
-    main(InfoGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

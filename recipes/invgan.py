@@ -3,6 +3,7 @@
 from latentscale.methods.invgan import InvGAN
 from latentscale.recipe import main
 
+METHOD = InvGAN
 DEFAULTS = {
     "preset": "digits8",
     # MMD² takes several samples a stream
@@ -11,4 +12,4 @@ DEFAULTS = {
 }
 
 if __name__ == "__main__":
-    main(InvGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

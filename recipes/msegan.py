@@ -3,10 +3,11 @@
 from latentscale.methods.msegan import MSEGAN
 from latentscale.recipe import main
 
+METHOD = MSEGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/msegan",
 }
 
 if __name__ == "__main__":
-    main(MSEGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

@@ -6,10 +6,11 @@
 from latentscale.methods.posthoc_encoder import PosthocEncoder
 from latentscale.recipe import main
 
+METHOD = PosthocEncoder
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/posthoc_encoder",
 }
 
 if __name__ == "__main__":
-    main(PosthocEncoder, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

@@ -3,10 +3,11 @@
 from latentscale.methods.pvdgan import PVDGAN
 from latentscale.recipe import main
 
+METHOD = PVDGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/pvdgan",
 }
 
 if __name__ == "__main__":
-    main(PVDGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

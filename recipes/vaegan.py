@@ -3,10 +3,11 @@
 from latentscale.methods.vaegan import VAEGAN
 from latentscale.recipe import main
 
+METHOD = VAEGAN
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/vaegan",
 }
 
 if __name__ == "__main__":
-    main(VAEGAN, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

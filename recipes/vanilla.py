@@ -3,10 +3,11 @@
 from latentscale.methods.vanilla import Vanilla
 from latentscale.recipe import main
 
+METHOD = Vanilla
 DEFAULTS = {
     "preset": "digits8",
     "run.dir": "runs/vanilla",
 }
 
 if __name__ == "__main__":
-    main(Vanilla, DEFAULTS, __file__)
+    main(METHOD, DEFAULTS, __file__)

@@ -1,21 +1,24 @@
-"""Fixtures of all tests: a starter of real processes, and a cache folder of the session's own."""
+"""Fixtures of all tests: a starter of real processes, a cache folder for the session, shards of numbered images."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from numbered_images import LABELS, SHAPE, numbered_samples
 from small_disk import SmallDisk
 
+from latentscale.shards.dataset_writer import write_shards
+from latentscale.shards.sharded_dataset import ShardedDataset
 from launching import ROOT, Finished, Processes, Train, launch_command, overrides
 
 # files that take minutes; where several are tested at a time they start first, so that none is left for the end
 LONGEST = (
     "test_faults.py", "test_interruptions.py", "test_deepspeed.py", "test_node_faults.py", "test_every_method.py",
-    "test_remote_training.py", "test_shard_invariance.py", "test_gangs.py", "test_invariance.py",
-    "test_collectives.py", "test_togetherness.py", "test_learning.py", "test_localcluster.py",
-    "test_clusters_reproduction.py",
+    "test_remote_training.py", "test_shard_invariance.py", "test_node_launcher.py", "test_invariance.py",
+    "test_collectives.py", "test_agreement.py", "test_learning.py", "test_localcluster.py",
+    "test_clusters_reproduction.py", "test_wheel.py",
 )  # fmt: skip
 
 # an example is no slower for a busy machine's hiccup
@@ -59,6 +62,21 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["LATENTSCALE_CACHE"]
     else:
         os.environ["LATENTSCALE_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], ShardedDataset]:
+    """Opens (count, samples per shard), written once per session; the last shard holds the remainder."""
+    opened: dict[tuple[int, int], ShardedDataset] = {}
+
+    def dataset(count: int, per_shard: int) -> ShardedDataset:
+        if (count, per_shard) not in opened:
+            out: Path = tmp_path_factory.mktemp("numbered") / "data"
+            write_shards(numbered_samples(count), out, "numbered", SHAPE, LABELS, "CC0", shard_bytes=per_shard * 2048)
+            opened[count, per_shard] = ShardedDataset.open(out)
+        return opened[count, per_shard]
+
+    return dataset
 
 
 @pytest.fixture

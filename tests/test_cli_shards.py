@@ -11,8 +11,8 @@ import pytest
 from layouts import afhq, built, fill, image_bytes, mnist
 from PIL import Image
 
-from latentscale.data.sources.names import HELP
-from latentscale.data.sources.registry import SOURCES
+from latentscale.sources.layout_names import LAYOUTS
+from latentscale.sources.registry import SOURCES
 from launching import Processes
 
 COMMAND = str(Path(sys.executable).with_name("latentscale"))
@@ -82,7 +82,7 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
     start = damaged.index(b"labels.csv") + len(b"labels.csv")
     damaged[start + 12 : start + 24] = bytes(12)
     (place / "damaged.zip").write_bytes(damaged)
-    patches, starved = ("imagenet-patches", "whole", "--patch-size", "4"), "whole.png finds too little memory: run"
+    patches, starved = ("imagenet-patches", "whole", "--patch-size", "4"), "whole.png ran out of memory: run"
     fill(place / "whole", {"whole.png": image_bytes(1)})
     fill(place / "cut", {"cut.jpg": image_bytes(1, (256, 256), "JPEG")[:-200]})
     for arguments, message in (
@@ -159,8 +159,8 @@ def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(
 def test_help_teaches(place: Path, processes: Processes) -> None:
     code, out, _ = run(processes, place, "build", "--help")
     assert code == 0
-    assert list(HELP) == list(SOURCES)
-    for source, line in HELP.items():
+    assert list(LAYOUTS) == list(SOURCES)
+    for source, line in LAYOUTS.items():
         assert f"{source:<17}{line}" in out
     assert "latentscale shards build folder photos/ --out data/photos --resolution 64" in out
     for command, example in (

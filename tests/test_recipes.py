@@ -48,6 +48,73 @@ def test_dry_run_prints_the_plan_and_writes_nothing(processes: Processes, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+SCRIPT = "python recipes/pvdgan.py"
+MODULE = "latentscale train pvdgan"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--dry-run", "preset=afhq256", "training.batch=16"],
+        ["training.batch=30"],
+        ["--fast"],
+        ["preset=afhq"],
+        ["distributed.processes=2"],
+    ],
+    ids=" ".join,
+)
+def test_the_command_does_what_the_script_does(arguments: list[str], processes: Processes) -> None:
+    script = recipe(processes, "pvdgan", *arguments)
+    command = processes.run([sys.executable, "-m", "latentscale", "train", "pvdgan", *arguments])
+    named = script.out.replace(SCRIPT, MODULE).replace("recipes/pvdgan.py", "-m latentscale train pvdgan")
+    assert (command.code, command.out, command.err) == (script.code, named, script.err)
+    assert command.code == (0 if arguments[0] in ("--help", "--dry-run") else 2)
+
+
+def test_an_unknown_recipe_is_refused_by_every_node_once(processes: Processes) -> None:
+    def train(**environment: str):
+        return processes.run([sys.executable, "-m", "latentscale", "train", "pvgan"], **environment)
+
+    alone = train()
+    assert (alone.code, alone.out) == (2, "")
+    assert alone.err == "error: latentscale train: there is no recipe 'pvgan': did you mean pvdgan?\n"
+    beside = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
+    assert (train(**beside).code, train(**beside).err) == (2, "")
+
+
+def test_without_a_recipe_the_usage_is_shown(processes: Processes) -> None:
+    command = [sys.executable, "-m", "latentscale", "train"]
+    asked, bare = processes.run([*command, "--help"]), processes.run(command)
+    assert (asked.code, bare.code) == (0, 2)
+    assert asked.out == bare.out
+    assert "latentscale train RECIPE [--dry-run]" in asked.out
+    for name in METHODS:
+        assert f" {name}" in asked.out
+
+
+def test_training_does_not_wait_for_the_command_lines_library(processes: Processes) -> None:
+    code = (
+        "import sys\nfrom latentscale.cli import main\nsys.argv[1:] = ['train', 'pvdgan', '--help']\n"
+        "try:\n    main()\nfinally:\n    print(sorted({'typer', 'rich', 'click'} & set(sys.modules)), file=sys.stderr)"
+    )
+    done = processes.run([sys.executable, "-c", code])
+    assert (done.code, done.err) == (0, "[]\n")
+
+
+def test_a_script_elsewhere_has_the_presets_of_the_package_or_its_own(processes: Processes, tmp_path: Path) -> None:
+    script = tmp_path / "mine.py"
+    script.write_text((ROOT / "recipes" / "pvdgan.py").read_text())
+    command = [sys.executable, str(script), "--dry-run", "preset=mnist32"]
+    done = processes.run(command, tmp_path)
+    assert done.code == 0, done.err
+    assert "preset: mnist32" in done.out
+    (tmp_path / "presets").mkdir()
+    refused = processes.run(command, tmp_path)
+    assert refused.code == 2
+    assert str(tmp_path / "presets" / "mnist32.yaml") in refused.err
+
+
 # published totals in millions: T §4.4.1 and the DLSGAN publication; they count InfoGAN's log-variance head
 PUBLISHED = {
     ("infogan", "ffhq256_comparison"): (25.8, 31.7),

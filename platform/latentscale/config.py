@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, get_args
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from latentscale.data.settings import DataSettings
+from latentscale.data.data_settings import DataSettings
 from latentscale.distributed.deepspeed_settings import contradiction
 from latentscale.errors import UserError
 from latentscale.latents.priors import LAWS

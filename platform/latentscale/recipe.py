@@ -7,17 +7,19 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from latentscale.config import Config, describe_keys, load_config
-from latentscale.distributed.deepspeed_settings import asked_of_launcher
-from latentscale.distributed.ending import end_process
+from latentscale.distributed.deepspeed_settings import launcher_settings
+from latentscale.distributed.exiting import exit_process
 from latentscale.distributed.topology import Topology
 from latentscale.errors import INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
-from latentscale.launching.endings import Ending, ProcessEnding, tell_ending
+from latentscale.launching.exit_reports import ExitReason, ExitReport, write_exit_report
 from latentscale.methods.base import Method
+from latentscale.package_data import data_folder
 from latentscale.wording import counted
 
 if TYPE_CHECKING:
@@ -66,26 +68,58 @@ class StopRequest:
             if number[0] in (signal.SIGTERM, signal.SIGINT):
                 time.sleep(SAY_SECONDS)
                 if not self._trains:
-                    end_stopped()
+                    exit_before_training()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """How a user starts a recipe.
+
+    Attributes:
+        command: with one process, as its help shows it.
+        launched: what follows ``accelerate launch``.
+        presets: folder of the preset files.
+    """
+
+    command: str
+    launched: str
+    presets: Path
 
 
 def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments: Sequence[str] | None = None) -> None:
+    """Run a recipe that is a script.
+
+    Args:
+        method: what it trains.
+        recipe: its defaults, dotted keys to values.
+        script: the recipe's own path. Its presets are in the folder ``presets`` beside it; without one, those that
+            come with the package serve.
+        arguments: the command line; ``sys.argv`` without one.
+
+    Exits with status 2 and one line when the user can fix what is wrong.
+    """
+    path = Path(script)
+    beside = path.parent / "presets"
+    presets = beside if beside.is_dir() else data_folder("recipes") / "presets"
+    shown = f"recipes/{path.name}"
+    run(method, recipe, Launch(f"python {shown}", shown, presets), sys.argv[1:] if arguments is None else arguments)
+
+
+def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, arguments: Sequence[str]) -> None:
     """Run a recipe.
 
     Args:
         method: what it trains.
         recipe: its defaults, dotted keys to values.
-        script: the recipe's own path; presets are beside it.
-        arguments: the command line; ``sys.argv`` without one.
+        launch: how the user has started it.
+        arguments: the command line after that.
 
-    Exits with status 2 and one line for whatever the user can mend.
+    Exits with status 2 and one line when the user can fix what is wrong.
     """
     try:
-        options, overrides = _parse(method, recipe, script, arguments)
+        options, overrides = _parse(method, recipe, launch, arguments)
         try:
-            config = load_config(
-                method.Settings, method.name, recipe, overrides, Path(script).parent / "presets", asked_of_launcher()
-            )
+            config = load_config(method.Settings, method.name, recipe, overrides, launch.presets, launcher_settings())
         except UserError as error:
             raise error.on_every_process() from None
         if options.dry_run:
@@ -93,7 +127,7 @@ def main(method: type[Method], recipe: Mapping[str, Any], script: str, arguments
             return
         _train(config, method)
         # pictures that are still being drawn beside a stopped training are not waited for
-        end_process()
+        exit_process()
     except UserError as error:
         fail(error)
     except OSError as error:
@@ -109,14 +143,14 @@ def _train(config: Config, method: type[Method]) -> None:
 
     outcome = train(config, method, stop)
     rank = Topology.from_environment().rank
-    tell_ending(ProcessEnding(rank, Ending.FINISHED if outcome.finished else Ending.STOPPED, outcome.step))
+    write_exit_report(ExitReport(rank, ExitReason.FINISHED if outcome.finished else ExitReason.STOPPED, outcome.step))
     if rank == 0:
         print_outcome(outcome, method)
 
 
 def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
     """Print how the run ended, what was measured, and where everything is; called on rank 0."""
-    from latentscale.evaluation.reconstruction import explain
+    from latentscale.evaluation.explain import explain
 
     if not outcome.finished:
         print(
@@ -140,13 +174,13 @@ def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
         print(f"next:     latentscale invert {outcome.folder} IMAGE…")
 
 
-def end_stopped() -> NoReturn:
+def exit_before_training() -> NoReturn:
     """End well before the first step: a checkpoint that the run continues from, if there is one, stands as it was."""
     topology = Topology.from_environment()
     try:
         if topology.local_rank == 0:
             print("stopped before the first step: run the same command to continue", flush=True)
-        tell_ending(ProcessEnding(topology.rank, Ending.STOPPED))
+        write_exit_report(ExitReport(topology.rank, ExitReason.STOPPED))
     finally:
         os._exit(0)
 
@@ -204,17 +238,18 @@ def fail(error: UserError) -> NoReturn:
         where = "" if rank == "0" or error.shared else f"rank {rank}: "
         print(f"error: {where}{error}", file=sys.stderr, flush=True)
     if rank.isdigit():
-        tell_ending(ProcessEnding(int(rank), Ending.LOST if passing else Ending.REFUSED, reason=str(error)))
-    end_process(INTERRUPTED_STATUS if passing else USER_STATUS)
+        write_exit_report(
+            ExitReport(int(rank), ExitReason.FAILED if passing else ExitReason.USER_ERROR, message=str(error))
+        )
+    exit_process(INTERRUPTED_STATUS if passing else USER_STATUS)
 
 
 def _parse(
-    method: type[Method], recipe: Mapping[str, Any], script: str, arguments: Sequence[str] | None
+    method: type[Method], recipe: Mapping[str, Any], launch: Launch, arguments: Sequence[str]
 ) -> tuple[argparse.Namespace, list[str]]:
-    name = Path(script).name
     parser = argparse.ArgumentParser(
-        prog=f"accelerate launch recipes/{name}",
-        usage=f"python recipes/{name} [--dry-run] [preset=NAME] [key=value …]   (or accelerate launch, torchrun)",
+        prog=f"accelerate launch {launch.launched}",
+        usage=f"{launch.command} [--dry-run] [preset=NAME] [key=value …]   (or accelerate launch, torchrun)",
         description=f"Train {method.name}: {method.paper}.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -225,18 +260,17 @@ def _parse(
         help="print the resolved configuration, network sizes and step plan, and exit",
     )
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="settings, see below")
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    if "-h" in given or "--help" in given:
-        config = load_config(method.Settings, method.name, recipe, (), Path(script).parent / "presets")
-        presets = sorted(path.stem for path in (Path(script).parent / "presets").glob("*.yaml"))
+    if "-h" in arguments or "--help" in arguments:
+        config = load_config(method.Settings, method.name, recipe, (), launch.presets)
+        presets = sorted(path.stem for path in launch.presets.glob("*.yaml"))
         parser.epilog = (
             f"presets: {', '.join(presets) or 'none'}\n\nkeys (name, type, default, meaning):\n{help_text(config)}\n\n"
             "examples:\n"
-            f"  python recipes/{name} --dry-run training.batch=64\n"
-            f"  accelerate launch --config_file launchers/accelerate/cpu.yaml recipes/{name} run.dir=runs/mine\n"
+            f"  {launch.command} --dry-run training.batch=64\n"
+            f"  accelerate launch --multi_gpu --num_processes 2 {launch.launched} run.dir=runs/mine\n"
             "Running the same command again continues the run; run.restart=true moves it aside and starts over."
         )
-    options, unknown = parser.parse_known_args(given)
+    options, unknown = parser.parse_known_args(list(arguments))
     flags = [text for text in unknown if "=" not in text]
     if flags:
         raise UserError(

@@ -24,7 +24,7 @@ import torch
 from cases import CASES, Case, bare_loop, platform_loop, scratch
 from turns import Contestant, Ratio, ratio, time_rounds
 
-from latentscale.data.remembering import RememberingReader
+from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 
@@ -101,8 +101,8 @@ def step_bars(case: Case, rounds: int) -> tuple[list[Bar], dict[str, float]]:
 def waiting_bar(case: Case) -> Bar:
     """The share of a run's time that the loop spends on getting its data, by the run's own reports."""
     steps = WAITING_STEPS[case.name]
-    fits = RememberingReader.fits if case.remembered else lambda count, shape: False
-    with scratch() as folder, mock.patch.object(RememberingReader, "fits", staticmethod(fits)):
+    fits = MemoryCachedReader.fits if case.remembered else lambda count, shape: False
+    with scratch() as folder, mock.patch.object(MemoryCachedReader, "fits", staticmethod(fits)):
         config = case.config(
             "pvdgan", folder, run__dir=folder / "run", training__steps=steps, training__report_every_steps=steps // 4
         )

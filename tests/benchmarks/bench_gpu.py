@@ -28,10 +28,10 @@ from gpu_peaks import Peak, attainable, peak_of
 from PIL import Image
 
 from latentscale.config import Config, load_config
-from latentscale.data.sample import Sample
-from latentscale.data.shard_writing import write_shards
 from latentscale.errors import UserError
 from latentscale.methods.registry import METHODS
+from latentscale.shards.dataset_writer import write_shards
+from latentscale.shards.sample import Sample
 from latentscale.training.loop import train
 from latentscale.training.prepare import prepare
 

@@ -1,8 +1,8 @@
 """Measures what more processes cost a step besides their gradients: ``make bench-scaling``.
 
-Gangs of 1, 2 and 4 processes train through the platform's loop, each process behind a link of a known bandwidth, with
-phases that sleep instead of computing (``scaling_process.py``). They take turns: one gang is at work at a time, each
-round begins with another one and goes there and back. Next to the platform's steps each gang takes those of a loop
+Groups of 1, 2 and 4 processes train through the platform's loop, each process behind a link of a known bandwidth, with
+phases that sleep instead of computing (``scaling_process.py``). They take turns: one group is at work at a time, each
+round begins with another one and goes there and back. Next to the platform's steps each group takes those of a loop
 written by hand, which sleeps as long and sends the same gradients: what the platform adds is the difference within a
 round. Figures are medians over rounds, and the two turns of a round say how far a thing differs from itself.
 """
@@ -27,11 +27,11 @@ from typing import Any, NoReturn
 from bench import HERE, at_least_seven, machine
 from cases import scratch
 from columns import aligned
-from gangs import Gang, gangs, stop
 from links import Place, links, loopback_places, why_no_links
 from network_time import Link, ring_bytes, ring_seconds
 from scaling_process import PHASES, REPORT_EVERY_STEPS, SleepingPVDGAN, configuration
 from turns import rounds_of_turns
+from worker_groups import WorkerGroup, stop, worker_groups
 
 from latentscale.training.prepare import prepare
 
@@ -49,7 +49,7 @@ BEYOND = "all beyond sleep and gradients"
 
 @dataclass
 class Measured:
-    """What was measured of a gang, in the order of rounds; each round has two turns.
+    """What was measured of a group, in the order of rounds; each round has two turns.
 
     Attributes:
         step_seconds: of the platform's loop, ``[rounds][2]``.
@@ -142,7 +142,7 @@ class Bar:
 
 
 def row(measured: Measured, gradient_elements: int, sleep_seconds: float, bytes_per_second: float | None) -> Row:
-    """The figures of a gang.
+    """The figures of a group.
 
     Args:
         gradient_elements: parameters of all phases.
@@ -250,7 +250,7 @@ def bars_of(what: str, seconds: Sequence[float], rows: Sequence[Row], most_bend:
 
 
 def drawn_anew(found: Sequence[Measured], to_row: Callable[[Measured], Row], times: int = 1000) -> list[list[Row]]:
-    """Rows from as many rounds, drawn with repetition; all gangs' of the same rounds, which were measured together."""
+    """Rows from as many rounds, drawn with repetition; all groups' of the same rounds, which were measured together."""
     draws, rounds = random.Random(0), len(found[0].step_seconds)
     return [
         [to_row(of_rounds(each, chosen)) for each in found]
@@ -303,30 +303,30 @@ def remarks(rows: Sequence[Row], cores: int, judged: Sequence[Bar] = ()) -> list
     return found
 
 
-def measure(gang: list[Gang], rounds: int, steps: int) -> list[Measured]:
-    """Turn by turn, each gang beside the others."""
-    found = [Measured(len(each.members)) for each in gang]
-    for each in gang:  # first steps allocate
+def measure(groups: list[WorkerGroup], rounds: int, steps: int) -> list[Measured]:
+    """Turn by turn, each group beside the others."""
+    found = [Measured(len(each.workers)) for each in groups]
+    for each in groups:  # first steps allocate
         slowest(each.all("train 3"), "seconds")
         slowest(each.all("bare 3"), "seconds")
-    for order in rounds_of_turns([str(number) for number in range(len(gang))], rounds):
+    for order in rounds_of_turns([str(number) for number in range(len(groups))], rounds):
         for measured in found:
             for kept in (measured.step_seconds, measured.bare_seconds, measured.reduce_seconds):
                 kept.append([])
             measured.own_cpu_seconds.append([])
             measured.sent_bytes.append([])
         for turn, number in enumerate(map(int, order)):
-            there, measured = turn < len(gang), found[number]
+            there, measured = turn < len(groups), found[number]
             replies = {
-                arm: gang[number].all(f"{arm} {steps}") for arm in (("bare", "train") if there else ("train", "bare"))
+                arm: groups[number].all(f"{arm} {steps}") for arm in (("bare", "train") if there else ("train", "bare"))
             }
             measured.bare_seconds[-1].append(slowest(replies["bare"], "seconds"))
             measured.step_seconds[-1].append(slowest(replies["train"], "seconds"))
             measured.sent_bytes[-1].append(slowest(replies["train"], "sent_bytes"))
             cores = {arm: statistics.mean(reply["cpu_seconds"] for reply in each) for arm, each in replies.items()}
             measured.own_cpu_seconds[-1].append(cores["train"] - cores["bare"])
-            measured.reduce_seconds[-1].append(slowest(gang[number].all(f"reduce {steps}"), "seconds"))
-    for measured, each in zip(found, gang, strict=True):
+            measured.reduce_seconds[-1].append(slowest(groups[number].all(f"reduce {steps}"), "seconds"))
+    for measured, each in zip(found, groups, strict=True):
         measured.elements = elements_of_a_step([reply["elements"] for reply in each.all(f"count {COUNTED_STEPS}")])
     return found
 
@@ -348,9 +348,9 @@ def elements_of_a_step(counted: Sequence[Sequence[int]]) -> list[int]:
     return sorted((size for size, times in first.items() for _ in range(times // COUNTED_STEPS)), reverse=True)
 
 
-def calibrate(gang: Sequence[Gang]) -> dict[str, float]:
+def calibrate(groups: Sequence[WorkerGroup]) -> dict[str, float]:
     """Every process learns how much too long it sleeps; medians over processes."""
-    replies = [reply for each in gang for reply in each.all("calibrate")]
+    replies = [reply for each in groups for reply in each.all("calibrate")]
     return {name: statistics.median(reply[name] for reply in replies) for name in replies[0]}
 
 
@@ -426,7 +426,7 @@ def main() -> None:
             say(f"{obstacle}: measured on the loopback as it is")
         else:
             say(f"every process in a network namespace behind a link of {BITS_PER_SECOND / 1e6:.0f} Mbit/s (tbf)")
-        started = stack.enter_context(gangs(places, PROCESSES, folder, COMPUTE_SECONDS))
+        started = stack.enter_context(worker_groups(places, PROCESSES, folder, COMPUTE_SECONDS))
         overshoot = calibrate(started)
         say(
             f"a sleep of {1e3 * COMPUTE_SECONDS / PHASES:.0f} ms is"

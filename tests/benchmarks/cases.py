@@ -13,10 +13,10 @@ from PIL import Image
 from turns import Loop
 
 from latentscale.config import Config, load_config
-from latentscale.data.sample import Sample
-from latentscale.data.shard_writing import ShardsExist, write_shards
 from latentscale.methods.pvdgan import PVDGANSettings
 from latentscale.methods.registry import METHODS
+from latentscale.shards.dataset_writer import ShardsExist, write_shards
+from latentscale.shards.sample import Sample
 from latentscale.training.loop import train
 from latentscale.training.outputs import read_images
 from latentscale.training.prepare import prepare

@@ -19,12 +19,12 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from latentscale.data.decoding import Decoder
-from latentscale.data.loading import Loader
+from latentscale.data.loader import Loader
 from latentscale.data.order import Order
-from latentscale.data.reading import StepReader
-from latentscale.data.shard_writing import Sample, write_shards
-from latentscale.data.shards import ShardedDataset
+from latentscale.data.step_reader import StepReader
+from latentscale.decoding.decoder import Decoder
+from latentscale.shards.dataset_writer import Sample, write_shards
+from latentscale.shards.sharded_dataset import ShardedDataset
 
 STREAMS = 8
 WINDOW_IMAGES = 8192

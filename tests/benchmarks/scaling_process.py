@@ -1,8 +1,8 @@
-"""One process of a gang whose steps are timed by ``bench_scaling.py``, which tells it by lines on standard input.
+"""One process of a group whose steps are timed by ``bench_scaling.py``, which tells it by lines on standard input.
 
 It trains through the platform's own ``train``. The method is PVDGAN with its networks, optimizers, statistics, draws
 and data, but its phases sleep instead of computing: forward takes a known time, and backward fills every gradient. Each
-command is done by all processes of a gang together, while each waits where the loop asks whether to stop:
+command is done by all processes of a group together, while each waits where the loop asks whether to stop:
 
 ``calibrate``  measure by how much a sleep is too long, and from then on sleep so much less
 ``bare K``     K steps of a hand-written loop: the same phases under DDP, fused Adam, an average of the weights
@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.profiler import ProfilerActivity, profile
 
 from latentscale.config import Config, load_config
-from latentscale.distributed.ending import end_process
+from latentscale.distributed.exiting import exit_process
 from latentscale.methods import pvdgan
 from latentscale.methods.phase import Batch, Terms
 from latentscale.training.loop import train
@@ -136,7 +136,7 @@ class SleepingPVDGAN(pvdgan.PVDGAN):
 
 
 def configuration(folder: Path, processes: int) -> Config:
-    """Of a gang's run in a folder; the same steps for any number of processes."""
+    """Of a group's run in a folder; the same steps for any number of processes."""
     settings = {**SETTINGS, "run.dir": folder, "distributed.processes": processes}
     arguments = [f"{name}={value}" for name, value in settings.items()]
     return load_config(pvdgan.PVDGAN.Settings, "pvdgan", {"preset": "digits8"}, arguments, PRESETS)
@@ -300,7 +300,7 @@ def main() -> None:
     config = configuration(options.folder, options.processes)
     train(config, SleepingPVDGAN, Conductor(config, options.interface))
     sys.stderr.flush()
-    end_process()
+    exit_process()
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ import pytest
 import torch
 import torch.distributed as dist
 from bench_scaling import Measured, Row, bars, drawn_anew, elements_of_a_step, measure, remarks, row, tally
-from gangs import gangs, stop
 from links import Place, links, loopback_places, ours, remove_left_behind, why_no_links
 from network_time import Link, buckets, exposed_seconds, ring_bytes, ring_seconds, tree_seconds, two_level_seconds
 from scaling_page import MEASURED, PAGE, fit, prepared, render, traffic, without_memory
 from scaling_process import PHASES, SleepingPVDGAN, configuration
 from torch import nn
+from worker_groups import stop, worker_groups
 
 from latentscale.training.prepare import prepare
 from launching import ROOT, environment
@@ -150,7 +150,7 @@ def test_bars_tell_growth_with_the_logarithm_from_faster_growth() -> None:
 
 
 def test_rounds_drawn_anew_tell_what_is_within_noise() -> None:
-    # own 1, 2 … 9 ms in turn, in all gangs; one of four processes never has more than 1 ms
+    # own 1, 2 … 9 ms in turn, in all groups; one of four processes never has more than 1 ms
     found = [some(1, [[0.1 + 0.001 * n] * 2 for n in range(1, 10)], [[0.1] * 2] * 9, [])]
     found.append(some(4, [[0.101] * 2] * 9, [[0.1] * 2] * 9, [100]))
 
@@ -195,7 +195,7 @@ def places(obstacle: str) -> Iterator[list[Place]]:
 @pytest.mark.processes
 def test_processes_are_timed_and_their_bytes_are_those_of_the_formula(places: list[Place], tmp_path: Path) -> None:
     compute_seconds, calibrated = 0.02, []
-    with gangs(places, (1, 2), tmp_path, compute_seconds) as started:
+    with worker_groups(places, (1, 2), tmp_path, compute_seconds) as started:
         for each in started:
             calibrated += each.all("calibrate")
         alone, two = measure(started, rounds=1, steps=10)

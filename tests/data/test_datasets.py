@@ -8,10 +8,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 from latentscale.data.datasets import available_splits, open_dataset
-from latentscale.data.digits import cache_folder, digits_folder
-from latentscale.data.sample_arrays import decode
-from latentscale.data.shards import ShardedDataset
+from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.sources.digits import digits_folder
+from latentscale.storage.user_cache import cache_folder
 
 
 def write_digits(together: Barrier) -> None:

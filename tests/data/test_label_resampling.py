@@ -9,12 +9,12 @@ from numbered_images import SHAPE, numbered_png
 from numpy.typing import NDArray
 
 from latentscale.data.clusters import Clusters
+from latentscale.data.label_resampling import ResampledOrder
 from latentscale.data.order import Order
-from latentscale.data.resampling import ResampledOrder
-from latentscale.data.sample import Sample
-from latentscale.data.shard_writing import write_shards
-from latentscale.data.shards import ShardedDataset
 from latentscale.errors import UserError
+from latentscale.shards.dataset_writer import write_shards
+from latentscale.shards.sample import Sample
+from latentscale.shards.sharded_dataset import ShardedDataset
 
 
 class Labelled:

@@ -19,13 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered_images import LABELS, SHAPE, numbered_samples, numbers
 
-from latentscale.data.loading import Loader
+from latentscale.data.loader import Loader
 from latentscale.data.order import Order
-from latentscale.data.reading import StepReader
-from latentscale.data.sample import Sample
-from latentscale.data.shard_writing import write_shards
-from latentscale.data.shards import ShardedDataset
+from latentscale.data.step_reader import StepReader
 from latentscale.errors import UserError
+from latentscale.shards.dataset_writer import write_shards
+from latentscale.shards.sample import Sample
+from latentscale.shards.sharded_dataset import ShardedDataset
 
 STREAMS = 4
 
@@ -229,10 +229,10 @@ def test_a_killed_worker_is_reported_in_one_line(numbered):
 SCRIPT = """
 import multiprocessing, os, signal, sys, time
 import numpy as np
-from latentscale.data.loading import Loader
-from latentscale.data.reading import StepReader
+from latentscale.data.loader import Loader
+from latentscale.data.step_reader import StepReader
 from latentscale.data.order import Order
-from latentscale.data.shards import ShardedDataset
+from latentscale.shards.sharded_dataset import ShardedDataset
 
 def main():
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job would ignore it

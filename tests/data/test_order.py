@@ -112,8 +112,8 @@ def test_a_sample_is_read_within_a_window_of_where_it_lies(shape, seed, window, 
     for stream in range(streams):
         first = stream * total // streams
         for offset in range(each):
-            where = place[order.locate(stream, epoch * each + offset)]
-            assert where // window == (first + offset) // window
+            location = place[order.locate(stream, epoch * each + offset)]
+            assert location // window == (first + offset) // window
 
 
 def test_shards_lie_whole_and_in_another_sequence_each_epoch():

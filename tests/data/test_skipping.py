@@ -12,20 +12,20 @@ from numbered_images import LABELS, SHAPE, numbered_png, numbered_samples, numbe
 from PIL import Image, PngImagePlugin
 from torch import Tensor
 
-from latentscale.data.decoding import Decoder
-from latentscale.data.loading import Loader
+from latentscale.data.loader import Loader
+from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.data.order import Order
-from latentscale.data.reading import StepReader, Treatment
-from latentscale.data.remembering import RememberingReader
-from latentscale.data.shard_writing import Sample, write_shards
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.storage import StorageOptions
-from latentscale.data.substitution import Skipped, Substitution
+from latentscale.data.step_reader import Preprocessing, StepReader
+from latentscale.data.unreadable_samples import ReplacementSampler, Skipped
+from latentscale.decoding.decoder import Decoder
 from latentscale.errors import UserError
+from latentscale.shards.dataset_writer import Sample, write_shards
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.storage.dataset_files import StorageOptions
 
 COUNT, STREAMS, BATCH, STEPS = 30, 4, 3, 12
 BROKEN = (4, 17, 29)
-KINDS = [StepReader, RememberingReader]
+KINDS = [StepReader, MemoryCachedReader]
 
 
 @pytest.fixture(scope="module")
@@ -40,10 +40,10 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> ShardedDataset:
 
 
 def reader(
-    dataset: ShardedDataset, kind: type[StepReader] = StepReader, owned: range = range(STREAMS), **treatment: bool
+    dataset: ShardedDataset, kind: type[StepReader] = StepReader, owned: range = range(STREAMS), **preprocessing: bool
 ) -> StepReader:
     order = Order(dataset.shard_counts, STREAMS, seed=11, window=7)
-    return kind(dataset, order, owned, BATCH, SHAPE, treatment=Treatment(Decoder(), 11, **treatment))
+    return kind(dataset, order, owned, BATCH, SHAPE, preprocessing=Preprocessing(Decoder(), 11, **preprocessing))
 
 
 @pytest.mark.parametrize("extension", ["jpg", "png"])
@@ -65,8 +65,10 @@ def test_a_flipped_byte_ends_the_run_by_its_member_or_is_skipped(tmp_path: Path,
     order = Order(dataset.shard_counts, STREAMS, seed=11, window=7)
 
     def steps(skip: bool) -> list[Skipped]:
-        treatment = Treatment(Decoder(), 11, skip_errors=skip)
-        block = StepReader(dataset, order, range(STREAMS), BATCH, SHAPE, treatment=treatment).block(range(STEPS))
+        preprocessing = Preprocessing(Decoder(), 11, skip_errors=skip)
+        block = StepReader(dataset, order, range(STREAMS), BATCH, SHAPE, preprocessing=preprocessing).block(
+            range(STEPS)
+        )
         return [each for skipped in block.skipped.values() for each in skipped]
 
     with pytest.raises(UserError, match=r"shard-000000\.tar member 9 is damaged \(its CRC-32"):
@@ -148,14 +150,14 @@ def test_a_substitute_that_is_broken_too_is_replaced_in_its_turn() -> None:
     tried = []
 
     def only_the_last(shard: int, member: int) -> tuple[int, int]:
-        from latentscale.data.substitution import Unreadable
+        from latentscale.data.unreadable_samples import UnreadableSample
 
         tried.append((shard, member))
         if (shard, member) != (2, 1):
-            raise Unreadable(f"({shard}, {member})")
+            raise UnreadableSample(f"({shard}, {member})")
         return shard, member
 
-    substitution = Substitution(np.array([3, 1, 2]), seed=5)
+    substitution = ReplacementSampler(np.array([3, 1, 2]), seed=5)
     skipped: list[Skipped] = []
     assert substitution.read(0, 0, 1, 40, only_the_last, skipped) == (2, 1)
     candidates = [(0, 0)] + [substitution.candidate(1, 40, attempt) for attempt in range(1, len(skipped) + 1)]
@@ -171,7 +173,7 @@ def test_where_nothing_is_readable_it_ends(tmp_path: Path) -> None:
     dataset = ShardedDataset.open(tmp_path / "data")
     order = Order(dataset.shard_counts, 1, seed=0, window=1)
     for kind in KINDS:
-        nothing = kind(dataset, order, range(1), 2, SHAPE, treatment=Treatment(skip_errors=True))
+        nothing = kind(dataset, order, range(1), 2, SHAPE, preprocessing=Preprocessing(skip_errors=True))
         with pytest.raises(UserError, match=r"64 samples drawn .*shard-000000\.tar member . is not a readable image"):
             nothing(0)
 
@@ -222,8 +224,12 @@ def test_colour_images_are_mirrored_along_their_width(tmp_path: Path) -> None:
     order = Order(dataset.shard_counts, 1, seed=0, window=4)
 
     def batches(kind: type[StepReader], flip: bool) -> Tensor:
-        treatment = Treatment(seed=0, horizontal_flip=flip)
-        return kind(dataset, order, range(1), 4, (3, 23, 37), treatment=treatment).block(range(5)).images.flatten(0, 1)
+        preprocessing = Preprocessing(seed=0, horizontal_flip=flip)
+        return (
+            kind(dataset, order, range(1), 4, (3, 23, 37), preprocessing=preprocessing)
+            .block(range(5))
+            .images.flatten(0, 1)
+        )
 
     plain = batches(StepReader, False)
     for kind in KINDS:

@@ -14,13 +14,13 @@ from numbered_images import LABELS, SHAPE, numbered_samples, numbers
 from web_server import serving
 
 from latentscale.data.order import Order
-from latentscale.data.reading import Treatment
-from latentscale.data.shard_index import sha256_of_file
-from latentscale.data.shard_writing import Sample, write_shards
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.storage import StorageOptions
+from latentscale.data.step_reader import Preprocessing
 from latentscale.data.streaming import StreamingReader
 from latentscale.errors import UserError
+from latentscale.shards.dataset_writer import Sample, write_shards
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.storage.checksums import sha256_of_file
+from latentscale.storage.dataset_files import StorageOptions
 
 STREAMS, BATCH = 4, 3
 
@@ -32,7 +32,7 @@ def reader(
     threads: int = 0,
     window: int = 40,
     layout: np.ndarray | None = None,
-    **treatment: bool,
+    **preprocessing: bool,
 ) -> StreamingReader:
     layout = np.arange(len(streams) * BATCH) if layout is None else layout
     order = Order(dataset.shard_counts, STREAMS, seed, window)
@@ -43,7 +43,7 @@ def reader(
         BATCH,
         SHAPE,
         layout,
-        Treatment(seed=seed, **treatment),
+        Preprocessing(seed=seed, **preprocessing),
         seed=seed,
         window_images=window,
         threads=threads,
@@ -126,8 +126,8 @@ def test_large_shards_come_in_several_ranges(tmp_path, monkeypatch):
     samples = [Sample(sample.image + bytes(5000), "png", sample.label) for sample in numbered_samples(60)]
     write_shards(samples, tmp_path / "data", "n", SHAPE, LABELS, "CC0", 16 * 7168)
     local = ShardedDataset.open(tmp_path / "data")
-    monkeypatch.setattr("latentscale.data.range_stream.RANGE_BYTES", 10_000)
-    monkeypatch.setattr("latentscale.data.cached_folder.RANGE_BYTES", 10_000)
+    monkeypatch.setattr("latentscale.storage.range_stream.RANGE_BYTES", 10_000)
+    monkeypatch.setattr("latentscale.storage.cached_remote.RANGE_BYTES", 10_000)
     with serving(local.path) as web:
         web.faults = {f"shard-{shard:06d}.tar": ["", "refuse", "hang", "close early"] for shard in range(4)}
         assert read(reader(ShardedDataset.open(web.url, options(tmp_path))), stop=12) == read(reader(local), stop=12)

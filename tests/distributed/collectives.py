@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch.autograd.profiler import profile
 
 from latentscale.config import load_config
-from latentscale.distributed.ending import end_process
 from latentscale.distributed.engines import make_accelerator
+from latentscale.distributed.exiting import exit_process
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 
@@ -51,7 +51,7 @@ def main() -> None:
         folder.mkdir(exist_ok=True)
         (folder / f"rank-{os.environ['RANK']}.json").write_text(json.dumps(found))
     accelerator.end_training()
-    end_process()
+    exit_process()
 
 
 if __name__ == "__main__":

@@ -21,9 +21,9 @@ from torch import Tensor
 
 from latentscale.config import Config, load_config
 from latentscale.distributed import deepspeed as adapter
-from latentscale.distributed.deepspeed_settings import asked_of_launcher
-from latentscale.distributed.ending import end_process
+from latentscale.distributed.deepspeed_settings import launcher_settings
 from latentscale.distributed.engines import make_accelerator
+from latentscale.distributed.exiting import exit_process
 from latentscale.distributed.phases import DistributedPhase
 from latentscale.errors import UserError
 from latentscale.losses import inversion
@@ -76,7 +76,7 @@ def launched(folder: Path, said: Mapping[str, str]) -> None:
     """Two steps as the launcher says, by the number of processes that it was to start."""
     own = overrides(training__precision="fp32", training__steps=2, run__dir=folder, distributed__processes=COUNT)
     kind = METHODS["pvdgan"]
-    train(load_config(kind.Settings, kind.name, {}, own, launched=asked_of_launcher(said)), kind)
+    train(load_config(kind.Settings, kind.name, {}, own, launched=launcher_settings(said)), kind)
 
 
 def equal(folder: Path) -> None:
@@ -230,7 +230,7 @@ def main() -> None:
     for task in tasks:
         TASKS[task](folder)
     accelerator.end_training()
-    end_process()
+    exit_process()
 
 
 if __name__ == "__main__":

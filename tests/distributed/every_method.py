@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from latentscale.config import load_config
-from latentscale.distributed.ending import end_process
 from latentscale.distributed.engines import make_accelerator
+from latentscale.distributed.exiting import exit_process
 from latentscale.methods.registry import METHODS
 from latentscale.recipe import print_outcome
 from latentscale.training.loop import train
@@ -69,7 +69,7 @@ def main() -> None:
         if accelerator.is_main_process:
             print_outcome(outcome, kind)  # whatever the method leaves, or does not
     accelerator.end_training()
-    end_process()
+    exit_process()
 
 
 if __name__ == "__main__":

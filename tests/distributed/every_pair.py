@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from latentscale.config import load_config
-from latentscale.distributed.ending import end_process
 from latentscale.distributed.engines import make_accelerator
+from latentscale.distributed.exiting import exit_process
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 from launching import ROOT, overrides
@@ -30,7 +30,7 @@ def main() -> None:
             config = load_config(kind.Settings, name, {"preset": "digits8"}, arguments, ROOT / "recipes" / "presets")
             train(config, kind)
     accelerator.end_training()
-    end_process()
+    exit_process()
 
 
 if __name__ == "__main__":

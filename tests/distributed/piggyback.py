@@ -15,8 +15,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from latentscale.distributed.ddp import DDPPhase
-from latentscale.distributed.ending import end_process
 from latentscale.distributed.engines import DTYPES, make_accelerator
+from latentscale.distributed.exiting import exit_process
 from latentscale.methods.phase import Batch, Phase, Terms
 
 RANK = int(os.environ.get("RANK", "0"))
@@ -102,7 +102,7 @@ def main() -> None:
     }
     (Path(sys.argv[1]) / f"rank-{RANK}.json").write_text(json.dumps(found))
     accelerator.end_training()
-    end_process()
+    exit_process()
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ from typing import Any
 
 from latentscale.config import load_config
 from latentscale.data import clusters
-from latentscale.distributed.ending import end_process
 from latentscale.distributed.engines import make_accelerator
+from latentscale.distributed.exiting import exit_process
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 from launching import ROOT, Finished, Processes, launch_command, overrides
@@ -48,7 +48,7 @@ def main() -> None:
         config = load_config(kind.Settings, run["method"], recipe, run["arguments"], ROOT / "recipes" / "presets")
         train(config, kind)
     accelerator.end_training()
-    end_process()
+    exit_process()
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from states import bitwise_equal, final_state, worst_difference
 
 from latentscale.config import load_config
 from latentscale.distributed.deepspeed_settings import (
-    asked_of_launcher,
     check_engine,
-    forget_launcher,
-    refuse_other_than_launched,
+    clear_launcher_environment,
+    launcher_settings,
+    require_launcher_settings,
 )
 from latentscale.errors import UserError
 from latentscale.methods.pvdgan import PVDGAN
@@ -225,7 +225,7 @@ LAUNCHER = {"ACCELERATE_USE_DEEPSPEED": "true"}
     ],
 )
 def test_what_the_launcher_says_becomes_keys(variables: dict[str, str], zero: int, offload: bool) -> None:
-    said = asked_of_launcher({**LAUNCHER, **variables})
+    said = launcher_settings({**LAUNCHER, **variables})
     assert said == {
         "distributed.engine": "deepspeed", "distributed.zero": zero, "distributed.offload_optimizer": offload,
     }  # fmt: skip
@@ -233,16 +233,16 @@ def test_what_the_launcher_says_becomes_keys(variables: dict[str, str], zero: in
 
 def test_clipping_is_off_unless_the_launcher_asks_for_it(tmp_path: Path) -> None:
     key = "optimizer.gradient_clipping"
-    assert key not in asked_of_launcher({**LAUNCHER, "ACCELERATE_GRADIENT_CLIPPING": "0.0"})
-    assert asked_of_launcher({**LAUNCHER, "ACCELERATE_GRADIENT_CLIPPING": "0.5"})[key] == 0.5
+    assert key not in launcher_settings({**LAUNCHER, "ACCELERATE_GRADIENT_CLIPPING": "0.0"})
+    assert launcher_settings({**LAUNCHER, "ACCELERATE_GRADIENT_CLIPPING": "0.5"})[key] == 0.5
     file = tmp_path / "deepspeed.json"
     file.write_text(json.dumps({"gradient_clipping": 2}))
-    assert asked_of_launcher({**LAUNCHER, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)})[key] == 2.0
+    assert launcher_settings({**LAUNCHER, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)})[key] == 2.0
 
 
 def test_a_launcher_that_says_nothing_of_deepspeed_changes_nothing() -> None:
-    assert asked_of_launcher({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}) == {}
-    assert asked_of_launcher({"ACCELERATE_USE_DEEPSPEED": "false"}) == {}
+    assert launcher_settings({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}) == {}
+    assert launcher_settings({"ACCELERATE_USE_DEEPSPEED": "false"}) == {}
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_a_launcher_that_says_nothing_of_deepspeed_changes_nothing() -> None:
 )
 def test_what_a_recipe_does_not_do_is_refused_by_name(variables: dict[str, str], parts: list[str]) -> None:
     with pytest.raises(UserError) as error:
-        asked_of_launcher({**LAUNCHER, **variables})
+        launcher_settings({**LAUNCHER, **variables})
     assert all(part in str(error.value) for part in parts)
 
 
@@ -292,18 +292,18 @@ def test_a_deepspeed_file_that_asks_for_more_is_refused(
     if content is not None:
         file.write_text(json.dumps(content))
     with pytest.raises(UserError) as error:
-        asked_of_launcher({**LAUNCHER, **variables, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)})
+        launcher_settings({**LAUNCHER, **variables, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)})
     assert all(part in str(error.value) for part in parts), error.value
 
 
 def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "deepspeed.json").write_text("{")
     with pytest.raises(UserError, match="not readable as JSON"):
-        asked_of_launcher({**LAUNCHER, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "deepspeed.json")})
+        launcher_settings({**LAUNCHER, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "deepspeed.json")})
 
 
 def test_launcher_and_keys_may_agree_and_not_contradict() -> None:
-    said = asked_of_launcher({**LAUNCHER, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"})
+    said = launcher_settings({**LAUNCHER, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"})
 
     def read(*arguments: str, recipe: dict[str, Any] | None = None) -> Any:
         return load_config(PVDGAN.Settings, "pvdgan", recipe, arguments, launched=said).distributed
@@ -322,13 +322,13 @@ def test_launcher_and_keys_may_agree_and_not_contradict() -> None:
 
 def test_a_run_set_up_otherwise_than_launched_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {"distributed.engine": "ddp", "distributed.zero": 0, "distributed.offload_optimizer": False}
-    refuse_other_than_launched(chosen)
+    require_launcher_settings(chosen)
     for name, value in {**LAUNCHER, "ACCELERATE_CONFIG_DS_FIELDS": "zero_stage"}.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=r"distributed\.engine=ddp, but accelerate launch"):
-        refuse_other_than_launched(chosen)
-    forget_launcher()
-    refuse_other_than_launched(chosen)
+        require_launcher_settings(chosen)
+    clear_launcher_environment()
+    require_launcher_settings(chosen)
 
 
 ASKED: dict[str, Any] = {"engine": "deepspeed", "zero": 0, "offload_optimizer": False, "precision": "fp32"}

@@ -17,7 +17,7 @@ from small_disk import SmallDisk
 from states import bitwise_equal, final_state, worst_difference
 from torch import Tensor
 
-from latentscale.launching.endings import FOLDER_VARIABLE, Ending, read_endings
+from latentscale.launching.exit_reports import FOLDER_VARIABLE, ExitReason, read_exit_reports
 from launching import ROOT, Processes, Train, free_port, launch_command, overrides, slowed_script
 
 TOLERANCE = 1e-9
@@ -90,7 +90,7 @@ def test_kill_9_of_one_process_ends_the_others_naming_it_and_half_as_many_go_on(
     started = start(processes, folder, count)
     wait_for_step(folder, 7, started)
     started[victim].kill()
-    named = "rank 0 unreachable" if victim == 0 else f"nothing heard from rank {victim} on"
+    named = "rank 0 is unreachable" if victim == 0 else f"no heartbeat from rank {victim} on"
     speaker = 1 if victim == 0 else 0  # what all processes of a node say is said by one
     for rank, (code, err) in enumerate(ends(started)):
         if rank != victim:
@@ -112,7 +112,7 @@ def test_a_stopped_process_is_named_and_the_run_goes_on(
     _, err = started[0].communicate(timeout=60)
     assert started[0].returncode == 75, err
     assert len(errors(err)) == 1
-    assert "nothing heard from rank 1 on" in errors(err)[0]
+    assert "no heartbeat from rank 1 on" in errors(err)[0]
     started[1].kill()
     train("pvdgan", folder, 2, **SETTINGS)
     assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
@@ -134,7 +134,7 @@ Feed.fetch = hang
     started = start(processes, folder, 2, lines, distributed__timeout_seconds=4)
     _, err = started[0].communicate(timeout=60)
     assert started[0].returncode == 75, err
-    assert "(last at step 8, data) did not come to a collective that the others waited in" in errors(err)[0]
+    assert "(last at step 8, data) did not join a collective that the others waited in" in errors(err)[0]
     started[1].kill()
     assert newest_checkpoint(folder) == 5
     train("pvdgan", folder, 1, **SETTINGS)
@@ -193,14 +193,14 @@ def test_a_bit_that_differs_ends_the_run_naming_the_process(lines: str, processe
 
 
 DATA_FAIL = """
-from latentscale.data.remembering import RememberingReader
+from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.errors import UserError
-block = RememberingReader.block
+block = MemoryCachedReader.block
 def read(self, steps):
     if RANK == "1" and WHEN in steps:
         raise UserError("shard-000003.tar member 7 is not a readable image")
     return block(self, steps)
-RememberingReader.block = read
+MemoryCachedReader.block = read
 from latentscale.training.keeper import Keeper
 write = Keeper.last_checkpoint
 def slowly(self, *arguments, **named):
@@ -256,11 +256,11 @@ def test_pictures_and_evaluations_that_last_longer_than_the_timeout_hold_up_nobo
 ) -> None:
     lines = """
 from latentscale.training import outputs
-report, drawn = outputs.reconstruction_report, outputs.write_snapshots
-def slowly(*args):
+evaluate = outputs.evaluate
+def slowly(*args, **options):
     time.sleep(6)
-    return report(*args)
-outputs.reconstruction_report = slowly
+    return evaluate(*args, **options)
+outputs.evaluate = slowly
 """
     folder = tmp_path / "run"
     changes = {"evaluation__every_steps": 20, "distributed__timeout_seconds": 4, "snapshot__every_steps": 20}
@@ -407,7 +407,7 @@ def test_a_signal_while_others_are_waited_for_ends_well(processes: Processes, tm
     out, err = process.communicate(timeout=10)
     assert process.returncode == 0, err
     assert "stopped before the first step" in out
-    assert [ending.ending for ending in read_endings(words)] == [Ending.STOPPED]
+    assert [report.reason for report in read_exit_reports(words)] == [ExitReason.STOPPED]
 
 
 def test_torchs_own_restart_continues_the_run(

@@ -11,9 +11,9 @@ from states import final_state, worst_difference
 from torch import Tensor
 from web_server import WebServer, serving
 
-from latentscale.data.digits import LICENCE, SHAPE, digits_folder
-from latentscale.data.shard_writing import Sample, write_shards
-from latentscale.data.shards import ShardedDataset
+from latentscale.shards.dataset_writer import Sample, write_shards
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.sources.digits import LICENCE, SHAPE, digits_folder
 from launching import ROOT, Processes, Train, launch_command, overrides
 
 TOLERANCE = 1e-9

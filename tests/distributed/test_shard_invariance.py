@@ -17,16 +17,16 @@ from several_runs import run_several
 from states import final_state, worst_difference
 from torch import Tensor
 
-from latentscale.data.building.build import build
-from latentscale.data.building.options import BuildOptions, ImageOptions
+from latentscale.building.build_dataset import build_dataset
+from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.data.clusters import SHARD_POINTS
-from latentscale.data.remembering import REMEMBERED_BYTES_VARIABLE
-from latentscale.data.sample_arrays import decode
-from latentscale.data.shard_writing import Sample, write_shards
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.sources.options import SourceOptions
-from latentscale.data.sources.registry import list_source
+from latentscale.data.memory_cache import MEMORY_CACHE_BYTES_VARIABLE
+from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
+from latentscale.shards.dataset_writer import Sample, write_shards
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.sources.registry import list_source
+from latentscale.sources.source_options import SourceOptions
 from launching import ROOT, Finished, Processes, launch_command, overrides
 
 TOLERANCE = 1e-9
@@ -77,7 +77,7 @@ def run(folder: Path, shards: Path, count: int, workers: int, remembers: bool = 
     try:
         return processes.run(
             [*launch_command(count, ROOT / "recipes" / "pvdgan.py"), f"run.dir={folder}", *overrides(**settings)],
-            **({} if remembers else {REMEMBERED_BYTES_VARIABLE: "0"}),
+            **({} if remembers else {MEMORY_CACHE_BYTES_VARIABLE: "0"}),
         )
     finally:
         processes.close()
@@ -149,7 +149,7 @@ def test_one_and_four_processes_train_the_same_with_any_workers(
         {"method": "pvdgan", "settings": settings_of(shards, number, run__dir=tmp_path / str(number))}
         for number in workers
     ]
-    finished = run_several(runs, tmp_path, count, **{REMEMBERED_BYTES_VARIABLE: "0"})
+    finished = run_several(runs, tmp_path, count, **{MEMORY_CACHE_BYTES_VARIABLE: "0"})
     assert finished.code == 0, finished.err
     for number in workers:
         assert worst_difference(final_state(tmp_path / str(number)), reference[0]) <= TOLERANCE
@@ -182,7 +182,7 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two shards with the very points, in the very order, of data.name=clusters."""
     out = tmp_path_factory.mktemp("points") / "clusters"
     listing = list_source("clusters", None, SourceOptions(count=2 * SHARD_POINTS, test_count=20))
-    build("clusters", listing, out, ImageOptions(), BuildOptions(shard_bytes=SHARD_POINTS * 2048))
+    build_dataset("clusters", listing, out, ImageOptions(), BuildOptions(shard_bytes=SHARD_POINTS * 2048))
     assert ShardedDataset.open(out / "train").shard_counts.tolist() == [SHARD_POINTS] * 2
     return out
 
@@ -193,7 +193,7 @@ def test_points_from_shards_train_what_the_same_points_of_memory_do(points: Path
     The same processes train on images too, of which there is one more than the batch.
     """
     sharded = {"data__name": "shards", "data__path": points}
-    anew, remembered = {REMEMBERED_BYTES_VARIABLE: "0"}, {REMEMBERED_BYTES_VARIABLE: str(2**20)}
+    anew, remembered = {MEMORY_CACHE_BYTES_VARIABLE: "0"}, {MEMORY_CACHE_BYTES_VARIABLE: str(2**20)}
     alone = [
         cluster_run(tmp_path / "memory"),
         {**cluster_run(tmp_path / "1x0", **sharded), "environment": anew},
@@ -298,7 +298,7 @@ def test_each_kind_of_damage_is_named_by_shard_and_member(hostile: Path, number:
     shard = int(np.searchsorted(ends, number, side="right"))
     member = number - int(ends[shard] - dataset.shard_counts[shard])
     with pytest.raises(UserError, match=rf"shard-{shard:06d}\.tar member {member} is ") as refused:
-        decode(dataset.read(shard, member)[0], dataset.shape, dataset.where(shard, member))
+        decode(dataset.read(shard, member)[0], dataset.shape, dataset.location(shard, member))
     assert "\n" not in str(refused.value)
 
 

@@ -9,15 +9,15 @@ from typing import TypeVar
 
 import psutil
 
-from latentscale.launching.workers import rank_of
+from latentscale.launching.process_tree import rank_of
 from launching import ROOT, Processes, free_port
 
 T = TypeVar("T")
-TALKER = str(ROOT / "tests" / "launchers" / "talker.py")
+STUB_WORKER = str(ROOT / "tests" / "launchers" / "stub_worker.py")
 
 
 class Nodes:
-    """Starts the launchers of N nodes and sees them end.
+    """Starts the launchers of N nodes and waits for their end.
 
     Args:
         starter: which leaves nothing behind.
@@ -57,16 +57,16 @@ class Nodes:
         self.launchers[node].send_signal(number)
 
     def wait(self, timeout_seconds: float = 60) -> tuple[list[int], list[str]]:
-        """Exit statuses, and all that each wrote."""
+        """Exit statuses, and each one's output."""
         said = [launcher.communicate(timeout=timeout_seconds) for launcher in self.launchers]
         return [launcher.returncode for launcher in self.launchers], [out + err for out, err in said]
 
 
 def until(look: Callable[[], T | None], timeout_seconds: float = 60) -> T:
-    """What a look finds, as soon as it finds something."""
+    """The first true result of a function that is called until it has one."""
     deadline = time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         if found := look():
             return found
         time.sleep(0.02)
-    raise AssertionError("it did not come")
+    raise AssertionError("timed out")

@@ -12,11 +12,12 @@ import pytest
 from latentscale.errors import UserError
 from latentscale.launching import kubernetes, slurm
 from latentscale.launching.command import node_command, node_environment
-from latentscale.launching.endings import FOLDER_VARIABLE
-from latentscale.launching.meeting import WORDLESS, Loss, likely_causes
-from latentscale.launching.names import wait_for_name
-from latentscale.launching.options import NodeOptions
-from latentscale.launching.platforms import said_by
+from latentscale.launching.dns import wait_for_hostname
+from latentscale.launching.exit_reports import FOLDER_VARIABLE
+from latentscale.launching.node import make_parser
+from latentscale.launching.node_options import NodeOptions, make_options
+from latentscale.launching.platforms import options_from_environment
+from latentscale.launching.rendezvous import NO_REPORT, NodeFailure, likely_causes
 from latentscale.launching.restarts import RESTARTS_VARIABLE
 from launching import ROOT, environment
 
@@ -138,9 +139,9 @@ PLACE = ["--nodes", "2", "--main-address", "h"]
 REFUSED = {
     "no rank": ("node", PLACE, {}, "--node-rank is missing"),
     "no address": ("node", ["--nodes", "2", "--node-rank", "0"], {}, "--main-address is missing"),
-    "rank out of range": ("node", [*PLACE, "--node-rank", "2"], {}, "--node-rank 2: with --nodes 2 it is 0 to 1"),
-    "no nodes": ("node", ["--nodes", "0"], {}, "--nodes 0: it must be at least 1"),
-    "no processes": ("node", ["--processes-per-node", "0"], {}, "--processes-per-node 0: it must be at least 1"),
+    "rank out of range": ("node", [*PLACE, "--node-rank", "2"], {}, "--node-rank 2: with --nodes 2 it must be 0 to 1"),
+    "no nodes": ("node", ["--nodes", "0"], {}, "--nodes 0: must be at least 1"),
+    "no processes": ("node", ["--processes-per-node", "0"], {}, "--processes-per-node 0: must be at least 1"),
     "port": ("node", ["--main-port", "70000"], {}, "--main-port 70000"),
     "seconds": ("node", ["--grace-seconds", "nan"], {}, "--grace-seconds nan"),
     "no number": ("node", ["--nodes", "many"], {}, "invalid int value: 'many'"),
@@ -152,9 +153,9 @@ REFUSED = {
         "JOB_COMPLETION_INDEX=0 and PET_NODE_RANK=1 contradict each other",
     ),
     "two numbers": ("kubernetes", PLACE, {"PET_NNODES": "3"}, "--nodes=2 and PET_NNODES=3 contradict each other"),
-    "elastic": ("kubernetes", [], {"PET_NNODES": "1:4"}, "PET_NNODES=1:4: a run's number of nodes is fixed"),
-    "words": ("kubernetes", [], {"LATENTSCALE_NODES": "two"}, "LATENTSCALE_NODES=two is no number"),
-    "no GPU": ("kubernetes", [], {"PET_NPROC_PER_NODE": "gpu", "PATH": ""}, "no GPU is found"),
+    "elastic": ("kubernetes", [], {"PET_NNODES": "1:4"}, "PET_NNODES=1:4: a run has a fixed number of nodes"),
+    "words": ("kubernetes", [], {"LATENTSCALE_NODES": "two"}, "LATENTSCALE_NODES=two must be a whole number"),
+    "no GPU": ("kubernetes", [], {"PET_NPROC_PER_NODE": "gpu", "PATH": ""}, "no GPU was found"),
     "Slurm tasks": (
         "slurm", ["--main-address", "h"], {"SLURM_NNODES": "2", "SLURM_NODEID": "0", "SLURM_NTASKS": "16"},
         "16 tasks on 2 nodes",
@@ -162,9 +163,9 @@ REFUSED = {
     "Slurm rank": ("slurm", [*PLACE, "--node-rank", "0"], {"SLURM_NODEID": "1"}, "SLURM_NODEID=1 contradict"),
     "torchrun without rank": ("torchrun", PLACE, {}, "--node-rank is missing"),
     "torchrun without address": ("torchrun", ["--nodes", "2", "--node-rank", "0"], {}, "--main-address is missing"),
-    "torchrun rank": ("torchrun", [*PLACE, "--node-rank", "2"], {}, "it is 0 to 1"),
-    "torchrun option": ("torchrun", ["--node", "2"], {}, "there is no option --node"),
-    "torchrun number": ("torchrun", ["--nodes", "two"], {}, "two is no number"),
+    "torchrun rank": ("torchrun", [*PLACE, "--node-rank", "2"], {}, "it must be 0 to 1"),
+    "torchrun option": ("torchrun", ["--node", "2"], {}, "unknown option --node"),
+    "torchrun number": ("torchrun", ["--nodes", "two"], {}, "two must be a whole number"),
 }  # fmt: skip
 
 
@@ -180,14 +181,35 @@ def test_refusals_are_one_line_and_status_2(case: str) -> None:
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_recipe_must_be_given(program: str) -> None:
+def test_a_module_is_started_in_the_place_of_a_script(program: str) -> None:
+    module = ["-m", "latentscale", "train", "pvdgan", "--dry-run", "run.dir=a folder"]
     said = environment(SLURM_NNODES="1", SLURM_NODEID="0")
-    done = subprocess.run(PROGRAMS[program], capture_output=True, text=True, env=said, timeout=60)
+    command = [*PROGRAMS[program], "--dry-run", "--processes-per-node", "2", *module]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=said, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert shlex.split(done.stdout)[-len(module) :] == module
+    # one process has no launcher between
+    if program != "torchrun":
+        command[command.index("2")] = "1"
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=said, timeout=60)
+        assert shlex.split(done.stdout) == [sys.executable, *module]
+
+
+def test_a_module_without_a_name_is_no_recipe() -> None:
+    done = subprocess.run([*PROGRAMS["node"], "-m"], capture_output=True, text=True, env=environment(), timeout=60)
     assert done.returncode == 2
     assert "no recipe is given" in done.stderr
 
 
-def test_processes_are_told_where_to_leave_word_and_nothing_of_an_outer_launcher(tmp_path: Path) -> None:
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_a_recipe_must_be_given(program: str) -> None:
+    said = environment(SLURM_NNODES="1", SLURM_NODEID="0")
+    done = subprocess.run(PROGRAMS[program], capture_output=True, text=True, env=said, timeout=60)
+    assert done.returncode == 2
+    assert "no recipe given" in done.stderr
+
+
+def test_processes_get_a_folder_for_exit_reports_and_nothing_from_an_outer_launcher(tmp_path: Path) -> None:
     options = NodeOptions(("recipe.py",), nodes=2, node_rank=1, processes_per_node=2, cpu=True, grace_seconds=77)
     outer = {
         "PET_NNODES": "9", "RANK": "5", "MASTER_PORT": "1", "TORCHELASTIC_RESTART_COUNT": "3",
@@ -200,6 +222,12 @@ def test_processes_are_told_where_to_leave_word_and_nothing_of_an_outer_launcher
         "GLOO_SOCKET_IFNAME": "lo",  # that leads to 127.0.0.1
     }  # fmt: skip
     assert node_environment(options, 0, tmp_path, {"GLOO_SOCKET_IFNAME": "ib0"})["GLOO_SOCKET_IFNAME"] == "ib0"
+
+
+@pytest.mark.parametrize("name", ["--rendezvous-seconds", "--meeting-seconds"])
+def test_the_rendezvous_timeout_has_an_earlier_name_too(name: str) -> None:
+    parsed = make_parser("node", "").parse_args([name, "7", *RECIPE])
+    assert make_options(vars(parsed)).rendezvous_seconds == 7
 
 
 def test_accelerate_reads_the_argv_as_it_is_meant() -> None:
@@ -216,24 +244,24 @@ def test_accelerate_reads_the_argv_as_it_is_meant() -> None:
 @pytest.mark.parametrize(("word", "number"), [("auto", 8), ("gpu", 8), ("cpu", 64)])
 def test_kubeflow_counts_processes_by_what_a_node_has(word: str, number: int) -> None:
     count = {"auto": 8, "gpu": 8, "cpu": 64}.__getitem__
-    said = said_by(kubernetes.VARIABLES, {}, {"PET_NPROC_PER_NODE": word}, count)
+    said = options_from_environment(kubernetes.VARIABLES, {}, {"PET_NPROC_PER_NODE": word}, count)
     assert said == {"processes_per_node": number}
 
 
-def test_a_name_that_never_comes_is_given_up_with_what_to_look_at() -> None:
-    with pytest.raises(TimeoutError, match=r"nowhere\.invalid of node 0 has no address after 0\.3 s .*headless"):
-        wait_for_name("nowhere.invalid", 0.3, retry_seconds=0.1)
-    assert wait_for_name("localhost", 5) < 1
+def test_a_host_name_that_never_resolves_times_out_with_what_to_check() -> None:
+    with pytest.raises(TimeoutError, match=r"nowhere\.invalid of node 0 did not resolve within 0\.3 s .*headless"):
+        wait_for_hostname("nowhere.invalid", 0.3, retry_seconds=0.1)
+    assert wait_for_hostname("localhost", 5) < 1
 
 
-def test_a_pod_whose_main_name_never_comes_exits_with_1() -> None:
+def test_a_pod_whose_main_host_name_never_resolves_exits_with_1() -> None:
     said = {"LATENTSCALE_NODES": "2", "JOB_COMPLETION_INDEX": "1", "LATENTSCALE_MAIN_ADDRESS": "nowhere.invalid"}
     done = subprocess.run(
         [*PROGRAMS["kubernetes"], "--dns-seconds", "0.2", *RECIPE],
         capture_output=True, text=True, env=environment(**said), timeout=60,
     )  # fmt: skip
     assert done.returncode == 1
-    assert done.stderr.startswith("launcher of node 1: the name nowhere.invalid of node 0 has no address")
+    assert done.stderr.startswith("launcher of node 1: the host name nowhere.invalid of node 0 did not resolve")
     assert done.stderr.count("\n") == 1
 
 
@@ -276,10 +304,10 @@ def stand_ins(folder: Path, srun_status: int, requeue_status: int) -> dict[str, 
         (1, 0, 1, False, ""),
         (2, 0, 2, False, ""),
         (85, 0, 85, True, ""),
-        (85, 1, 1, True, "error: the job could not be queued again: submit it again, and the run continues\n"),
+        (85, 1, 1, True, "error: the job could not be requeued: submit it again to continue the run\n"),
     ],
 )
-def test_a_job_that_was_stopped_before_its_end_queues_again_and_no_other(
+def test_a_job_that_was_stopped_before_its_end_is_requeued_and_no_other(
     ended: int, requeue: int, status: int, requeued: bool, said: str, tmp_path: Path
 ) -> None:
     inside = stand_ins(tmp_path / "bin", ended, requeue)
@@ -290,29 +318,29 @@ def test_a_job_that_was_stopped_before_its_end_queues_again_and_no_other(
     assert [call.split()[0] for call in calls[:2]] == ["scontrol", "srun"]
     assert calls[1].endswith(" ".join(RECIPE))
     assert calls[2:] == (["scontrol requeue 34711"] if requeued else [])
-    assert ("queues again" in done.stdout) == requeued
+    assert ("requeueing" in done.stdout) == requeued
 
 
 def test_the_batch_script_is_refused_outside_of_a_job() -> None:
     script = LAUNCHERS / "slurm" / "train.sbatch"
     done = subprocess.run(["bash", script, *RECIPE], capture_output=True, text=True, env=environment(), timeout=60)
     assert done.returncode != 0
-    assert "start this with sbatch" in done.stderr
+    assert "submit this script with sbatch" in done.stderr
 
 
-def test_the_cause_of_a_loss_is_told_before_its_consequences() -> None:
-    gone = [Loss(node, f"rank {node}", "lost contact with another process") for node in range(5)]
-    full = Loss(5, "rank 5", "the disk is full")
+def test_the_cause_of_a_failure_is_reported_before_its_consequences() -> None:
+    gone = [NodeFailure(node, f"rank {node}", "lost contact with another process") for node in range(5)]
+    full = NodeFailure(5, "rank 5", "the disk is full")
     assert likely_causes([*gone, full], most=1) == "node 5: rank 5: the disk is full"
-    silent = Loss(6, "rank 6, 7", WORDLESS)
+    silent = NodeFailure(6, "rank 6, 7", NO_REPORT)
     assert likely_causes([*gone, full, silent]) == (
-        "node 6: rank 6, 7: ended without a word; node 5: rank 5: the disk is full"
+        "node 6: rank 6, 7: ended without reporting why; node 5: rank 5: the disk is full"
     )
-    assert likely_causes([Loss(2, "", "has gone")]) == "node 2: has gone"
+    assert likely_causes([NodeFailure(2, "", "disconnected")]) == "node 2: disconnected"
     assert likely_causes(gone[:2]) == "node 0: rank 0 and node 1: rank 1: lost contact with another process"
     assert likely_causes(gone) == "node 0: rank 0 and node 1: rank 1 and 3 more: lost contact with another process"
 
 
-def test_slurm_says_no_more_than_it_must() -> None:
+def test_slurm_needs_a_main_address() -> None:
     with pytest.raises(UserError, match=r"--main-address is missing"):
-        said_by(slurm.VARIABLES, {}, {"SLURM_NNODES": "2", "SLURM_NODEID": "0"}, len)
+        options_from_environment(slurm.VARIABLES, {}, {"SLURM_NNODES": "2", "SLURM_NODEID": "0"}, len)

@@ -31,9 +31,9 @@ def test_a_disk_that_stays_full_is_given_up_after_the_restarts(
     for line in (again, last):
         assert "No space left on device" in line
         assert "make room there" in line
-    assert again.endswith("starting again in 0.2 s (restart 1 of 1)")
+    assert again.endswith("restarting in 0.2 s (restart 1 of 1)")
     assert last == outputs[0].splitlines()[-1]
-    assert last.endswith("giving up after 1 restart; the same command continues from the last checkpoint")
+    assert last.endswith("giving up after 1 restart; run the same command to continue from the last checkpoint")
     ballast.unlink()
     train("pvdgan", folder, **SETTINGS)
     assert sorted(path.name for path in kept.parent.glob("step-*"))[-1] == f"step-{STEPS:09d}"

@@ -15,20 +15,20 @@ from pathlib import Path
 
 import psutil
 import pytest
-from nodes import TALKER, Nodes, until
+from nodes import STUB_WORKER, Nodes, until
 from states import final_state, worst_difference
 from torch import Tensor
 
 from latentscale.errors import UserError
 from latentscale.launching.localcluster import Command, LocalCluster
-from latentscale.launching.namespaces import kernel_has_delays, why_not
+from latentscale.launching.namespaces import kernel_has_delays, unavailable_reason
 from launching import ROOT, Processes, environment, launch_command, overrides
 
 TOLERANCE = 1e-9
 RECIPE = str(ROOT / "recipes" / "pvdgan.py")
 SETTINGS = {"training__batch": 48, "distributed__streams": 12, "training__steps": 10}
 SCRIPT = str(ROOT / "launchers" / "localcluster.py")
-REASON = why_not()
+REASON = unavailable_reason()
 
 pytestmark = pytest.mark.processes
 on_a_cluster = pytest.mark.skipif(REASON is not None, reason=f"no local cluster: {REASON}")
@@ -90,7 +90,7 @@ def test_three_nodes_train_what_one_process_does(
     processes_per_node: int, cluster: LocalCluster, alone: dict[str, Tensor], tmp_path: Path
 ) -> None:
     launchers = cluster.launch(
-        arguments(tmp_path, 3 * processes_per_node), processes_per_node=processes_per_node, meeting_seconds=30
+        arguments(tmp_path, 3 * processes_per_node), processes_per_node=processes_per_node, rendezvous_seconds=30
     )
     assert cluster.wait(120) == [0, 0, 0], [launcher.output[-2000:] for launcher in launchers]
     assert worst_difference(final_state(tmp_path), alone) <= TOLERANCE
@@ -136,10 +136,10 @@ def arrivals(receiver: Command) -> list[tuple[float, int]]:
 
 
 @on_a_cluster
-def test_a_cut_link_carries_nothing_and_a_mended_one_all(cluster: LocalCluster) -> None:
+def test_a_disconnected_link_carries_nothing_and_a_reconnected_one_everything(cluster: LocalCluster) -> None:
     receiver, sender = connect(cluster, sends=20, size=100, pause=0.05)
     until(lambda: arrivals(receiver))
-    cluster.nodes[1].cut()
+    cluster.nodes[1].disconnect()
     time.sleep(0.2)
     before = len(arrivals(receiver))
     time.sleep(1.0)
@@ -148,7 +148,7 @@ def test_a_cut_link_carries_nothing_and_a_mended_one_all(cluster: LocalCluster) 
         [sys.executable, "-c", "import socket; socket.create_connection(('node-2', 9), timeout=0.3)"]
     )
     assert "Error" in refused.err
-    cluster.nodes[1].mend()
+    cluster.nodes[1].reconnect()
     assert (sender.wait(30), receiver.wait(30)) == (0, 0)  # the connection has outlived the cut
     assert arrivals(receiver)[-1][1] == 20 * 100
     gaps = [later - earlier for (earlier, _), (later, _) in pairwise(arrivals(receiver))]
@@ -208,15 +208,15 @@ def test_a_killed_node_is_gone_and_may_be_booted_again() -> None:
 
 
 @on_a_cluster
-def test_ranks_are_found_and_a_killed_one_starts_the_gang_again(cluster: LocalCluster, tmp_path: Path) -> None:
+def test_ranks_are_found_and_a_killed_one_restarts_all_processes(cluster: LocalCluster, tmp_path: Path) -> None:
     launchers = cluster.launch(
-        [TALKER, str(tmp_path), "400"], nodes=[1, 2], processes_per_node=2, max_restarts=1, pause_seconds=0.2
+        [STUB_WORKER, str(tmp_path), "400"], nodes=[1, 2], processes_per_node=2, max_restarts=1, pause_seconds=0.2
     )
     until(lambda: len(list(tmp_path.glob("trains-*"))) == 4)
     assert [sorted(node.ranks()) for node in cluster.nodes] == [[], [0, 1], [2, 3]]
     cluster.nodes[2].ranks()[3].kill()
     assert [launcher.wait(60) for launcher in launchers] == [0, 0], [launcher.output for launcher in launchers]
-    assert "node 1: rank 3: ended without a word" in launchers[0].output
+    assert "node 1: rank 3: ended without reporting why" in launchers[0].output
     assert len(list(tmp_path.glob("started-*-1"))) == 4
 
 
@@ -229,7 +229,7 @@ def network_of(pid: int) -> Path:
 def test_nothing_is_left_of_a_cluster_that_is_ended(
     number: signal.Signals, processes: Processes, tmp_path: Path
 ) -> None:
-    command = [sys.executable, SCRIPT, "--nodes", "2", TALKER, str(tmp_path), "100000"]
+    command = [sys.executable, SCRIPT, "--nodes", "2", STUB_WORKER, str(tmp_path), "100000"]
     process = processes.start(command, PYTHONPATH=str(ROOT / "platform"))
     until(lambda: len(list(tmp_path.glob("trains-*"))) == 2)
     children = psutil.Process(process.pid).children(recursive=True)
@@ -260,7 +260,7 @@ def test_the_worst_status_of_a_node_is_the_cluster_s(status: int, processes: Pro
 
 
 def test_without_root_it_says_so(processes: Processes) -> None:
-    command = [sys.executable, SCRIPT, TALKER]
+    command = [sys.executable, SCRIPT, STUB_WORKER]
     if os.geteuid() == 0:
         command = ["setpriv", "--reuid=65534", "--clear-groups", *command]
     finished = processes.run(command, PYTHONPATH=str(ROOT / "platform"))

@@ -1,4 +1,4 @@
-"""Nodes that are lost, cut off, slowed and told to stop, on a network of their own: the run becomes what it would have.
+"""Nodes that fail, are disconnected, slowed or stopped, on a private network: the run reaches the uninterrupted result.
 
 Every node is a network namespace. The same faults of single processes, disks and data are in
 tests/distributed/test_faults.py, which needs no root.
@@ -13,10 +13,10 @@ from states import final_state, worst_difference
 from torch import Tensor
 
 from latentscale.launching.localcluster import ClusterNode, LocalCluster
-from latentscale.launching.namespaces import why_not
+from latentscale.launching.namespaces import unavailable_reason
 from launching import ROOT, Processes, environment, launch_command, overrides, slowed_script
 
-pytestmark = [pytest.mark.processes, pytest.mark.skipif(bool(why_not()), reason=str(why_not()))]
+pytestmark = [pytest.mark.processes, pytest.mark.skipif(bool(unavailable_reason()), reason=str(unavailable_reason()))]
 
 TOLERANCE = 1e-9
 STEPS = 100
@@ -84,7 +84,7 @@ def finishes(cluster: LocalCluster, folder: Path, reference: dict[str, Tensor]) 
 
 
 def test_a_killed_worker_and_then_a_link_cut_for_long(reference: dict[str, Tensor], tmp_path: Path) -> None:
-    """Both end the gang in a line that names the rank, and its launchers start it again: twice in one run."""
+    """Both end the run with a line that names the rank, and the launchers restart it: twice in one run."""
     folder = tmp_path / "run"
     with cluster_of(3) as cluster:
         cluster.launch(command(folder), max_restarts=2, pause_seconds=0.5)
@@ -93,13 +93,13 @@ def test_a_killed_worker_and_then_a_link_cut_for_long(reference: dict[str, Tenso
         wait_for_steps(cluster, folder, 30)
         first = cluster.nodes[0]
         assert any("rank 2" in line for line in lines_of(first, "launcher of node 0: ")), output(cluster)
-        cluster.nodes[1].cut()
+        cluster.nodes[1].disconnect()
         time.sleep(TIMEOUT_SECONDS + 4)
-        cluster.nodes[1].mend()
+        cluster.nodes[1].reconnect()
         finishes(cluster, folder, reference)
         said = " ".join(lines_of(first, "error: "))
-        assert "nothing heard from rank 1 on node-1 (last at step " in said, output(cluster)
-        assert "rank 0 unreachable" in " ".join(lines_of(cluster.nodes[1], "error: ")), output(cluster)
+        assert "no heartbeat from rank 1 on node-1 (last at step " in said, output(cluster)
+        assert "rank 0 is unreachable" in " ".join(lines_of(cluster.nodes[1], "error: ")), output(cluster)
 
 
 def test_a_link_cut_for_a_short_time_and_a_slow_node_cost_no_restart(
@@ -109,9 +109,9 @@ def test_a_link_cut_for_a_short_time_and_a_slow_node_cost_no_restart(
     with cluster_of(3) as cluster:
         cluster.launch(command(folder), max_restarts=0)
         wait_for_steps(cluster, folder, 8)
-        cluster.nodes[1].cut()
+        cluster.nodes[1].disconnect()
         time.sleep(TIMEOUT_SECONDS / 3)
-        cluster.nodes[1].mend()
+        cluster.nodes[1].reconnect()
         wait_for_steps(cluster, folder, 40)
         cluster.nodes[2].slow(4e6)
         finishes(cluster, folder, reference)

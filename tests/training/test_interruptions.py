@@ -5,6 +5,7 @@ import os
 import random
 import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from launching import ROOT, Processes, Train, launch_command, overrides
 
 STEPS = 40
+TRAIN = [sys.executable, "-m", "latentscale", "train", "pvdgan"]
 SETTINGS = {"training__steps": STEPS, "checkpoint__every_steps": 4, "training__report_every_steps": 1}
 
 pytestmark = pytest.mark.processes
@@ -129,12 +131,20 @@ whole, pathlib.Path.rename = pathlib.Path.rename, rename
     assert not list((folder / "checkpoints").glob(".*"))
 
 
+@pytest.mark.parametrize(
+    "started", [launch_command(1, ROOT / "recipes" / "pvdgan.py"), TRAIN], ids=["script", "module"]
+)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_one_process_with_a_checkpoint(
-    number: signal.Signals, uninterrupted: Path, processes: Processes, train: Train, tmp_path: Path
+    number: signal.Signals,
+    started: list[str],
+    uninterrupted: Path,
+    processes: Processes,
+    train: Train,
+    tmp_path: Path,
 ) -> None:
     settings = {**SETTINGS, "checkpoint__every_steps": 0}
-    command = [*launch_command(1, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path}", *overrides(**settings)]
+    command = [*started, f"run.dir={tmp_path}", *overrides(**settings)]
     process = processes.start(command)
     wait_for_step(tmp_path, 5, process)
     process.send_signal(number)

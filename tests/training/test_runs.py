@@ -10,8 +10,8 @@ from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from latentscale.config import load_config
-from latentscale.data.reading import Block
-from latentscale.data.remembering import RememberingReader
+from latentscale.data.memory_cache import MemoryCachedReader
+from latentscale.data.step_reader import Block
 from latentscale.distributed.phases import DistributedPhase
 from latentscale.distributed.statistics import FusedStatistics
 from latentscale.errors import UserError
@@ -109,14 +109,14 @@ def test_data_that_fail_leave_every_method_where_the_last_good_step_did(
         run_here("vanilla", tmp_path / "vanilla", training__steps=1)
     needs.pop("run__dir")
     run_here(name, tmp_path / "whole", **{**needs, "training__steps": 2})
-    block = RememberingReader.block
+    block = MemoryCachedReader.block
 
-    def fail(self: RememberingReader, steps: range) -> Block:
+    def fail(self: MemoryCachedReader, steps: range) -> Block:
         if 2 in steps:
             raise UserError("the third step's data are gone")
         return block(self, steps)
 
-    monkeypatch.setattr(RememberingReader, "block", fail)
+    monkeypatch.setattr(MemoryCachedReader, "block", fail)
     # the steps that are skipped for want of data are not what the run ended of
     limits = {"checkpoint__every_steps": 3, "training__max_nonfinite_steps": 1}
     with pytest.raises(UserError, match=r"^the third step's data are gone \(a checkpoint of step 2 stands\)$"):

@@ -8,7 +8,9 @@ import typer
 
 from latentscale.commands.invert import invert
 from latentscale.commands.methods import methods
+from latentscale.commands.metrics import metrics
 from latentscale.commands.shards import shards
+from latentscale.commands.train import train_recipe
 from latentscale.errors import UserError
 
 app = typer.Typer(
@@ -20,8 +22,15 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(methods)
+app.command()(metrics)
 app.command(no_args_is_help=True)(invert)
 app.add_typer(shards, name="shards")
+
+
+@app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def train(context: typer.Context) -> None:
+    """Train a model with one of the recipes, or continue a run."""
+    train_recipe(context.args)
 
 
 def _print_version(wanted: bool) -> None:
@@ -37,10 +46,9 @@ def latentscale(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Make datasets for invertible GANs, and use the GANs that latentscale has trained.
+    """Make datasets for invertible GANs, train the GANs, and use them.
 
-    Training has its own commands, one script a method, such as
-    [bold]python recipes/pvdgan.py[/bold].
+    [bold]latentscale train pvdgan[/bold] does the same as [bold]python recipes/pvdgan.py[/bold] in a clone.
     """
 
 

@@ -59,7 +59,7 @@ def invert(
     from rich.progress import MofNCompleteColumn, Progress
 
     from latentscale.atomic import new_file
-    from latentscale.evaluation.reconstruction import psnr_db, squared_error_per_image
+    from latentscale.evaluation.metrics.psnr import psnr_db, squared_error_per_image
     from latentscale.inversion.image_input import from_uint8, image_files, load_images
     from latentscale.inversion.inverter import Inverter
     from latentscale.pictures import draw_grid, paired_rows, save_png

@@ -8,14 +8,14 @@ import typer
 from latentscale.commands.new_dataset import new_folder, shard_bytes
 from latentscale.commands.processors import processors
 from latentscale.commands.progress_bar import progress_bar
-from latentscale.data.sources.names import HELP as SOURCE_HELP
-from latentscale.data.sources.options import MAX_SIDE
 from latentscale.errors import UserError
+from latentscale.sources.layout_names import LAYOUTS as SOURCE_HELP
+from latentscale.sources.source_options import MAX_SIDE
 from latentscale.wording import counted
 
 if TYPE_CHECKING:
-    from latentscale.data.building.build import Built
-    from latentscale.data.sources.listing import Listing
+    from latentscale.building.build_dataset import Built
+    from latentscale.sources.listing import Listing
 
 SKIPPED_SHOWN = 20
 LABELS_SHOWN = 10
@@ -245,10 +245,10 @@ def build(
     ] = False,
 ) -> None:
     """Build a dataset of shards from images as they are published or kept."""
-    from latentscale.data.building.build import build as build_shards
-    from latentscale.data.building.options import BuildOptions, ImageOptions
-    from latentscale.data.sources.options import SourceOptions
-    from latentscale.data.sources.registry import list_source
+    from latentscale.building.build_dataset import build_dataset as build_shards
+    from latentscale.building.build_options import BuildOptions, ImageOptions
+    from latentscale.sources.registry import list_source
+    from latentscale.sources.source_options import SourceOptions
 
     out = new_folder(out)
     images = ImageOptions(resolution, channels, fit, pad, format, quality, png_compression, _colour(background), seed)
@@ -331,9 +331,9 @@ def _print_built(built: "Built", listing: "Listing") -> None:
 
 
 def _label_names(names: tuple[str, ...]) -> str:
-    from latentscale.data.sources.listing import shown
+    from latentscale.sources.listing import display_name
 
     if not names:
         return "no labels"
     more = f", and {len(names) - LABELS_SHOWN} more" if len(names) > LABELS_SHOWN else ""
-    return f"labels {', '.join(map(shown, names[:LABELS_SHOWN]))}{more}"
+    return f"labels {', '.join(map(display_name, names[:LABELS_SHOWN]))}{more}"

@@ -12,7 +12,7 @@ from latentscale.wording import counted
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from latentscale.data.shards import ShardedDataset
+    from latentscale.shards.sharded_dataset import ShardedDataset
 
 LABELS_SHOWN = 40
 BAR_CELLS = 32
@@ -42,9 +42,9 @@ def info(
 
     from rich.console import Console
 
-    from latentscale.data.dataset_folders import dataset_folders, folder_name
-    from latentscale.data.description import read_description
-    from latentscale.data.shards import ShardedDataset
+    from latentscale.shards.dataset_folders import dataset_folders, folder_name
+    from latentscale.shards.dataset_json import read_description
+    from latentscale.shards.sharded_dataset import ShardedDataset
 
     options = options_for(folder)
     datasets = [(folder_name(path), ShardedDataset.open(path, options)) for path in dataset_folders(folder, options)]
@@ -54,8 +54,8 @@ def info(
     _print_facts(console, folder, datasets, descriptions)
     _print_labels(console, datasets)
     if picture != "none":
-        from latentscale.data.contact_sheet import Split, contact_sheet
         from latentscale.pictures import save_png
+        from latentscale.shards.contact_sheet import Split, contact_sheet
 
         splits = [Split(name, dataset, dataset.stored_labels()) for name, dataset in datasets]
         target = Path(picture) if picture else Path("" if options else folder) / "contact-sheet.png"

@@ -45,9 +45,9 @@ def split(
     Patches of one image stay together; numbers then count images. Splits that hold
     the same samples (--split all) are taken once. Every checksum is checked.
     """
-    from latentscale.data.splitting import folds as folds_plan
-    from latentscale.data.splitting import fractions as fractions_plan
-    from latentscale.data.splitting import split_dataset
+    from latentscale.shards.splitting import folds as folds_plan
+    from latentscale.shards.splitting import fractions as fractions_plan
+    from latentscale.shards.splitting import split_dataset
 
     out = new_folder(out)
     if sum(map(bool, (folds, fractions, test))) != 1:

@@ -32,7 +32,7 @@ def verify(
     with exit status 2 if anything is. Of a URL every shard is read once, as it is
     there whatever this machine's cache holds, and nothing is kept.
     """
-    from latentscale.data.verifying import verify as verify_dataset
+    from latentscale.shards.verifying import verify as verify_dataset
 
     with progress_bar() as report:
         verified = verify_dataset(folder, processors() if workers is None else workers, report, options_for(folder))

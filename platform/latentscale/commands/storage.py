@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from latentscale.data.storage import StorageOptions
+    from latentscale.storage.dataset_files import StorageOptions
 
 RETRY_SECONDS = 30.0
 """Somebody sits before it: a remote that is dead should be said to be so soon."""
@@ -11,9 +11,9 @@ RETRY_SECONDS = 30.0
 
 def options_for(path: str) -> "StorageOptions | None":
     """Of a URL, with the cache where training has it by default; None of a folder."""
-    from latentscale.data.digits import cache_folder
-    from latentscale.data.remote import is_remote
-    from latentscale.data.storage import StorageOptions
+    from latentscale.storage.dataset_files import StorageOptions
+    from latentscale.storage.remote import is_remote
+    from latentscale.storage.user_cache import cache_folder
 
     if not is_remote(path):
         return None

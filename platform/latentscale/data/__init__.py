@@ -1,1 +1,1 @@
-"""Datasets as indexed tar shards, their order as a pure function, and reading ahead of the step."""
+"""What a training step reads: the order of the samples, the readers that follow it, and the loader that runs ahead."""

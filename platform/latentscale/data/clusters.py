@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from latentscale.data.cluster_law import COUNTS, ClusterLaw
 from latentscale.data.order import Order
-from latentscale.data.reading import Block
+from latentscale.data.step_reader import Block
+from latentscale.sources.cluster_law import COUNTS, ClusterLaw
 
 LAW = ClusterLaw()
 CENTRES = np.array(LAW.means)

@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from latentscale.data.cached_folder import CachedFolder
 from latentscale.data.clusters import Clusters
-from latentscale.data.digits import cache_folder, digits_folder
-from latentscale.data.remote import is_remote, reason
-from latentscale.data.shard_index import DATASET_FILE
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.storage import StorageOptions
 from latentscale.errors import UserError
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.sources.digits import digits_folder
+from latentscale.storage.cached_remote import CachedFolder
+from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
+from latentscale.storage.remote import is_remote, reason
+from latentscale.storage.user_cache import default_shard_cache
 
 DATASETS = ("digits", "clusters", "shards")
 SPLITS = ("train", "test")
@@ -87,11 +87,6 @@ def open_held_out(
     return open_dataset(name, path, "test", options) if "test" in available_splits(name, path) else training
 
 
-def default_shard_cache() -> Path:
-    """Where shards from URLs are kept unless the user says otherwise."""
-    return cache_folder() / "shards"
-
-
 def _open_remote(path: str, split: str, options: StorageOptions) -> ShardedDataset:
     tried = []
     for url in ((path,) if split == "train" else ()) + (f"{path.rstrip('/')}/{split}",):
@@ -99,7 +94,7 @@ def _open_remote(path: str, split: str, options: StorageOptions) -> ShardedDatas
         try:
             folder.description()
         except (FileNotFoundError, PermissionError) as error:
-            tried.append(f"{folder.where(DATASET_FILE)}: {reason(error)}")
+            tried.append(f"{folder.location(DATASET_FILE)}: {reason(error)}")
         else:
             return ShardedDataset.in_folder(folder)
     raise NoSuchSplit(

@@ -9,23 +9,10 @@ mod S of them sit it out, and neither processes nor workers appear anywhere.
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscale.data.cache import BoundedCache
+from latentscale.bounded_cache import BoundedCache
 from latentscale.errors import UserError
-from latentscale.latents.draws import Purpose
+from latentscale.latents.draws import Purpose, permutation
 from latentscale.wording import counted
-
-
-def permutation(seed: int, purpose: Purpose, epoch: int, window: int, size: int) -> NDArray[np.int64]:
-    """A permutation ``[size]`` of 0 … size−1 that depends on nothing but the arguments.
-
-    It sorts raw Philox words instead of calling ``Generator.permutation``, whose algorithm may change between
-    numpy versions; a resumed run must find the order it left.
-    """
-    words = np.random.Philox(
-        key=np.array([seed, purpose], dtype=np.uint64),
-        counter=np.array([0, 0, epoch, window], dtype=np.uint64),
-    ).random_raw(size)
-    return np.argsort(words, kind="stable")
 
 
 class Order:

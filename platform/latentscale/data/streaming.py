@@ -23,21 +23,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from latentscale.data.background import in_background
-from latentscale.data.open_files import cannot_be_read
 from latentscale.data.order import Order
-from latentscale.data.pillow_decoding import ImageRefused
-from latentscale.data.reading import Block, StepReader, Treatment
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.substitution import MOST_ATTEMPTS, Skipped
+from latentscale.data.step_reader import Block, Preprocessing, StepReader
+from latentscale.data.unreadable_samples import MOST_ATTEMPTS, Skipped
+from latentscale.decoding.pillow_decoder import ImageRefused
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose, uniforms
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.storage.daemon_threads import run_in_daemon_thread
+from latentscale.storage.open_file_limit import read_error
 
 # A buffer that is filled this far gives its first sample; it fills up while it is read.
 _INITIAL_PART = 4
 
 
-class Streamed(NamedTuple):
+class StreamedSample(NamedTuple):
     """A sample as it comes out of a tar.
 
     Attributes:
@@ -71,13 +71,13 @@ class StreamingReader(StepReader):
         stream_batch: int,
         shape: tuple[int, ...],
         layout: NDArray[np.int64],
-        treatment: Treatment,
+        preprocessing: Preprocessing,
         *,
         seed: int,
         window_images: int,
         threads: int,
     ) -> None:
-        super().__init__(dataset, order, owned_streams, stream_batch, shape, layout, treatment)
+        super().__init__(dataset, order, owned_streams, stream_batch, shape, layout, preprocessing)
         self._seed = seed
         self._buffer_images = max(1, window_images // order.streams)
         self._threads = max(1, threads)
@@ -104,7 +104,7 @@ class StreamingReader(StepReader):
                         labels[i, row] = self._next_into(self._sources[number], images[i, row], found[number, step])
 
         found: dict[tuple[int, int], list[Skipped]] = defaultdict(list)
-        tasks = [in_background(partial(read_streams, first), "streaming") for first in range(self._threads)]
+        tasks = [run_in_daemon_thread(partial(read_streams, first), "streaming") for first in range(self._threads)]
         failures = [error for task in tasks if (error := task.exception()) is not None]
         if failures:
             # a shorter block may be asked for now, whose samples are good
@@ -118,7 +118,7 @@ class StreamingReader(StepReader):
             if of_stream:
                 skipped.setdefault(step, []).extend(of_stream)
         self._next_step = steps.stop
-        if self._treatment.horizontal_flip:
+        if self._preprocessing.horizontal_flip:
             self._arrays.mirror(images, self._flips(steps))
         return Block(torch.from_numpy(self._arrays.samples(images)), torch.from_numpy(labels), skipped)
 
@@ -129,8 +129,8 @@ class StreamingReader(StepReader):
             try:
                 self._arrays.decode(sample.image, out)
             except ImageRefused as refusal:
-                reason = f"{self._dataset.where(sample.shard, sample.member)} {refusal}"
-                if not self._treatment.skip_errors:
+                reason = f"{self._dataset.location(sample.shard, sample.member)} {refusal}"
+                if not self._preprocessing.skip_errors:
                     raise UserError(reason) from refusal
                 skipped.append(Skipped(sample.shard, sample.member, reason))
             else:
@@ -146,12 +146,12 @@ class _Source:
     def __init__(self, dataset: ShardedDataset, seed: int, stream: int, step: int, buffer_images: int) -> None:
         self._dataset = dataset
         self._samples = self._pipeline(seed, stream, step, buffer_images)
-        self._waiting: deque[Streamed] = deque()
-        self._taken: list[Streamed] = []
+        self._waiting: deque[StreamedSample] = deque()
+        self._taken: list[StreamedSample] = []
         self._reading = 0
         self._error: UserError | None = None
 
-    def take(self) -> Streamed:
+    def take(self) -> StreamedSample:
         """The next sample; UserError where its shard cannot be read, and from then on."""
         sample = self._waiting.popleft() if self._waiting else self._read()
         self._taken.append(sample)
@@ -166,7 +166,7 @@ class _Source:
         """What was taken is used."""
         self._taken.clear()
 
-    def _read(self) -> Streamed:
+    def _read(self) -> StreamedSample:
         if self._error is not None:
             raise self._error
         try:
@@ -175,13 +175,13 @@ class _Source:
             # webdataset adds its own to an error's arguments
             self._error = UserError(error.args[0])
         except Exception as error:
-            where = self._dataset.folder.where(self._dataset.tar(self._reading).name)
+            location = self._dataset.folder.location(self._dataset.tar(self._reading).name)
             self._error = UserError(
-                f"{where} cannot be read ({error.args[0] if error.args else error}): {self._remedy}"
+                f"{location} cannot be read ({error.args[0] if error.args else error}): {self._remedy}"
             )
         raise self._error
 
-    def _pipeline(self, seed: int, stream: int, step: int, buffer_images: int) -> Iterator[Streamed]:
+    def _pipeline(self, seed: int, stream: int, step: int, buffer_images: int) -> Iterator[StreamedSample]:
         import webdataset
         from webdataset.tariterators import group_by_keys, tar_file_expander
 
@@ -215,7 +215,7 @@ class _Source:
                 yield {"url": f"{number} {shard}", "stream": digest}
                 if digest.finish() != file.sha256:
                     raise UserError(
-                        f"{self._dataset.folder.where(file.name)} is damaged (its SHA-256 is not the one in"
+                        f"{self._dataset.folder.location(file.name)} is damaged (its SHA-256 is not the one in"
                         f" dataset.json): {self._remedy}"
                     )
             shard, opened = following, next_opened
@@ -229,9 +229,9 @@ class _Source:
         try:
             return self._dataset.folder.stream(file)
         except OSError as error:
-            raise cannot_be_read(self._dataset.folder.where(file.name), error) from error
+            raise read_error(self._dataset.folder.location(file.name), error) from error
 
-    def _samples_of(self, groups: Iterable[dict[str, Any]]) -> Iterator[Streamed]:
+    def _samples_of(self, groups: Iterable[dict[str, Any]]) -> Iterator[StreamedSample]:
         url, member = "", 0
         for group in groups:
             member = member + 1 if group["__url__"] == url else 0
@@ -239,9 +239,9 @@ class _Source:
             shard = int(url.split()[1])
             image = next((group[name] for name in self._dataset.extensions if name in group), None)
             if image is None:
-                where = self._dataset.folder.where(self._dataset.tar(shard).name)
-                raise UserError(f"{where} is cut off, or holds no image {group['__key__']}: copy it again")
-            yield Streamed(image, int(group.get("cls", b"-1")), shard, member)
+                location = self._dataset.folder.location(self._dataset.tar(shard).name)
+                raise UserError(f"{location} is cut off, or holds no image {group['__key__']}: copy it again")
+            yield StreamedSample(image, int(group.get("cls", b"-1")), shard, member)
 
 
 class _Digest(io.RawIOBase):

@@ -1,4 +1,4 @@
-"""Processes that must begin, or end, together: small objects over the process group, outside the steps."""
+"""Agreement between processes that must start or end together: collectives of small objects, outside the steps."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
@@ -15,77 +15,80 @@ def is_distributed() -> bool:
     return dist.is_initialized() and dist.get_world_size() > 1
 
 
-def agree(facts: Mapping[str, Any], refusal: UserError | None) -> None:
-    """All processes must be ready and hold the same facts; else all end together.
+def require_agreement(facts: Mapping[str, Any], error: UserError | None) -> None:
+    """Check that all processes are ready and hold the same facts; otherwise all raise the same error.
 
     Args:
-        facts: by what they are called, e.g. ``configuration``.
-        refusal: why this process cannot begin.
+        facts: by name, e.g. ``configuration``.
+        error: why this process cannot start; None if it can.
 
     Raises:
-        UserError: the first refusal, or naming the ranks whose facts differ from rank 0's.
+        UserError: the first error of any process, or the names of the ranks whose facts differ from rank 0's.
     """
     if not is_distributed():
-        if refusal:
-            raise refusal
+        if error:
+            raise error
         return
-    everyone = all_gather((refusal and str(refusal), isinstance(refusal, Interruption), dict(facts)))
-    refused = [(rank, message, passing) for rank, (message, passing, _) in enumerate(everyone) if message]
-    if refused:
-        _, message, passing = refused[0]
-        ranks = ", ".join(str(rank) for rank, _, _ in refused)
-        raise _shared(message, passing, "" if len(refused) == len(everyone) else ranks)
-    for what, first in everyone[0][2].items():
-        others = [str(rank) for rank, (_, _, theirs) in enumerate(everyone) if theirs[what] != first]
+    gathered = all_gather((error and str(error), isinstance(error, Interruption), dict(facts)))
+    failed = [(rank, message, temporary) for rank, (message, temporary, _) in enumerate(gathered) if message]
+    if failed:
+        _, message, temporary = failed[0]
+        ranks = ", ".join(str(rank) for rank, _, _ in failed)
+        raise _shared_error(message, temporary, "" if len(failed) == len(gathered) else ranks)
+    for name, first in gathered[0][2].items():
+        others = [str(rank) for rank, (_, _, theirs) in enumerate(gathered) if theirs[name] != first]
         if others:
             raise UserError(
-                f"rank {', '.join(others)} has another {what} than rank 0: start all with the same"
+                f"the {name} of rank {', '.join(others)} differs from rank 0's: start all processes with the same"
+                f" {name}"
             ).on_every_process()
 
 
-def on_rank_zero(rank: int, act: Callable[[], T]) -> T | None:
-    """Rank 0's result on rank 0; its UserError on every rank, so that all end together."""
-    result, refusal = None, None
+def run_on_rank_zero(rank: int, function: Callable[[], T]) -> T | None:
+    """Call a function on rank 0 and return its result there; its UserError is raised on every rank."""
+    result, failure = None, None
     if rank == 0:
         try:
-            result = act()
+            result = function()
         except UserError as error:
-            refusal = str(error), isinstance(error, Interruption)
-    if refusal := broadcast(refusal):
-        raise _shared(*refusal)
+            failure = str(error), isinstance(error, Interruption)
+    if failure := broadcast(failure):
+        raise _shared_error(*failure)
     return result
 
 
-def joint_failure(own: UserError | None, spoiled_steps: int, shared: UserError | None) -> tuple[UserError | None, int]:
-    """What ended the run on any process, on all of them; and how many of the last steps that one had no data for.
+def gather_failure(own: UserError | None, spoiled_steps: int, shared: UserError | None) -> tuple[UserError | None, int]:
+    """The failure that ends the run and the number of last steps without data; the same on every process.
 
     Args:
-        own: what keeps this process from going on.
-        spoiled_steps: that this process went through without data, so that all have skipped them.
-        shared: what all processes know, such as too many skipped steps: of which the other may be the cause.
+        own: the failure of this process, if any.
+        spoiled_steps: last steps for which this process had no data, so that all processes skipped them.
+        shared: a failure that all processes know, such as too many skipped steps; a process's own failure may be its
+            cause, and takes precedence.
     """
-    everyone = all_gather((own and str(own), isinstance(own, Interruption), spoiled_steps))
-    spoiled = max(steps for _, _, steps in everyone)
-    failed = [(rank, message, passing) for rank, (message, passing, _) in enumerate(everyone) if message]
+    gathered = all_gather((own and str(own), isinstance(own, Interruption), spoiled_steps))
+    spoiled = max(steps for _, _, steps in gathered)
+    failed = [(rank, message, temporary) for rank, (message, temporary, _) in enumerate(gathered) if message]
     if not failed:
         return shared, spoiled
-    rank, message, passing = failed[0]
-    return _shared(message, passing, "" if len({message for message, _, _ in everyone}) == 1 else str(rank)), spoiled
+    rank, message, temporary = failed[0]
+    ranks = "" if len({message for message, _, _ in gathered}) == 1 else str(rank)
+    return _shared_error(message, temporary, ranks), spoiled
 
 
-def _shared(message: str, passing: bool, ranks: str = "") -> UserError:
+def _shared_error(message: str, temporary: bool, ranks: str = "") -> UserError:
     """An error that all processes raise, naming the ranks that it comes from."""
     where = f"rank {ranks}: " if ranks else ""
-    return (Interruption if passing else UserError)(where + message).on_every_process()
+    return (Interruption if temporary else UserError)(where + message).on_every_process()
 
 
 def all_gather(value: T) -> list[T]:
     """All processes' small values by rank, on every process."""
     if not is_distributed():
         return [value]
-    everyone: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(everyone, value)
-    return everyone
+    gathered: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(gathered, value)
+    return gathered
 
 
 def broadcast(value: Any) -> Any:

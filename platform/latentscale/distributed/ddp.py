@@ -1,6 +1,6 @@
 """PyTorch's DDP as an engine, through Accelerate: it wraps the phase, not a network.
 
-So there is one forward per backward, and no other network's hooks. A vector that must be summed over processes is
+So there is one forward per backward, and no hooks on other networks. A vector that must be summed over processes is
 piggybacked on the gradients: it becomes the gradient of a parameter that nothing else uses, in DDP's first bucket, and
 so needs no collective of its own.
 """
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from latentscale.distributed.agreement import is_distributed
-from latentscale.distributed.phases import DistributedPhase, Forwarded
+from latentscale.distributed.phases import AfterForward, DistributedPhase
 from latentscale.methods.phase import Batch, Phase, Terms
 
 
@@ -75,7 +75,7 @@ class DDPPhase(DistributedPhase):
             wrapped = _WithCarrier(wrapped, torch.zeros_like(piggyback))
             self._carrier = wrapped.carrier
         with warnings.catch_warnings():
-            # torch renames this option of DDP, and Accelerate still passes it under the old name
+            # torch renames this option of DDP, and Accelerate still uses the old name
             warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
             self.wrapped: nn.Module = accelerator.prepare_model(wrapped, device_placement=False)
 
@@ -87,18 +87,18 @@ class DDPPhase(DistributedPhase):
         torch.mul(self._carrier.grad, self.accelerator.num_processes, out=self._piggyback)
         self._carrier.grad = self._piggyback = None
 
-    def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
+    def _forward_backward(self, batch: Batch, count: int, last: bool, after_forward: AfterForward) -> Terms:
         with nullcontext() if last else self.accelerator.no_sync(self.wrapped):
             with self._autocast():
                 terms: Terms = self.wrapped(batch)
             loss = terms.loss if count == 1 else terms.loss / count
-            piggyback = forwarded(terms, last)
+            piggyback = after_forward(terms, last)
             if self._carrier is None:
-                self._send(piggyback)
+                self._reduce_piggyback(piggyback)
             elif last:
-                # DDP would add to a mean that was left there
+                # DDP would add to a mean that is still there
                 self._carrier.grad, self._piggyback = None, piggyback
-                # DDP waits for the gradient of every parameter, also of a carrier that carries nothing
+                # DDP waits for the gradient of every parameter, even if there is nothing to piggyback
                 carried = torch.zeros_like(self._carrier) if piggyback is None else piggyback
                 loss = loss + _PiggybackGradient.apply(self._carrier, carried)
             loss.backward()

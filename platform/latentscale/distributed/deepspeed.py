@@ -20,7 +20,7 @@ import torch.distributed as dist
 from accelerate.utils import patch_environment
 from torch import Tensor, nn
 
-from latentscale.distributed.phases import DistributedPhase, Forwarded
+from latentscale.distributed.phases import AfterForward, DistributedPhase
 from latentscale.errors import UserError
 from latentscale.methods.phase import Batch, Phase, Terms
 
@@ -70,13 +70,13 @@ class DeepSpeedPhase(DistributedPhase):
         return [name for name, _ in self.phase.named_parameters() if name not in self._reached]
 
     def step(self, skip: Tensor, norm: Tensor) -> None:
-        self._leave_to_the_optimizer(skip, norm)
+        self._pass_to_optimizer(skip, norm)
         self.engine.step()
 
-    def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
+    def _forward_backward(self, batch: Batch, count: int, last: bool, after_forward: AfterForward) -> Terms:
         with self._autocast():
             terms: Terms = self.compiled(batch)
-        self._send(forwarded(terms, last))
+        self._reduce_piggyback(after_forward(terms, last))
         self.engine.set_gradient_accumulation_boundary(last)
         self.engine.backward(terms.loss if count == 1 else terms.loss / count, scale_wrt_gas=False)
         return terms

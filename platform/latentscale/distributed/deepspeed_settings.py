@@ -49,7 +49,7 @@ def check_engine(*, engine: str, zero: int, offload_optimizer: bool, precision: 
         )
 
 
-def asked_of_launcher(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
+def launcher_settings(environment: Mapping[str, str] = os.environ) -> dict[str, Any]:
     """What ``accelerate launch --use_deepspeed …``, or the DeepSpeed file it was given, says, as our keys.
 
     Returns:
@@ -98,13 +98,13 @@ def asked_of_launcher(environment: Mapping[str, str] = os.environ) -> dict[str, 
     return found
 
 
-def refuse_other_than_launched(chosen: Mapping[str, Any]) -> None:
+def require_launcher_settings(chosen: Mapping[str, Any]) -> None:
     """Refuse a run that is set up otherwise than the launcher says.
 
     Raises:
         UserError: naming the first key that differs.
     """
-    for key, value in asked_of_launcher().items():
+    for key, value in launcher_settings().items():
         if chosen[key] != value:
             raise contradiction(key, value, chosen[key])
 
@@ -118,7 +118,7 @@ def contradiction(key: str, launched: Any, given: Any) -> UserError:
     )
 
 
-def forget_launcher() -> None:
+def clear_launcher_environment() -> None:
     """Clear what Accelerate would take for an order to drive DeepSpeed itself."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED") is None:
         return

@@ -1,4 +1,4 @@
-"""What joins processes: Accelerate as we need it, and a phase under the engine that the run asks for."""
+"""Engines: the configured Accelerator, and a phase under the engine that the run uses."""
 
 from datetime import timedelta
 from typing import Any
@@ -9,7 +9,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 from torch import Tensor
 
 from latentscale.distributed.ddp import DDPPhase
-from latentscale.distributed.deepspeed_settings import forget_launcher
+from latentscale.distributed.deepspeed_settings import clear_launcher_environment
 from latentscale.distributed.phases import DistributedPhase
 from latentscale.distributed.topology import prefer_loopback, uses_gpu
 from latentscale.methods.phase import Phase
@@ -18,9 +18,9 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
 def make_accelerator(timeout_seconds: float, **options: Any) -> Accelerator:
-    """Accelerate as we need it: no mixed precision of its own (phases autocast), no buffer broadcasts, no DeepSpeed."""
+    """An Accelerator without mixed precision (phases autocast), buffer broadcasts or DeepSpeed."""
     prefer_loopback()
-    forget_launcher()
+    clear_launcher_environment()
     return Accelerator(
         cpu=not uses_gpu(),
         mixed_precision="no",
@@ -47,17 +47,17 @@ def distribute(
     """The phase under its engine.
 
     Args:
-        phase: on its device and in its precision already.
+        phase: already on its device and in its precision.
         optimizer: a torch Adam or AdamW with ``fused=True``, over the phase's parameters.
         precision: fp32, bf16 (autocast) or fp64.
         compile_backend: of ``torch.compile``; empty for eager.
         engine: ddp or deepspeed.
-        piggyback: a vector of the size and type of those that ``forwarded`` will return (see `phases.Forwarded`).
-        zero, offload_optimizer: of deepspeed; see `deepspeed_settings.check_engine` for what goes together.
+        piggyback: a vector of the size and type of those that ``after_forward`` returns (see `phases.AfterForward`).
+        zero, offload_optimizer: of deepspeed; `deepspeed_settings.check_engine` checks the combinations.
     """
     if engine == "ddp":
         return DDPPhase(accelerator, phase, optimizer, precision, compile_backend, piggyback)
-    # imported by those who ask for it: it takes seconds, and need not be installed
+    # imported only if it is used: the import takes seconds, and DeepSpeed may not be installed
     from latentscale.distributed.deepspeed import make_deepspeed_phase
 
     return make_deepspeed_phase(

@@ -1,9 +1,9 @@
-"""Who is there: each process tells the others its step every few seconds, and whoever falls silent is named.
+"""Heartbeats: each process publishes its step every few seconds, so that a missing process can be named.
 
-A collective that waits for a process that has gone only hangs, or says that a connection was closed. So a thread of
-each process leaves its word in the process group's key-value store, outside the collectives and the steps. Rank 0 reads
-all words and, when one is missing, publishes a verdict; the others read the verdict and rank 0's word. A beat so costs
-the store one request a process.
+A collective that waits for a process that is gone only hangs, or reports a closed connection. So a thread of each
+process writes a heartbeat to the process group's key-value store, outside the collectives and the steps. Rank 0 reads
+all heartbeats and publishes a failure when one is missing; the others read the failure and rank 0's heartbeat. Each
+interval therefore costs the store one read per process.
 """
 
 import json
@@ -21,32 +21,33 @@ from latentscale.distributed.agreement import broadcast, is_distributed
 from latentscale.distributed.topology import Topology
 from latentscale.errors import Interruption
 
-FINISHED, LOST = "finished", "lost contact"
-ALL_LOST = "all processes have lost contact with one another"
-HURRIED_BEATS = 2.5
-"""After a connection was closed, who misses so many beats has gone: the living are heard at least every second one."""
-SETTLED_BEATS = 4.0
-"""After a connection was closed, as long until all who went with it have been silent for HURRIED_BEATS: their last
-words may be read a beat after they went, and judged half a beat after that."""
-STAY_BEATS, STAY_SECONDS = 3.0, 3.0
-"""The store may end with rank 0: the others read its verdict at their next beat, or the one after; of long beats,
-so much after the next one: launchers do not wait for ever."""
-TOGETHER_BEATS = 2.0
-"""Those who went at one moment are heard for the last time no further apart."""
+FINISHED, LOST_CONTACT = "finished", "lost contact"
+ALL_LOST_CONTACT = "all processes lost contact with each other"
+FAST_TIMEOUT_INTERVALS = 2.5
+"""After a connection was closed, a process that misses this many intervals is gone: live processes are heard from at
+least every second interval."""
+SETTLE_INTERVALS = 4.0
+"""After a connection was closed, this many intervals pass until every process that failed with it has been silent for
+FAST_TIMEOUT_INTERVALS: its last heartbeat may be read one interval late, and checked half an interval after that."""
+LINGER_INTERVALS, LINGER_SECONDS = 3.0, 3.0
+"""The store may end with rank 0, so rank 0 stays: the others read its failure at their next interval, or the one after.
+With long intervals it stays this many seconds after the next one, since launchers do not wait for ever."""
+SIMULTANEOUS_INTERVALS = 2.0
+"""The last heartbeats of processes that fail at the same moment are read at most this far apart."""
 
 
 @dataclass(frozen=True)
-class Word:
-    """What one process last said.
+class Heartbeat:
+    """What one process last published.
 
     Attributes:
-        beat: how often it has said something.
+        number: counts the process's heartbeats from 1.
         step: steps taken.
-        stage: of the step, which it is in.
-        end: empty while it trains; FINISHED, LOST, or why it ended, in one line.
+        stage: the stage of the step that the process is in.
+        end: empty while it trains; FINISHED, LOST_CONTACT, or why it ended, in one line.
     """
 
-    beat: int
+    number: int
     step: int
     stage: str
     host: str
@@ -54,147 +55,155 @@ class Word:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What has happened, in one line.
+class Failure:
+    """What went wrong, in one line.
 
     Attributes:
-        gone: ranks that cannot say it any more.
+        ranks: the ranks that failed and cannot report it themselves.
     """
 
-    text: str
-    gone: list[int] = field(default_factory=list)
+    message: str
+    ranks: list[int] = field(default_factory=list)
 
 
-UNREACHABLE = Verdict("rank 0 unreachable", [0])
+RANK_ZERO_UNREACHABLE = Failure("rank 0 is unreachable", [0])
 
 
-class Roll:
-    """What rank 0 knows of all: their last words, and since when it has heard nothing new from each.
+class FailureDetector:
+    """Decides from the heartbeats of all processes whether one has failed.
 
     Args:
-        processes: how many there are; all count as heard now.
-        now: seconds of any clock that does not jump.
+        processes: number of processes; each counts as heard from now.
+        now: seconds of any monotonic clock.
     """
 
     def __init__(self, processes: int, now: float) -> None:
-        self._words: list[Word | None] = [None] * processes
-        self._changed = [now] * processes
-        self._moved = now
-        self._lost_at: float | None = None
+        self._heartbeats: list[Heartbeat | None] = [None] * processes
+        self._changed_at = [now] * processes
+        self._progress_at = now
+        self._lost_contact_at: float | None = None
 
-    def hear(self, rank: int, word: Word, now: float) -> None:
-        """Take what stands in the store; the same as before is silence."""
-        before = self._words[rank]
-        if before is None or (before.step, before.stage) != (word.step, word.stage):
-            self._moved = now
-        if before != word:
-            self._words[rank], self._changed[rank] = word, now
-        if word.end == LOST and self._lost_at is None:
-            self._lost_at = now
+    def record(self, rank: int, heartbeat: Heartbeat, now: float) -> None:
+        """Record the heartbeat that the store holds for a rank; an unchanged one counts as silence."""
+        before = self._heartbeats[rank]
+        if before is None or (before.step, before.stage) != (heartbeat.step, heartbeat.stage):
+            self._progress_at = now
+        if before != heartbeat:
+            self._heartbeats[rank], self._changed_at[rank] = heartbeat, now
+        if heartbeat.end == LOST_CONTACT and self._lost_contact_at is None:
+            self._lost_contact_at = now
 
-    def verdict(
-        self, now: float, silence_seconds: float, beat_seconds: float, stuck_seconds: float | None = None
-    ) -> Verdict | None:
-        """Who is missing, in one line; None while nobody is known to be.
+    def find_failure(
+        self, now: float, timeout_seconds: float, interval_seconds: float, stuck_seconds: float | None = None
+    ) -> Failure | None:
+        """The failure that the heartbeats show; None while there is none.
 
         Args:
-            silence_seconds: who says nothing for so long is missing; HURRIED_BEATS are enough once any process has
-                lost a connection or waited too long in a collective.
-            beat_seconds: between two words.
-            stuck_seconds: what is wrong where no process comes further for so long; None where collectives tell.
+            timeout_seconds: a process that is silent for this long is missing; FAST_TIMEOUT_INTERVALS suffice once any
+                process has lost a connection or waited too long in a collective.
+            interval_seconds: between two heartbeats.
+            stuck_seconds: it is a failure if no process makes progress for this long; None where collectives time out
+                by themselves.
         """
-        hurry = self._lost_at is not None and now - self._lost_at >= SETTLED_BEATS * beat_seconds
-        hurried_seconds = HURRIED_BEATS * beat_seconds
-        limit = hurried_seconds if hurry else silence_seconds
-        training = [rank for rank, word in enumerate(self._words) if word is None or not word.end]
-        silences = {rank: now - self._changed[rank] for rank in training}
+        fast = self._lost_contact_at is not None and now - self._lost_contact_at >= SETTLE_INTERVALS * interval_seconds
+        fast_timeout_seconds = FAST_TIMEOUT_INTERVALS * interval_seconds
+        limit = fast_timeout_seconds if fast else timeout_seconds
+        training = [rank for rank, heartbeat in enumerate(self._heartbeats) if heartbeat is None or not heartbeat.end]
+        silences = {rank: now - self._changed_at[rank] for rank in training}
         if silences and max(silences.values()) >= limit:
-            together = max(min(limit, hurried_seconds), limit - TOGETHER_BEATS * beat_seconds)
+            together = max(min(limit, fast_timeout_seconds), limit - SIMULTANEOUS_INTERVALS * interval_seconds)
             return self._silent([rank for rank, seconds in silences.items() if seconds >= together], now)
-        # why a process ended explains more than that others have lost it
-        for rank, word in enumerate(self._words):
-            if word is not None and word.end not in ("", FINISHED, LOST):
-                return Verdict(f"rank {rank} ended: {word.end}", [rank])
-        if training and stuck_seconds is not None and now - self._moved >= stuck_seconds:
-            return Verdict(f"no process has come further for {now - self._moved:.0f} s: {self._named(training)}")
-        if not hurry:
+        # why a process ended explains more than that others lost contact with it
+        for rank, heartbeat in enumerate(self._heartbeats):
+            if heartbeat is not None and heartbeat.end not in ("", FINISHED, LOST_CONTACT):
+                return Failure(f"rank {rank} ended: {heartbeat.end}", [rank])
+        if training and stuck_seconds is not None and now - self._progress_at >= stuck_seconds:
+            stuck = f"no process has made progress for {now - self._progress_at:.0f} s"
+            return Failure(f"{stuck}: {self._describe(training)}")
+        if not fast:
             return None
         if not training:
-            return Verdict(ALL_LOST)
-        return Verdict(f"{self._named(training)} did not come to a collective that the others waited in")
+            return Failure(ALL_LOST_CONTACT)
+        return Failure(f"{self._describe(training)} did not join a collective that the others waited in")
 
-    def verdict_on_rank_zero(
-        self, now: float, silence_seconds: float, answered: float, beat_seconds: float
-    ) -> Verdict | None:
-        """The same of rank 0 alone, for the others, to which only it speaks.
+    def find_rank_zero_failure(
+        self, now: float, timeout_seconds: float, replied_at: float, interval_seconds: float
+    ) -> Failure | None:
+        """The failure of rank 0, for the other processes, which read only its heartbeat.
 
         Args:
-            answered: when the store last answered. The word read then may be a beat old, so that a link that is cut
-                is noticed by the word first: a store that does not answer either is out of reach, not rank 0 silent.
+            replied_at: when the store last replied. The heartbeat read then may be an interval old, so a cut link
+                first shows as a missing heartbeat. If the store does not reply either, the store is unreachable;
+                otherwise rank 0 is silent.
         """
-        word = self._words[0]
-        if now - self._changed[0] < silence_seconds or word is None or word.end not in ("", LOST):
+        heartbeat = self._heartbeats[0]
+        if now - self._changed_at[0] < timeout_seconds or heartbeat is None or heartbeat.end not in ("", LOST_CONTACT):
             return None
-        return UNREACHABLE if now - answered >= HURRIED_BEATS * beat_seconds else self._silent([0], now)
+        if now - replied_at >= FAST_TIMEOUT_INTERVALS * interval_seconds:
+            return RANK_ZERO_UNREACHABLE
+        return self._silent([0], now)
 
-    def _silent(self, ranks: list[int], now: float) -> Verdict:
-        longest = max(now - self._changed[rank] for rank in ranks)
-        text = f"nothing heard from {self._named(ranks)} for {longest:.0f} s: killed, stopped or cut off"
-        return Verdict(text, ranks)
+    def _silent(self, ranks: list[int], now: float) -> Failure:
+        longest = max(now - self._changed_at[rank] for rank in ranks)
+        message = f"no heartbeat from {self._describe(ranks)} for {longest:.0f} s: killed, stopped or disconnected"
+        return Failure(message, ranks)
 
-    def _named(self, ranks: Sequence[int]) -> str:
-        """Ranks by host, with the last step that each host's first told."""
+    def _describe(self, ranks: Sequence[int]) -> str:
+        """The ranks by host, with the last step of each host's first rank."""
         by_host: dict[str, list[int]] = {}
         for rank in ranks:
-            word = self._words[rank]
-            by_host.setdefault(word.host if word else "", []).append(rank)
+            heartbeat = self._heartbeats[rank]
+            by_host.setdefault(heartbeat.host if heartbeat else "", []).append(rank)
         parts = []
-        for host, there in by_host.items():
-            word = self._words[there[0]]
-            numbers = ", ".join(map(str, there))
+        for host, on_host in by_host.items():
+            heartbeat = self._heartbeats[on_host[0]]
+            numbers = ", ".join(map(str, on_host))
             place = f" on {host}" if host else ""
-            last = f" (last at step {word.step:,}{', ' + word.stage if word.stage else ''})" if word else ""
-            parts.append(f"rank{'s' if len(there) > 1 else ''} {numbers}{place}{last}")
+            last = ""
+            if heartbeat:
+                last = f" (last at step {heartbeat.step:,}{', ' + heartbeat.stage if heartbeat.stage else ''})"
+            parts.append(f"rank{'s' if len(on_host) > 1 else ''} {numbers}{place}{last}")
         return " and ".join(parts)
 
 
 class HeartbeatMonitor:
-    """Two threads, from ``with`` to its end: one talks with the store, the other judges; nothing for one process.
+    """Two threads for the duration of a ``with``: one talks to the store, the other watches. One process needs neither.
 
-    What talks may hang for as long as a link is cut, so that another one must count the seconds. It leaves out those in
-    which it did not run itself: to whoever was stopped, or had no processor, all others would seem silent.
+    A request to the store may hang for as long as a link is cut, so another thread must count the seconds. That thread
+    leaves out the seconds in which it did not run itself: to a process that was suspended, or had no processor, all
+    others would seem silent.
 
     Args:
-        heartbeat_seconds: between two words.
-        silence_seconds: who says nothing for so long has gone.
-        give_up: ends this process when others have gone while the main thread hangs: told why, the step, and whether
-            this is the process of its node that says it; called in a thread.
+        interval_seconds: between two heartbeats.
+        timeout_seconds: a process that is silent for this long has failed.
+        on_failure: ends this process when others have failed while the main thread hangs; called in a thread with the
+            message, the step, and whether this process is the one of its node that prints the message.
 
     Attributes:
-        step, stage: what the next word tells.
-        stuck_seconds: no process coming further for so long ends the run; None where collectives by themselves wait no
-            longer than they may.
+        step, stage: what the next heartbeat carries.
+        stuck_seconds: the run ends if no process makes progress for this long; None where collectives time out by
+            themselves.
     """
 
     def __init__(
-        self, rank: int, heartbeat_seconds: float, silence_seconds: float, give_up: Callable[[str, int, bool], Any]
+        self, rank: int, interval_seconds: float, timeout_seconds: float, on_failure: Callable[[str, int, bool], Any]
     ) -> None:
         self.step, self.stage = 0, "start-up"
         self.stuck_seconds: float | None = None
         self._rank = rank
-        self._heartbeat, self._silence = heartbeat_seconds, silence_seconds
-        self._hurried = HURRIED_BEATS * heartbeat_seconds
-        self._stay = min(STAY_BEATS * heartbeat_seconds, 1.5 * heartbeat_seconds + STAY_SECONDS)
-        self._give_up = give_up
+        self._interval, self._timeout = interval_seconds, timeout_seconds
+        self._fast_timeout = FAST_TIMEOUT_INTERVALS * interval_seconds
+        self._linger = min(LINGER_INTERVALS * interval_seconds, 1.5 * interval_seconds + LINGER_SECONDS)
+        self._on_failure = on_failure
         self._host = socket.gethostname()
         self._processes = 1
         self._store: Any = None
-        self._beat, self._end = 0, ""
+        self._number, self._end = 0, ""
         self._clock = 0.0
-        self._answer: tuple[float, Sequence[bytes]] = (0.0, ())
-        self._refused = False
-        self._verdict: Verdict | None = None
-        self._poked, self._known, self._lost, self._closed = (threading.Event() for _ in range(4))
+        self._reply: tuple[float, Sequence[bytes]] = (0.0, ())
+        self._store_failed = False
+        self._failure: Failure | None = None
+        self._wake, self._failure_known, self._lost_contact, self._closed = (threading.Event() for _ in range(4))
         self._threads: list[threading.Thread] = []
 
     def __enter__(self) -> "HeartbeatMonitor":
@@ -203,15 +212,15 @@ class HeartbeatMonitor:
         self._processes = dist.get_world_size()
         # one process group may serve several runs, one after the other
         run = broadcast(time.time_ns())
-        # a connection of its own: a request that hangs holds up nobody else
+        # a connection of its own: a request that hangs delays nobody else
         own = dist.distributed_c10d._get_default_store().clone()  # type: ignore[attr-defined]
-        self._store = dist.PrefixStore(f"latentscale-presence-{run}", own)
-        self._speak()
+        self._store = dist.PrefixStore(f"latentscale-heartbeat-{run}", own)
+        self._publish()
         if self._rank == 0:
-            self._store.set("verdict", "")
-        broadcast(None)  # the others ask only for what rank 0 has said by now; what is missing would be waited for
-        for act in (self._talk, self._judge):
-            thread = threading.Thread(target=act, name=f"presence: {act.__name__}", daemon=True)
+            self._store.set("failure", "")
+        broadcast(None)  # the others read only keys that rank 0 has set by now; a read of a missing key would block
+        for target in (self._exchange, self._watch):
+            thread = threading.Thread(target=target, name=f"heartbeat: {target.__name__}", daemon=True)
             self._threads.append(thread)
             thread.start()
         return self
@@ -220,114 +229,119 @@ class HeartbeatMonitor:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is not None and lost_contact(error):
-            self._ask()
+            self._wait_for_failure()
         else:
             self.leave(FINISHED if error is None else f"{type(error).__name__}: {error}".splitlines()[0])
 
     def interruption(self, error: BaseException) -> Interruption:
-        """Why the process group failed under the main thread, once the ``with`` is left; said once a node."""
-        told = self._verdict.text if self._verdict else "lost contact with another process"
-        if self._verdict is None or self._verdict.text == ALL_LOST:
-            told += f" ({str(error).splitlines()[0]})"
-        interruption = Interruption(f"{told}; run the same command to continue")
-        # what is shared is said by a node's first process alone
-        interruption.shared = Topology.from_environment().local_rank == 0 or not self._says_it()
+        """Why the process group failed under the main thread, after the ``with``; printed once per node."""
+        message = self._failure.message if self._failure else "lost contact with another process"
+        if self._failure is None or self._failure.message == ALL_LOST_CONTACT:
+            message += f" ({str(error).splitlines()[0]})"
+        interruption = Interruption(f"{message}; run the same command to continue")
+        # a shared error is printed by a node's first process only
+        interruption.shared = Topology.from_environment().local_rank == 0 or not self._prints_for_node()
         return interruption
 
-    def _says_it(self) -> bool:
-        """Whether this is the process of its node to say the verdict: the first that is still there."""
+    def _prints_for_node(self) -> bool:
+        """Whether this is the process of its node that prints the failure: the first that is still alive."""
         topology = Topology.from_environment()
-        gone = self._verdict.gone if self._verdict else []
+        failed = self._failure.ranks if self._failure else []
         first = topology.rank - topology.local_rank
-        return all(rank in gone for rank in range(first, topology.rank))
+        return all(rank in failed for rank in range(first, topology.rank))
 
     def enter(self, stage: str) -> None:
-        """Tell the stage of a step from now on."""
+        """Publish this stage of a step from now on."""
         self.stage = stage
 
     def leave(self, end: str = FINISHED) -> None:
-        """Say how this process ends, so that nobody misses it; nobody is missed from here on either."""
+        """Publish how this process ends, so that no other misses it, and stop watching the others."""
         if not self._threads or self._closed.is_set():
             return
         self._end = end
         self._closed.set()
-        self._poked.set()
-        self._threads[0].join(self._heartbeat)
+        self._wake.set()
+        self._threads[0].join(self._interval)
 
-    def _ask(self) -> None:
-        """Say that the process group has failed here, and wait until it is known who has gone."""
+    def _wait_for_failure(self) -> None:
+        """Publish that the process group failed here, and wait until the failed processes are known."""
         if not self._threads:
             return
-        self._end = LOST
-        self._lost.set()
-        self._poked.set()
-        known = self._known.wait((SETTLED_BEATS + 4) * self._heartbeat + 1)
+        self._end = LOST_CONTACT
+        self._lost_contact.set()
+        self._wake.set()
+        known = self._failure_known.wait((SETTLE_INTERVALS + 4) * self._interval + 1)
         if known and self._rank == 0:
-            time.sleep(self._stay)
+            time.sleep(self._linger)
         self._closed.set()
 
-    def _talk(self) -> None:
-        names = [f"word-{rank}" for rank in range(self._processes)] if self._rank == 0 else ["verdict", "word-0"]
+    def _exchange(self) -> None:
+        if self._rank == 0:
+            keys = [f"heartbeat-{rank}" for rank in range(self._processes)]
+        else:
+            keys = ["failure", "heartbeat-0"]
         published = False
         try:
             while True:
                 closing = self._closed.is_set()
-                self._speak()
+                self._publish()
                 if closing:
                     return
-                if self._rank == 0 and self._verdict and not published:
+                if self._rank == 0 and self._failure and not published:
                     published = True
-                    self._store.set("verdict", json.dumps(asdict(self._verdict)))
-                asked = self._clock
-                self._answer = (asked, self._store.multi_get(names))
-                self._poked.wait(self._heartbeat)
-                self._poked.clear()
-        except (dist.DistError, RuntimeError):  # rank 0 has gone, and the store with it
-            self._refused = True
+                    self._store.set("failure", json.dumps(asdict(self._failure)))
+                requested_at = self._clock
+                self._reply = (requested_at, self._store.multi_get(keys))
+                self._wake.wait(self._interval)
+                self._wake.clear()
+        except (dist.DistError, RuntimeError):  # rank 0 is gone, and the store with it
+            self._store_failed = True
 
-    def _judge(self) -> None:
-        roll, looked = Roll(self._processes, self._clock), time.monotonic()
-        while not self._closed.wait(self._heartbeat / 2):
+    def _watch(self) -> None:
+        detector, looked = FailureDetector(self._processes, self._clock), time.monotonic()
+        while not self._closed.wait(self._interval / 2):
             before, looked = looked, time.monotonic()
-            self._clock += min(looked - before, self._heartbeat)
-            if verdict := self._judged(roll, self._clock):
-                self._verdict = verdict
+            self._clock += min(looked - before, self._interval)
+            if failure := self._check(detector, self._clock):
+                self._failure = failure
                 break
         else:
             return
-        self._known.set()
-        self._poked.set()
-        # the main thread, if it noticed by itself, is the one to end the process
-        if self._closed.wait(self._stay if self._rank == 0 else 2 * self._heartbeat) or self._lost.is_set():
+        self._failure_known.set()
+        self._wake.set()
+        # if the main thread noticed by itself, it is the one to end the process
+        if self._closed.wait(self._linger if self._rank == 0 else 2 * self._interval) or self._lost_contact.is_set():
             return
-        self._give_up(verdict.text, self.step, self._says_it())
+        self._on_failure(failure.message, self.step, self._prints_for_node())
 
-    def _judged(self, roll: Roll, now: float) -> Verdict | None:
-        """What the last answer tells, or that there is none any more."""
-        answered, found = self._answer
-        # what rank 0 has said holds, even if it has gone since
-        if self._rank != 0 and found and found[0]:
-            return Verdict(**json.loads(found[0]))
-        if self._refused or now - answered >= (self._hurried if self._lost.is_set() else self._silence):
-            return UNREACHABLE
+    def _check(self, detector: FailureDetector, now: float) -> Failure | None:
+        """The failure that the store's last reply shows, or that it no longer replies."""
+        replied_at, reply = self._reply
+        # a failure that rank 0 published holds, even if rank 0 has ended since
+        if self._rank != 0 and reply and reply[0]:
+            return Failure(**json.loads(reply[0]))
+        if self._store_failed or now - replied_at >= (
+            self._fast_timeout if self._lost_contact.is_set() else self._timeout
+        ):
+            return RANK_ZERO_UNREACHABLE
         if self._rank == 0:
-            for rank, text in enumerate(found):
-                roll.hear(rank, Word(**json.loads(text)), now)
-            return roll.verdict(now, self._silence, self._heartbeat, self.stuck_seconds)
-        if not found:
+            for rank, text in enumerate(reply):
+                detector.record(rank, Heartbeat(**json.loads(text)), now)
+            return detector.find_failure(now, self._timeout, self._interval, self.stuck_seconds)
+        if not reply:
             return None
-        roll.hear(0, Word(**json.loads(found[1])), now)
-        limit = self._hurried + self._heartbeat if self._lost.is_set() else self._silence
-        return roll.verdict_on_rank_zero(now, limit, answered, self._heartbeat)
+        detector.record(0, Heartbeat(**json.loads(reply[1])), now)
+        limit = self._fast_timeout + self._interval if self._lost_contact.is_set() else self._timeout
+        return detector.find_rank_zero_failure(now, limit, replied_at, self._interval)
 
-    def _speak(self) -> None:
-        self._beat += 1
-        word = Word(self._beat, self.step, self.stage, self._host, self._end)
-        self._store.set(f"word-{self._rank}", json.dumps(asdict(word)))
+    def _publish(self) -> None:
+        self._number += 1
+        heartbeat = Heartbeat(self._number, self.step, self.stage, self._host, self._end)
+        self._store.set(f"heartbeat-{self._rank}", json.dumps(asdict(heartbeat)))
 
 
 def lost_contact(error: BaseException) -> bool:
-    """Whether an error of the process group only says that another process has gone or did not come."""
+    """Whether an error of the process group only says that another process is gone or did not join."""
     text = str(error)
     return isinstance(error, RuntimeError) and any(sign in text for sign in _SIGNS)
 

@@ -1,7 +1,7 @@
-"""A phase with its optimizer under an engine: forward, backward, reduced gradients, a step that can be skipped.
+"""A phase and its optimizer under an engine: forward, backward, reduced gradients, a step that can be skipped.
 
-The loop knows this interface and no engine. What is written here holds wherever every process has all gradients and
-moments; an engine that parts them says how they are joined.
+The loop knows this interface and no engine. The methods here assume that every process has all gradients and moments;
+an engine that partitions them overrides these methods.
 """
 
 from abc import ABC, abstractmethod
@@ -16,23 +16,23 @@ from torch import Tensor, nn
 from latentscale.distributed.agreement import is_distributed
 from latentscale.methods.phase import Batch, Phase, Terms
 
-Forwarded = Callable[[Terms, bool], Tensor | None]
-"""Called between the forward and backward passes of a micro-batch, with its terms and whether it is the last one. With
+AfterForward = Callable[[Terms, bool], Tensor | None]
+"""Called between the forward and backward passes of a micro-batch, with its terms and whether it is the last one. For
 the last it may return a vector to be summed over processes, piggybacked on the gradients."""
 
 
 class DistributedPhase(ABC):
-    """One phase, its optimizer, and what joins their gradients over processes.
+    """One phase and its optimizer, with gradients reduced over processes.
 
     Args:
-        phase: on its device and in its precision already.
+        phase: already on its device and in its precision.
         optimizer: a torch Adam or AdamW with ``fused=True``, over the phase's parameters.
         precision: fp32, bf16 (autocast) or fp64.
         device: of the phase.
-        compile_backend: of ``torch.compile``, before an engine wraps; empty for eager.
+        compile_backend: of ``torch.compile``, which is applied before the engine wraps the phase; empty for eager.
 
     Attributes:
-        clip_norm: gradients of a larger norm are scaled down to it; 0 for never.
+        clip_norm: a gradient with a larger norm is scaled down to this one; 0 for never.
     """
 
     clip_norm = 0.0
@@ -58,22 +58,22 @@ class DistributedPhase(ABC):
         phase.train_only_owned()
         self.compiled: nn.Module = phase
         if compile_backend:
-            # else Dynamo cuts the phase at DDP's bucket boundaries, through the middle of a gradient penalty
+            # otherwise Dynamo splits the phase at DDP's bucket boundaries, in the middle of a gradient penalty
             torch._dynamo.config.optimize_ddp = False
             self.compiled = torch.compile(phase, backend=compile_backend, fullgraph=True)  # type: ignore[assignment]
 
-    def backward(self, batches: Sequence[Batch], forwarded: Forwarded = lambda terms, last: None) -> list[Terms]:
+    def backward(self, batches: Sequence[Batch], after_forward: AfterForward = lambda terms, last: None) -> list[Terms]:
         """Forward and backward over a process's micro-batches; gradients are reduced with the last.
 
         Args:
-            forwarded: the vector that it returns is summed in place, and is ready after `wait_for_piggyback`.
+            after_forward: the vector that it returns is summed in place; it is ready after `wait_for_piggyback`.
         """
         self.phase.train_only_owned()
         for parameter in self.parameters:
             parameter.grad = None
         results = []
         for index, batch in enumerate(batches):
-            terms = self._forward_backward(batch, len(batches), index == len(batches) - 1, forwarded)
+            terms = self._forward_backward(batch, len(batches), index == len(batches) - 1, after_forward)
             results.append(terms._replace(loss=terms.loss.detach()))
         return results
 
@@ -84,12 +84,12 @@ class DistributedPhase(ABC):
             self._work = None
 
     def scale_learning_rates(self, factor: float) -> None:
-        """From now on the learning rates are ``factor`` times those that the optimizer was made with."""
+        """Set the learning rates to ``factor`` times those that the optimizer was made with."""
         for group, rate in zip(self.optimizer.param_groups, self._learning_rates, strict=True):
             group["lr"] = factor * rate
 
     def gradient_norm(self) -> Tensor:
-        """0-dim Euclidean norm of the reduced gradient; non-finite where any element is."""
+        """0-dim Euclidean norm of the reduced gradient; non-finite if any element is."""
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
 
@@ -100,23 +100,23 @@ class DistributedPhase(ABC):
                 parameter.grad = None
 
     def untrained(self) -> list[str]:
-        """Owned parameters without a gradient, which nothing in the loss reaches; asked in the first step."""
+        """Owned parameters without a gradient, because the loss does not depend on them; called in the first step."""
         return [name for name, parameter in self.phase.named_parameters() if parameter.grad is None]
 
     def step(self, skip: Tensor, norm: Tensor) -> None:
-        """One optimizer step; a GPU is not waited for.
+        """One optimizer step, without waiting for a GPU.
 
         Args:
-            skip: 0-dim float32; where it is 1 nothing changes.
+            skip: 0-dim float32; if it is 1 nothing changes.
             norm: `gradient_norm`.
         """
         if self.on_cpu and self.optimizer.state:
-            # reading the flag waits for nothing here, and the device's way costs an operation a parameter
+            # on the CPU reading the flag waits for nothing, and the device's way costs an operation per parameter
             if not skip.item():
-                self._leave_to_the_optimizer(None, norm)
+                self._pass_to_optimizer(None, norm)
                 self.optimizer.step()
             return
-        self._leave_to_the_optimizer(skip, norm)
+        self._pass_to_optimizer(skip, norm)
         self.optimizer.step()
 
     def moments(self) -> dict[str, Tensor]:
@@ -150,16 +150,16 @@ class DistributedPhase(ABC):
                 }
 
     @abstractmethod
-    def _forward_backward(self, batch: Batch, count: int, last: bool, forwarded: Forwarded) -> Terms:
-        """One of ``count`` micro-batches, whose loss counts 1/count; gradients are joined with the last."""
+    def _forward_backward(self, batch: Batch, count: int, last: bool, after_forward: AfterForward) -> Terms:
+        """One of ``count`` micro-batches, whose loss weighs 1/count; gradients are reduced with the last."""
 
-    def _send(self, piggyback: Tensor | None) -> None:
-        """Have a vector summed over processes beside the gradients, under the backward pass."""
+    def _reduce_piggyback(self, piggyback: Tensor | None) -> None:
+        """Start summing a vector over processes, overlapped with the backward pass."""
         if piggyback is not None and is_distributed():
             self._work = dist.all_reduce(piggyback, async_op=True)
 
-    def _leave_to_the_optimizer(self, skip: Tensor | None, norm: Tensor) -> None:
-        """The contract by which GradScaler tells a fused optimizer of non-finite gradients, and what to divide by."""
+    def _pass_to_optimizer(self, skip: Tensor | None, norm: Tensor) -> None:
+        """Set the two attributes by which GradScaler tells a fused optimizer whether to skip and what to divide by."""
         excess = (norm / self.clip_norm).clamp(min=1).to(torch.float32) if self.clip_norm else None
         self.optimizer.found_inf = skip  # type: ignore[attr-defined]
         self.optimizer.grad_scale = excess  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""How processes meet: each tells the store that it has come, and whoever has not is named."""
+"""Joining the process group: each process registers in the store, so that a missing one can be named."""
 
 import os
 import time
@@ -15,17 +15,17 @@ _SHOWN_RANKS = 16
 
 
 def join_process_group(topology: Topology, timeout_seconds: float) -> None:
-    """Make the process group once all processes are there; nothing where it stands already, or for one process.
+    """Create the process group once all processes have joined; does nothing if it exists, or for one process.
 
-    Until `set_collective_timeout` its collectives, too, wait for so long: before the first step ends, data are opened,
-    a checkpoint is read and networks are compiled, at every process's own speed.
+    Until `set_collective_timeout` its collectives use the same timeout: before the first step ends, each process opens
+    the data, reads a checkpoint and compiles the networks at its own speed.
 
     Args:
         timeout_seconds: ``distributed.startup_timeout_seconds``.
 
     Raises:
-        Interruption: naming the ranks that did not come, or that rank 0 cannot be reached.
-        UserError: where there are more processes than GPUs.
+        Interruption: ranks did not join, or rank 0 cannot be reached; names them.
+        UserError: there are more processes than GPUs.
     """
     if topology.processes == 1 or dist.is_initialized():
         return
@@ -33,30 +33,31 @@ def join_process_group(topology: Topology, timeout_seconds: float) -> None:
     gpu = uses_gpu()
     if gpu and topology.local_rank >= (count := torch.cuda.device_count()):
         raise UserError(
-            f"process {topology.local_rank} of this machine has no GPU of its own, for there are {count}: start as many"
-            " processes (accelerate's --num_processes over all machines, the node launcher's --processes-per-node)"
+            f"process {topology.local_rank} of this machine has no GPU of its own, since the machine has {count}: start"
+            " one process per GPU (accelerate's --num_processes counts all machines, the node launcher's"
+            " --processes-per-node one)"
         )
     timeout, began = timedelta(seconds=timeout_seconds), time.monotonic()
     address = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
     try:
-        # torchelastic's store outlives a start of the gang: what was said before the last one is not for this
+        # torchelastic's store survives a restart of the workers: keys from before it must not count
         store = dist.PrefixStore(
             f"start-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", _store(topology, timeout)
         )
-        came = dist.PrefixStore("latentscale-came", store)
-        came.set(str(topology.rank), "1")
-        came.add("count", 1)
+        joined = dist.PrefixStore("latentscale-joined", store)
+        joined.set(str(topology.rank), "1")
+        joined.add("count", 1)
         processes = topology.processes
-        while came.add("count", 0) < processes:
-            # the store may end with rank 0, and the others are to see for themselves who is missing
+        while joined.add("count", 0) < processes:
+            # the store may end with rank 0, and the others must find the missing ranks themselves
             if time.monotonic() - began > timeout_seconds + (topology.rank == 0):
-                missing = [rank for rank in range(processes) if not came.check([str(rank)])]
+                missing = [rank for rank in range(processes) if not joined.check([str(rank)])]
                 raise _missing(missing, processes, timeout_seconds)
             time.sleep(_POLL_SECONDS)
         if gpu:
             torch.cuda.set_device(topology.local_rank)
-            # torch's own watchdog would abort the process with a page of stack frames before it could be said who has
-            # gone; `HeartbeatMonitor` ends it instead
+            # torch's own watchdog would abort the process with a page of stack frames before the failed rank is known;
+            # `HeartbeatMonitor` ends the process instead
             os.environ["TORCH_NCCL_ASYNC_ERROR_HANDLING"] = "0"
         dist.init_process_group(
             "nccl" if gpu else "gloo", store=store, rank=topology.rank, world_size=processes, timeout=timeout
@@ -65,25 +66,25 @@ def join_process_group(topology: Topology, timeout_seconds: float) -> None:
         raise
     except (dist.DistError, RuntimeError) as error:
         raise Interruption(
-            f"rank {topology.rank} cannot meet the others at {address} within distributed.startup_timeout_seconds="
-            f"{timeout_seconds:g} ({str(error).splitlines()[0]}): see whether rank 0 runs there and its port is open"
+            f"rank {topology.rank} could not join the process group at {address} within"
+            f" distributed.startup_timeout_seconds={timeout_seconds:g} ({str(error).splitlines()[0]}): check that"
+            " rank 0 runs there and that its port is open"
         ) from None
 
 
 def set_collective_timeout(timeout_seconds: float) -> None:
-    """From now on a collective that waits longer fails."""
+    """Set the timeout of collectives from now on."""
     if dist.is_initialized():
         dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_seconds))
 
 
 def _store(topology: Topology, timeout: timedelta) -> dist.Store:
-    """The key-value store at MASTER_ADDR, torchrun's or rank 0's, as ``env://`` means it; but it waits for nobody."""
+    """The key-value store at MASTER_ADDR, torchrun's or rank 0's, as with ``env://``, but without waiting."""
     elastic = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
     host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
     if not host or not port.isdigit():
         raise UserError(
-            f"WORLD_SIZE={topology.processes} without MASTER_ADDR and MASTER_PORT: start with accelerate launch or"
-            " torchrun"
+            f"WORLD_SIZE={topology.processes} without MASTER_ADDR and MASTER_PORT: use accelerate launch or torchrun"
         )
     return dist.TCPStore(
         host,
@@ -98,6 +99,6 @@ def _store(topology: Topology, timeout: timedelta) -> dist.Store:
 def _missing(ranks: list[int], processes: int, timeout_seconds: float) -> Interruption:
     shown = ", ".join(map(str, ranks[:_SHOWN_RANKS])) + (" …" if len(ranks) > _SHOWN_RANKS else "")
     return Interruption(
-        f"{len(ranks)} of {processes} processes did not come within distributed.startup_timeout_seconds="
-        f"{timeout_seconds:g}: rank{'s' if len(ranks) > 1 else ''} {shown}; see why their launcher did not start them"
+        f"{len(ranks)} of {processes} processes did not join within distributed.startup_timeout_seconds="
+        f"{timeout_seconds:g}: rank{'s' if len(ranks) > 1 else ''} {shown}; check why their launcher did not start them"
     )

@@ -11,7 +11,7 @@ import torch
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
-from latentscale.data.conforming import centre_crop, eight_bit_grey
+from latentscale.decoding.image_conversion import centre_crop, eight_bit_grey
 from latentscale.errors import UserError
 
 RANGE_TOLERANCE = 1e-3

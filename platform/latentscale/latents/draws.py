@@ -87,3 +87,16 @@ def block_uniforms(seed: int, purpose: Purpose, steps: range, streams: range, co
             generator.state = state
             bits[i, j] = generator.random_raw(count)
     return ((bits >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52
+
+
+def permutation(seed: int, purpose: Purpose, epoch: int, window: int, size: int) -> NDArray[np.int64]:
+    """A permutation ``[size]`` of 0 … size−1 that depends on nothing but the arguments.
+
+    It sorts raw Philox words instead of calling ``Generator.permutation``, whose algorithm may change between
+    numpy versions; a resumed run must find the order it left.
+    """
+    words = np.random.Philox(
+        key=np.array([seed, purpose], dtype=np.uint64),
+        counter=np.array([0, 0, epoch, window], dtype=np.uint64),
+    ).random_raw(size)
+    return np.argsort(words, kind="stable")

@@ -1,1 +1,1 @@
-"""Starting the processes of a run on one node or many, and what they say to who started them."""
+"""Launching the processes of a run on one node or many, and their reports to the launcher."""

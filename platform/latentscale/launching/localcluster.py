@@ -1,14 +1,14 @@
-"""A cluster of several nodes on this machine, for tests and demonstrations: every node a network namespace of its own.
+"""A cluster of several nodes on this machine, for tests and demonstrations: each node is a network namespace.
 
     with LocalCluster(nodes=3) as cluster:
         cluster.launch(["recipes/pvdgan.py", "run.dir=/tmp/run"], processes_per_node=2, max_restarts=1)
-        cluster.nodes[1].cut()
+        cluster.nodes[1].disconnect()
         time.sleep(5)
-        cluster.nodes[1].mend()
+        cluster.nodes[1].reconnect()
         cluster.nodes[2].ranks()[5].kill()
         assert cluster.wait(60) == [0, 0, 0]
 
-The file system is this machine's, shared by all nodes as it would be by NFS.
+The file system is this machine's, shared by all nodes as with NFS.
 """
 
 import os
@@ -26,11 +26,11 @@ from types import TracebackType
 import psutil
 
 from latentscale.errors import UserError
-from latentscale.launching.namespaces import Bridge, Machine, why_not
-from latentscale.launching.options import NodeOptions, flag
-from latentscale.launching.workers import die_with_parent, rank_of, send
+from latentscale.launching.namespaces import Bridge, Machine, unavailable_reason
+from latentscale.launching.node_options import NodeOptions, flag
+from latentscale.launching.process_tree import kill_with_parent, rank_of, send_signal
 
-_CHOSEN_HERE = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+_INTERFACE_VARIABLES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 MAIN_PORT = 29500
 
 
@@ -44,12 +44,12 @@ class Finished:
 
 
 class Command:
-    """A command on a node, with all that it has written.
+    """A command on a node, and its output.
 
     Args:
         node: where it runs.
-        argv, environment: of it.
-        on_line: given every line as it comes.
+        argv, environment: of the command.
+        on_line: called with every line of output.
     """
 
     def __init__(
@@ -70,25 +70,25 @@ class Command:
             text=True,
             errors="replace",
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=kill_with_parent,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     @property
     def output(self) -> str:
-        """Both streams, as far as it has come."""
+        """Both streams, as far as they were read."""
         return "".join(self._lines)
 
     def poll(self) -> int | None:
-        """Its exit status, or None while it runs; minus the number of the signal that ended it."""
+        """Its exit status; None while it runs, negative for a signal."""
         return self._process.poll()
 
     def wait(self, timeout_seconds: float) -> int:
         """Its exit status.
 
         Raises:
-            TimeoutError: with the end of its output.
+            TimeoutError: it still runs; with the end of its output.
         """
         try:
             code = self._process.wait(timeout_seconds)
@@ -98,12 +98,12 @@ class Command:
         return code
 
     def signal(self, number: signal.Signals) -> None:
-        """Send it a signal, to it alone and not to its children."""
-        # nsenter starts it as its child in the other process-id namespace, and passes nothing on
-        send(number, psutil.Process(self._process.pid).children())
+        """Send a signal to the command, not to its children."""
+        # the command is the child of nsenter, which forwards no signals
+        send_signal(number, psutil.Process(self._process.pid).children())
 
-    def start_again(self) -> "Command":
-        """The same command, once more."""
+    def restart(self) -> "Command":
+        """Start the same command again."""
         return Command(self._node, self._argv, self._environment, self._on_line)
 
     def _read(self) -> None:
@@ -121,8 +121,8 @@ class ClusterNode:
         number: from 0.
         name: its host name, node-NUMBER.
         address: IPv4.
-        machine: its namespaces and cable; None while it is off.
-        launcher: the launcher that was started last on it.
+        machine: its namespaces and cable.
+        launcher: the launcher that was last started on it.
     """
 
     def __init__(self, bridge: Bridge, number: int, hosts: Path, environment: Mapping[str, str]) -> None:
@@ -149,20 +149,20 @@ class ClusterNode:
         return self._machine
 
     def boot(self) -> None:
-        """Switch on, with an intact cable and nothing running."""
+        """Switch it on, with a connected cable and no processes."""
         if self._machine is None:
             self._machine = Machine(self._bridge, self.number, self.name, self.address, self._hosts)
 
     def kill(self, silently: bool = False) -> None:
-        """Every process on it ends by SIGKILL, and it is off.
+        """SIGKILL every process on it, and switch it off.
 
         Args:
-            silently: as by a loss of power: the others are not told that connections end.
+            silently: like a power failure: the other nodes do not see connections close.
         """
         if self._machine is None:
             return
         if silently:
-            self._machine.cut()
+            self._machine.disconnect()
         self._machine.end()
         self._machine = None
 
@@ -172,14 +172,14 @@ class ClusterNode:
         environment: Mapping[str, str] | None = None,
         on_line: Callable[[str], None] | None = None,
     ) -> Command:
-        """Start a command here; ``environment`` is added to the cluster's."""
+        """Start a command on this node; ``environment`` is added to the cluster's."""
         return Command(self, argv, {**self._environment, **(environment or {})}, on_line)
 
     def run(self, argv: Sequence[str], timeout_seconds: float = 60.0) -> Finished:
-        """Run a command here to its end.
+        """Run a command on this node and wait for its end.
 
         Raises:
-            subprocess.TimeoutExpired: where it takes longer.
+            subprocess.TimeoutExpired: it took longer.
         """
         done = subprocess.run(
             self.machine.inside(argv), capture_output=True, text=True, timeout=timeout_seconds,
@@ -188,54 +188,54 @@ class ClusterNode:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     def ranks(self) -> dict[int, psutil.Process]:
-        """The processes of a run that are on this node now, by rank."""
+        """The processes of a run on this node now, by rank."""
         found: dict[int, psutil.Process] = {}
         for process in self.machine.processes():
             rank = rank_of(process)
-            # a rank's own children have its environment: the eldest is the rank
+            # a rank's own children inherit its environment: the oldest is the rank
             if rank is not None and (rank not in found or process.create_time() < found[rank].create_time()):
                 found[rank] = process
         return found
 
-    def cut(self) -> None:
-        """Pull its cable."""
-        self.machine.cut()
+    def disconnect(self) -> None:
+        """Unplug its cable."""
+        self.machine.disconnect()
 
-    def mend(self) -> None:
-        """Put its cable in again."""
-        self.machine.mend()
+    def reconnect(self) -> None:
+        """Plug its cable in again."""
+        self.machine.reconnect()
 
     def slow(self, bits_per_second: float | None, delay_seconds: float = 0.0) -> None:
-        """Slow its cable, both ways; ``None`` ends it.
+        """Slow its cable in both directions; ``None`` removes the limit.
 
         Raises:
-            UserError: where the kernel cannot: delays need netem.
+            UserError: the kernel cannot; delays need netem.
         """
         self.machine.limit(bits_per_second, delay_seconds)
 
 
 class LocalCluster:
-    """Nodes on a network of their own, 10.77.0.1 for node-0 and so on; all is removed at the end of the ``with``.
+    """Nodes on a private network, 10.77.0.1 for node-0 and so on; the end of the ``with`` removes everything.
 
-    Several clusters, of one process or more, do not see each other.
+    Several clusters, of one process or of several, do not see each other.
 
     Args:
-        nodes: how many.
-        environment: of everything that is started; by default this process', without what chooses an interface.
+        nodes: number of nodes.
+        environment: of all commands; by default this process's, without the variables that choose an interface.
 
     Raises:
-        UserError: without root, or the tools.
+        UserError: root or the tools are missing.
     """
 
     def __init__(self, nodes: int, environment: Mapping[str, str] | None = None) -> None:
-        if reason := why_not():
+        if reason := unavailable_reason():
             raise UserError(reason)
         if not 1 <= nodes <= 250:
             raise UserError(f"--nodes {nodes}: a local cluster has 1 to 250 nodes")
         given = os.environ if environment is None else environment
-        # torch warns of every address whose name it cannot find in its IPv6 form
+        # torch warns about every address that it cannot resolve in IPv6 form
         self.environment = {"TORCH_CPP_LOG_LEVEL": "ERROR", **given}
-        for name in _CHOSEN_HERE:
+        for name in _INTERFACE_VARIABLES:
             self.environment.pop(name, None)
         self.nodes: list[ClusterNode] = []
         self._bridge: Bridge | None = None
@@ -261,7 +261,7 @@ class LocalCluster:
         self.close()
 
     def close(self) -> None:
-        """End everything in it and remove it."""
+        """Kill everything in the cluster and remove it."""
         for node in self.nodes:
             node.kill()
         if self._bridge:
@@ -281,19 +281,19 @@ class LocalCluster:
 
         Args:
             command: the recipe and its arguments.
-            nodes: numbers of those that take part, the first of them as the run's node 0; by default all.
+            nodes: numbers of the nodes to use, the first as the run's node 0; by default all.
             environment: added to the cluster's.
-            on_line: given a node's number and every line that it writes.
-            options: of NodeOptions, such as ``processes_per_node`` and ``max_restarts``.
+            on_line: called with a node's number and every line of its output.
+            options: fields of NodeOptions, such as ``processes_per_node`` and ``max_restarts``.
         """
         chosen = list(range(len(self.nodes)) if nodes is None else nodes)
-        said = NodeOptions(tuple(command), **{"cpu": True, **options})  # type: ignore[arg-type]
+        shared = NodeOptions(tuple(command), **{"cpu": True, **options})  # type: ignore[arg-type]
         started = []
         for node in self.nodes:
             node.launcher = None
         for rank, number in enumerate(chosen):
             own = replace(
-                said, nodes=len(chosen), node_rank=rank, main_address=host_name(chosen[0]), main_port=MAIN_PORT
+                shared, nodes=len(chosen), node_rank=rank, main_address=host_name(chosen[0]), main_port=MAIN_PORT
             )
             take = (lambda line, number=number: on_line(number, line)) if on_line else None
             node = self.nodes[number]
@@ -302,29 +302,29 @@ class LocalCluster:
         return started
 
     def relaunch(self, number: int) -> Command:
-        """Start a node's launcher again, as it was started last: after a kill, and a boot."""
+        """Start a node's launcher again with its last command, after a kill and a boot."""
         node = self.nodes[number]
         if node.launcher is None:
-            raise RuntimeError(f"{node.name} has had no launcher: launch() a run")
-        node.launcher = node.launcher.start_again()
+            raise RuntimeError(f"{node.name} has no launcher: launch() a run first")
+        node.launcher = node.launcher.restart()
         return node.launcher
 
     def wait(self, timeout_seconds: float) -> list[int]:
-        """The exit statuses of the launchers that were started last, by node.
+        """The exit statuses of the launchers that were last started, by node.
 
         Raises:
-            TimeoutError: with the end of the output of one that still runs.
+            TimeoutError: one still runs; with the end of its output.
         """
         until = time.monotonic() + timeout_seconds
         return [node.launcher.wait(max(0.0, until - time.monotonic())) for node in self.nodes if node.launcher]
 
     def ranks(self) -> dict[int, psutil.Process]:
-        """The processes of a run on all nodes that are on, by rank."""
+        """The processes of a run on all nodes that are switched on, by rank."""
         return {rank: process for node in self.nodes if node.is_on for rank, process in node.ranks().items()}
 
 
 def launcher_argv(options: NodeOptions) -> list[str]:
-    """The command line that says these options to a node launcher."""
+    """The command line of a node launcher with these options."""
     parts = [sys.executable, "-m", "latentscale.launching.node"]
     for name in NodeOptions.__dataclass_fields__:
         value = getattr(options, name)
@@ -335,10 +335,10 @@ def launcher_argv(options: NodeOptions) -> list[str]:
 
 
 def host_name(number: int) -> str:
-    """Of a node."""
+    """A node's host name."""
     return f"node-{number}"
 
 
 def host_address(number: int) -> str:
-    """Of a node."""
+    """A node's IPv4 address."""
     return f"10.77.0.{number + 1}"

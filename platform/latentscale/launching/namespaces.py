@@ -1,9 +1,9 @@
-"""A network of machines inside this one: namespaces joined by a bridge, whose links can be cut and slowed.
+"""A network of virtual machines on this one: namespaces joined by a bridge, whose links can be cut and slowed.
 
-Every machine is a process that does nothing, with network, mount, host name and process-id namespaces of its own
-(Linux, root, iproute2 and util-linux). The bridge stands in a namespace too, so that nothing is seen on, or reaches,
-this machine's own network. The kernel removes a namespace with its last process, and ends all processes of a machine
-with its first one; it is told to end that one when ours ends, however it does, so that nothing is ever left.
+Every machine is an idle process with its own network, mount, host name and process-id namespaces (Linux, root, iproute2
+and util-linux). The bridge has a namespace too, so that this machine's own network neither sees nor reaches anything.
+The kernel removes a namespace with its last process, and kills all processes of a machine with its first one. It also
+kills that first process when ours ends, however it ends, so nothing is ever left behind.
 """
 
 import os
@@ -16,15 +16,15 @@ from pathlib import Path
 import psutil
 
 from latentscale.errors import UserError
-from latentscale.launching.workers import die_with_parent, kill_all_below
+from latentscale.launching.process_tree import kill_descendants, kill_with_parent
 
 _TOOLS = ("ip", "tc", "unshare", "nsenter", "mount")
-# the first process of a machine: it reaps what others leave
+# the first process of a machine: it reaps orphans
 _IDLE = "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN); print(flush=True); signal.pause()"
 
 
-def why_not() -> str | None:
-    """Why there can be no such network here, or None."""
+def unavailable_reason() -> str | None:
+    """Why such a network cannot be made here, or None."""
     if sys.platform != "linux":
         return "network namespaces need Linux"
     if os.geteuid() != 0:
@@ -33,14 +33,14 @@ def why_not() -> str | None:
     if missing:
         return f"{', '.join(missing)} not found: install iproute2 and util-linux"
     probe = subprocess.run(["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "true"], capture_output=True)
-    return None if probe.returncode == 0 else f"this kernel refuses namespaces ({probe.stderr.decode().strip()})"
+    return None if probe.returncode == 0 else f"this kernel does not allow namespaces ({probe.stderr.decode().strip()})"
 
 
 class Namespaces:
     """The namespaces of one machine, and the process that holds them.
 
     Args:
-        flags: of ``unshare``, which namespaces are its own.
+        flags: of ``unshare``: which namespaces to create.
     """
 
     def __init__(self, *flags: str) -> None:
@@ -50,39 +50,39 @@ class Namespaces:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            preexec_fn=die_with_parent,
+            preexec_fn=kill_with_parent,
             start_new_session=True,
         )
         assert self._holder.stdout is not None
         if not self._holder.stdout.readline():
-            _, said = self._holder.communicate()
-            raise UserError(f"a namespace could not be made: {said.decode().strip()}")
+            _, errors = self._holder.communicate()
+            raise UserError(f"could not create a namespace: {errors.decode().strip()}")
         self.first = psutil.Process(self._holder.pid).children()[0]
 
     def inside(self, command: Sequence[str]) -> list[str]:
-        """The argv that runs a command in there, in this process' folder."""
+        """The argv that runs a command inside, in this process's working directory."""
         enter = ["nsenter", "--target", str(self.first.pid), *self._flags, "--"]
         return [*enter, "env", f"--chdir={Path.cwd()}", *command]
 
-    def do(self, *command: str) -> None:
-        """Run a short command in there.
+    def run(self, *command: str) -> None:
+        """Run a short command inside.
 
         Raises:
-            UserError: where it fails, with what it said.
+            UserError: it failed; with its error output.
         """
         done = subprocess.run(self.inside(command), capture_output=True, text=True, stdin=subprocess.DEVNULL)
         if done.returncode:
             raise UserError(f"'{' '.join(command)}' failed: {done.stderr.strip() or f'status {done.returncode}'}")
 
     def processes(self) -> list[psutil.Process]:
-        """All that runs in there, but for the first."""
+        """All processes inside, except the first."""
         own = self._identity(self.first.pid)
         found = [process for process in psutil.process_iter() if self._identity(process.pid) == own]
         return [process for process in found if process.pid != self.first.pid]
 
     def end(self) -> None:
-        """SIGKILL to everything in there; the namespaces go with it."""
-        kill_all_below(psutil.Process(self._holder.pid))
+        """SIGKILL everything inside; the kernel then removes the namespaces."""
+        kill_descendants(psutil.Process(self._holder.pid))
         self._holder.kill()
         self._holder.communicate()
 
@@ -95,11 +95,11 @@ class Namespaces:
 
 
 class Machine:
-    """A machine of the network, with its cable into the bridge.
+    """A machine of the network, with a cable to the bridge.
 
     Attributes:
         name: its host name.
-        address: IPv4, of its one interface, eth0.
+        address: IPv4 address of its one interface, eth0.
     """
 
     def __init__(self, bridge: "Bridge", port: int, name: str, address: str, hosts: Path) -> None:
@@ -118,51 +118,51 @@ class Machine:
             f"ip link add {self._cable} type veth {peer}",
             f"ip link set {self._cable} master bridge up",
         ):
-            self._bridge.namespaces.do(*command.split())
+            self._bridge.namespaces.run(*command.split())
         for command in (
             "ip link set lo up",
-            # the same after a reboot: neighbours remember it
+            # the same after a reboot: neighbours cache it
             f"ip link set eth0 address 02:00:00:00:00:{self._port:02x}",
             f"ip address add {self.address}/24 dev eth0",
             "ip link set eth0 up",
             f"hostname {self.name}",
             f"mount --bind {hosts} /etc/hosts",
         ):
-            self._namespaces.do(*command.split())
+            self._namespaces.run(*command.split())
         if Path("/etc/resolv.conf").exists():
-            # names that are not among the hosts are not asked for elsewhere
-            self._namespaces.do("mount", "--bind", "/dev/null", "/etc/resolv.conf")
+            # do not look up unknown names elsewhere
+            self._namespaces.run("mount", "--bind", "/dev/null", "/etc/resolv.conf")
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """The argv that runs a command on this machine."""
         return self._namespaces.inside(command)
 
     def processes(self) -> list[psutil.Process]:
-        """What runs there."""
+        """The processes on this machine."""
         return self._namespaces.processes()
 
     def end(self) -> None:
-        """Everything on it ends by SIGKILL, and its place in the bridge is free."""
+        """SIGKILL everything on it, and free its port on the bridge."""
         self._namespaces.end()
-        self._bridge.forget(self._cable)
+        self._bridge.remove_cable(self._cable)
 
-    def cut(self) -> None:
-        """Pull the cable: nothing comes or goes, and nobody is told."""
-        self._bridge.namespaces.do("ip", "link", "set", self._cable, "down")
+    def disconnect(self) -> None:
+        """Unplug the cable: no packet passes, and no connection is closed."""
+        self._bridge.namespaces.run("ip", "link", "set", self._cable, "down")
 
-    def mend(self) -> None:
-        """Put the cable in again."""
-        self._bridge.namespaces.do("ip", "link", "set", self._cable, "up")
+    def reconnect(self) -> None:
+        """Plug the cable in again."""
+        self._bridge.namespaces.run("ip", "link", "set", self._cable, "up")
 
     def limit(self, bits_per_second: float | None, delay_seconds: float = 0.0) -> None:
-        """Slow the cable, both ways; None and 0 for as it was.
+        """Slow the cable in both directions; None and 0 remove the limits.
 
         Args:
-            bits_per_second: what it carries.
-            delay_seconds: each way; needs a kernel with netem.
+            bits_per_second: bandwidth.
+            delay_seconds: in each direction; needs a kernel with netem.
 
         Raises:
-            UserError: where the kernel has no such queue.
+            UserError: the kernel lacks the queueing discipline.
         """
         ends = ((self._bridge.namespaces, self._cable), (self._namespaces, "eth0"))
         for namespaces, device in ends:
@@ -171,33 +171,33 @@ class Machine:
             rate = ["rate", f"{bits_per_second:.0f}bit"] if bits_per_second else []
             queue = ["netem", "delay", f"{delay_seconds * 1e3:.3f}ms", *rate]
         elif bits_per_second:
-            # a burst of what a scheduler's tick lets through, and at least a few packets
+            # a burst of what passes in one scheduler tick, and at least a few packets
             burst = max(16_000, round(bits_per_second / 8 / 250))
             queue = ["tbf", "rate", f"{bits_per_second:.0f}bit", "burst", f"{burst}", "latency", "400ms"]
         else:
             return
         for namespaces, device in ends:
-            namespaces.do("tc", "qdisc", "add", "dev", device, "root", *queue)
+            namespaces.run("tc", "qdisc", "add", "dev", device, "root", *queue)
 
 
 class Bridge:
-    """The switch that all cables end in."""
+    """The switch that connects all cables."""
 
     def __init__(self) -> None:
         self.namespaces = Namespaces("--net")
-        self.namespaces.do("ip", "link", "add", "bridge", "type", "bridge")
-        self.namespaces.do("ip", "link", "set", "bridge", "up")
+        self.namespaces.run("ip", "link", "add", "bridge", "type", "bridge")
+        self.namespaces.run("ip", "link", "set", "bridge", "up")
 
-    def forget(self, cable: str) -> None:
-        """Remove what is left of a cable."""
+    def remove_cable(self, cable: str) -> None:
+        """Remove a cable."""
         subprocess.run(self.namespaces.inside(["ip", "link", "delete", cable]), capture_output=True)
 
     def end(self) -> None:
-        """Take it away."""
+        """Remove the bridge."""
         self.namespaces.end()
 
 
 def kernel_has_delays() -> bool:
-    """Whether the kernel has netem, tried in a namespace of its own."""
+    """Whether the kernel has netem, tried in a new namespace."""
     command = ["unshare", "--net", "tc", "qdisc", "add", "dev", "lo", "root", "netem", "delay", "1ms"]
     return subprocess.run(command, capture_output=True).returncode == 0

@@ -1,8 +1,8 @@
 """One node's launcher: `python -m latentscale.launching.node [options] recipes/pvdgan.py key=value …`.
 
-Starts the node's processes with ``accelerate launch``, passes a request to stop on to them, and turns what they say
-of their end into an exit status: 0 finished, or stopped as asked; 2 refused, by what a user must mend; 1 lost. Before
-that, what was lost starts again, on all nodes together, up to ``--max-restarts`` times.
+Starts the node's processes with ``accelerate launch``, forwards a request to stop to them, and turns their exit reports
+into an exit status: 0 finished, or stopped as requested; 2 an error that the user must fix; 1 failed. A failed run is
+first restarted, on all nodes together, up to ``--max-restarts`` times.
 """
 
 import argparse
@@ -22,380 +22,387 @@ import psutil
 
 from latentscale.errors import UserError
 from latentscale.launching.command import node_command, node_environment
-from latentscale.launching.endings import Ending, joint_ending, read_endings
-from latentscale.launching.meeting import WORDLESS, Meeting, Seat
-from latentscale.launching.options import NodeOptions, Parser, add_options, make_options
-from latentscale.launching.restarts import times_restarted
-from latentscale.launching.workers import (
+from latentscale.launching.exit_reports import SUCCESSFUL, ExitReason, combine_exit_reasons, read_exit_reports
+from latentscale.launching.node_options import LauncherParser, NodeOptions, add_options, make_options
+from latentscale.launching.process_tree import (
     adopt_orphans,
-    end_with_parent,
-    has_unreaped,
-    kill_all_below,
-    ranks_below,
-    send,
-    tell_exits,
+    child_ranks,
+    has_zombie_child,
+    kill_descendants,
+    send_signal,
+    terminate_with_parent,
+    watch_exits,
 )
+from latentscale.launching.rendezvous import NO_REPORT, RendezvousClient, RendezvousServer
+from latentscale.launching.restarts import restart_count
+from latentscale.wording import counted
 
 POLL_SECONDS = 0.1
-RETRY_SECONDS = 0.5
-TELL_SECONDS = 10.0
-INSIST_SECONDS = 3.0
-REFUSED_SECONDS = 1.0
-LOST_SECONDS = 10.0
-"""For the other processes to notice, and say, that a run is refused or lost, before they are killed."""
+RECONNECT_SECONDS = 0.5
+NOTICE_SECONDS = 10.0
+"""Before the launcher prints which nodes it waits for."""
+SECOND_INTERRUPT_SECONDS = 3.0
+USER_ERROR_SECONDS = 1.0
+FAILURE_SECONDS = 10.0
+"""After a user error or a failure, for the other processes to notice and report it, before they are killed."""
 EXIT_SECONDS = 10.0
-"""For processes that have told their end to be gone."""
+"""After all processes have reported, for them to exit."""
 AGENT_SECONDS = 1.5
-"""For their agent to notice."""
-SAME_SECONDS = 0.5
-"""For a signal that processes have ended by to come to the launcher, where all of a node are sent it."""
-ANSWER_SECONDS = 10.0
-"""For node 0 to answer to a loss."""
-WELL = (Ending.FINISHED, Ending.STOPPED)
+"""After all processes have exited, for their agent to notice."""
+SIGNAL_SECONDS = 0.5
+"""For a signal that ended the processes to reach the launcher too, where all processes of a node are sent it."""
+REPLY_SECONDS = 10.0
+"""For node 0 to reply to a reported failure."""
 
 
-class Alone(Exception):
-    """Other nodes have not come."""
+class RendezvousTimeout(Exception):
+    """Other nodes did not join in time."""
 
 
-class Stop:
+class StopState:
     """A request to stop, by a signal to this launcher or to another node's.
 
     Attributes:
-        asked_at: monotonic seconds of the first one.
-        passed_on: this node's processes were told.
-        insisted: it is to be at once.
+        requested_at: monotonic seconds of the first request.
+        forwarded: whether this node's processes were sent it.
+        immediate: whether it must happen at once.
     """
 
     def __init__(self) -> None:
-        self.asked_at: float | None = None
-        self.passed_on = self.insisted = False
+        self.requested_at: float | None = None
+        self.forwarded = self.immediate = False
 
-    def take(self, number: signal.Signals) -> None:
-        """Note a signal; a second Ctrl-C, seconds after the first one, means at once."""
-        if self.asked_at is None:
-            self.asked_at = time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - self.asked_at > INSIST_SECONDS:
-            self.insisted = True
+    def record(self, number: signal.Signals) -> None:
+        """Record a signal; a second Ctrl-C, seconds after the first request, means at once."""
+        if self.requested_at is None:
+            self.requested_at = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self.requested_at > SECOND_INTERRUPT_SECONDS:
+            self.immediate = True
 
     @property
-    def asked(self) -> bool:
-        """Whether there was one."""
-        return self.asked_at is not None
+    def requested(self) -> bool:
+        """Whether there was a request."""
+        return self.requested_at is not None
 
 
-class Node:
+class NodeLauncher:
     """A node's launcher.
 
     Args:
-        options: its place and course.
-        restarted_before: how often this run was started before by whoever starts the launchers.
+        options: this node's.
+        restarted_before: how often whoever starts the launchers has restarted this run.
     """
 
     def __init__(self, options: NodeOptions, restarted_before: int = 0) -> None:
         self.options = options
         self.restarted_before = restarted_before
-        self.stop = Stop()
+        self.stop = StopState()
         self.rounds = 0
-        self._meeting: Meeting | None = None
+        self._server: RendezvousServer | None = None
 
     async def run(self) -> int:
-        """Start, restart, and return the exit status."""
+        """Start the processes, restart them after failures, and return the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop.take, number)
-        async with self._host():
+            loop.add_signal_handler(number, self.stop.record, number)
+        async with self._serve_rendezvous():
             while True:
                 try:
-                    ending, reason = await self._round()
-                except Alone as error:
-                    self.say(f"{error}: giving up; the same command, on all nodes, continues from the last checkpoint")
+                    result, message = await self._run_round()
+                except RendezvousTimeout as error:
+                    self.log(
+                        f"{error}: giving up; run the same command on all nodes to continue from the last checkpoint"
+                    )
                     return 1
-                if ending in WELL:
-                    return 0 if ending == Ending.FINISHED else self.options.stopped_status
-                if ending == Ending.REFUSED:
-                    if reason:
-                        self.say(reason)
+                if result in SUCCESSFUL:
+                    return 0 if result == ExitReason.FINISHED else self.options.stopped_status
+                if result == ExitReason.USER_ERROR:
+                    if message:
+                        self.log(message)
                     return 2
-                if self.stop.passed_on:
-                    self.say(
-                        f"{reason}, after it was told to stop: the same command continues from the last checkpoint"
+                if self.stop.forwarded:
+                    self.log(
+                        f"{message}, after a request to stop: run the same command to continue from the last checkpoint"
                     )
                     return 1
                 if self.rounds > self.options.max_restarts:
-                    again = f" after {self._restarts()}" if self.options.max_restarts else ""
-                    self.say(f"{reason}: giving up{again}; the same command continues from the last checkpoint")
+                    limit = self.options.max_restarts
+                    after = f" after {counted(limit, 'restart')}" if limit else ""
+                    self.log(f"{message}: giving up{after}; run the same command to continue from the last checkpoint")
                     return 1
-                # a request that comes between two starts leaves things as they are
-                again = f"starting again in {self.options.pause_seconds:g} s"
-                again += f" (restart {self.rounds} of {self.options.max_restarts})"
-                self.say(f"{reason}: {'not started again, as it was told to stop' if self.stop.asked else again}")
-                if self.options.node_rank == 0:  # the others wait for it at the meeting, where they can be told to stop
+                # a request that arrives between two starts ends the run as it is
+                restart = f"restarting in {self.options.pause_seconds:g} s"
+                restart += f" (restart {self.rounds} of {self.options.max_restarts})"
+                self.log(
+                    f"{message}: {'not restarted, since it was asked to stop' if self.stop.requested else restart}"
+                )
+                if self.options.node_rank == 0:  # the others wait for it at the rendezvous, where a stop reaches them
                     await self.pause(self.options.pause_seconds)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """One line on stderr."""
         name = "launcher" if self.options.nodes == 1 else f"launcher of node {self.options.node_rank}"
         print(f"{name}: {text}", file=sys.stderr, flush=True)
 
-    def _restarts(self) -> str:
-        return f"{self.options.max_restarts} restart{'s' if self.options.max_restarts > 1 else ''}"
-
     @contextlib.asynccontextmanager
-    async def _host(self) -> AsyncIterator[None]:
-        """The meeting, where it is this node's."""
+    async def _serve_rendezvous(self) -> AsyncIterator[None]:
+        """The rendezvous server, if this node runs it."""
         if self.options.nodes == 1 or self.options.node_rank != 0:
             yield
             return
-        self._meeting = Meeting(self.options)
-        await self._meeting.open()
+        self._server = RendezvousServer(self.options)
+        await self._server.open()
         try:
             yield
         finally:
-            await self._meeting.close()
+            await self._server.close()
 
     async def pause(self, seconds: float) -> None:
-        """Wait, unless told to stop."""
+        """Wait, unless asked to stop."""
         until = time.monotonic() + seconds
-        while time.monotonic() < until and not self.stop.asked:
+        while time.monotonic() < until and not self.stop.requested:
             await asyncio.sleep(POLL_SECONDS)
-            if self._meeting and self._meeting.stopping:
-                self.stop.take(signal.SIGTERM)
+            if self._server and self._server.stopping:
+                self.stop.record(signal.SIGTERM)
 
-    async def _round(self) -> tuple[Ending, str]:
-        """One start of the gang, from the meeting of the nodes to its end on all of them."""
+    async def _run_round(self) -> tuple[ExitReason, str]:
+        """One start of the processes, from the rendezvous of the nodes to the end on all of them."""
         if self.options.nodes == 1:
-            if self.stop.asked:
-                return Ending.STOPPED, ""
+            if self.stop.requested:
+                return ExitReason.STOPPED, ""
             self.rounds += 1
-            return await Gang(self, None).run()
-        async with self._seat() as seat:
-            if seat is not None and seat.over is not None:
-                return seat.over, seat.reason
-            if seat is not None:
-                self.rounds = seat.round
-                return await Gang(self, seat).run()
-        if self._meeting:
-            await self._meeting.dismiss()
-        return Ending.STOPPED, ""
+            return await LocalWorkers(self, None).run()
+        async with self._join_rendezvous() as client:
+            if client is not None and client.result is not None:
+                return client.result, client.message
+            if client is not None:
+                self.rounds = client.round
+                return await LocalWorkers(self, client).run()
+        if self._server:
+            await self._server.stop_all()
+        return ExitReason.STOPPED, ""
 
     @contextlib.asynccontextmanager
-    async def _seat(self) -> AsyncIterator[Seat | None]:
-        """A seat in a round that begins, or that says why none does; None where all are to stop.
+    async def _join_rendezvous(self) -> AsyncIterator[RendezvousClient | None]:
+        """A client in a round that begins, or that knows why none does; None if all nodes are to stop.
 
         Raises:
-            Alone: where others have not come in time.
+            RendezvousTimeout: other nodes did not join in time.
         """
         options = self.options
         began = time.monotonic() + (options.pause_seconds if self.rounds and options.node_rank else 0.0)
-        place = f"{options.main_address}:{options.main_port}"
-        seat, missing, told = None, "nobody was asked", False
+        address = f"{options.main_address}:{options.main_port}"
+        client, missing, noticed = None, "no node was contacted", False
         try:
-            while not self.stop.asked:
-                if seat and (seat.round or seat.over is not None):
+            while not self.stop.requested:
+                if client and (client.round or client.result is not None):
                     break
-                if seat is None or seat.gone:
+                if client is None or client.disconnected:
                     try:
-                        seat = await Seat.take(options, self.rounds)
+                        client = await RendezvousClient.connect(options, self.rounds)
                     except (OSError, TimeoutError) as error:
-                        missing = f"node 0 is not reached at {place} ({error.strerror or 'no answer'})"
-                        await asyncio.sleep(RETRY_SECONDS)
+                        missing = f"could not reach node 0 at {address} ({error.strerror or 'no reply'})"
+                        await asyncio.sleep(RECONNECT_SECONDS)
                 else:
-                    if seat.missing:
-                        missing = f"node {', '.join(map(str, seat.missing))} has not come to {place}"
-                    if seat.stop:
-                        self.stop.take(signal.SIGTERM)
+                    if client.missing:
+                        missing = f"node {', '.join(map(str, client.missing))} did not join at {address}"
+                    if client.stop_requested:
+                        self.stop.record(signal.SIGTERM)
                     await asyncio.sleep(POLL_SECONDS)
                 waited = time.monotonic() - began
-                if waited > options.meeting_seconds:
-                    raise Alone(f"{missing} in {options.meeting_seconds:g} s")
-                if waited > TELL_SECONDS and not told:
-                    told = True
-                    self.say(f"waiting: {missing}")
-            if self.stop.asked:
-                if seat is None or seat.gone:
+                if waited > options.rendezvous_seconds:
+                    raise RendezvousTimeout(f"{missing} within {options.rendezvous_seconds:g} s")
+                if waited > NOTICE_SECONDS and not noticed:
+                    noticed = True
+                    self.log(f"still waiting: {missing}")
+            if self.stop.requested:
+                if client is None or client.disconnected:
                     with contextlib.suppress(OSError, TimeoutError):
-                        seat = await Seat.take(options, self.rounds)
-                if seat:
-                    seat.ask_stop()
+                        client = await RendezvousClient.connect(options, self.rounds)
+                if client:
+                    client.request_stop()
                 yield None
             else:
-                yield seat
+                yield client
         finally:
-            if seat:
-                seat.leave()
+            if client:
+                client.close()
 
 
-class Gang:
+class LocalWorkers:
     """This node's processes in one round.
 
     Args:
-        node: whose they are.
-        seat: at the meeting, where there are other nodes.
+        launcher: that starts them.
+        client: of the rendezvous, if there are other nodes.
     """
 
-    def __init__(self, node: Node, seat: Seat | None) -> None:
-        self.node, self.options, self.seat = node, node.options, seat
+    def __init__(self, launcher: NodeLauncher, client: RendezvousClient | None) -> None:
+        self.launcher, self.options, self.client = launcher, launcher.options, client
         self._ranks: dict[int, psutil.Process] = {}
         self._exit_codes: dict[int, int] = {}
         self._killed = False
         self._kill_at = float("inf")
 
-    async def run(self) -> tuple[Ending, str]:
-        """Start them and see them end; the ending of all nodes' together, and why where not well."""
-        with tempfile.TemporaryDirectory(prefix="latentscale-endings-") as folder:
-            restarts = self.node.restarted_before + self.node.rounds - 1
+    async def run(self) -> tuple[ExitReason, str]:
+        """Start them and wait for their end; how the round ended on all nodes, and why unless successful."""
+        with tempfile.TemporaryDirectory(prefix="latentscale-exit-reports-") as folder:
+            restarts = self.launcher.restarted_before + self.launcher.rounds - 1
             agent = subprocess.Popen(
-                node_command(self.options, self.seat.port if self.seat else 0),
+                node_command(self.options, self.client.port if self.client else 0),
                 env=node_environment(self.options, restarts, Path(folder)),
-                # Ctrl-C comes to the launcher, which passes it on once
+                # Ctrl-C reaches the launcher, which forwards it once
                 start_new_session=True,
-                preexec_fn=end_with_parent,
+                preexec_fn=terminate_with_parent,
             )
             try:
-                ending, reason = await self._attend(Path(folder), agent)
+                result, message = await self._monitor(Path(folder), agent)
             finally:
-                kill_all_below(psutil.Process())
+                kill_descendants(psutil.Process())
                 agent.wait()
-        return ending, reason
+        return result, message
 
-    async def _attend(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[Ending, str]:
-        told_well, told_at, ended_at = False, float("inf"), float("inf")
+    async def _monitor(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[ExitReason, str]:
+        successful, reported_at, exited_at = False, float("inf"), float("inf")
         while agent.poll() is None:
             await asyncio.sleep(POLL_SECONDS)
             now = time.monotonic()
-            self._pass_on_stop(agent)
-            kinds = [said.ending for said in read_endings(folder)]
-            if len(kinds) == self.options.processes_per_node and told_at == float("inf"):
-                told_at = now
-                if told_well := set(kinds) <= set(WELL):
-                    self._tell(joint_ending(read_endings(folder), len(kinds)))
-            heard = kinds or self.node.stop.passed_on
-            if heard and self.options.processes > 1 and not ranks_below(psutil.Process(agent.pid)):
-                ended_at = min(ended_at, now)
-            # The agent is not waited for: it may wait for minutes for another node's that was told to stop, and of
-            # what processes have said themselves it makes a page, unless it has begun to.
-            if not told_well or self.seat is None or self._over():
-                patience = 0.0 if not told_well and has_unreaped(psutil.Process(agent.pid)) else AGENT_SECONDS
-                if now > told_at + EXIT_SECONDS or now > ended_at + patience:
+            self._forward_stop(agent)
+            reasons = [report.reason for report in read_exit_reports(folder)]
+            if len(reasons) == self.options.processes_per_node and reported_at == float("inf"):
+                reported_at = now
+                if successful := set(reasons) <= set(SUCCESSFUL):
+                    self._report(combine_exit_reasons(read_exit_reports(folder), len(reasons)))
+            ending = reasons or self.launcher.stop.forwarded
+            if ending and self.options.processes > 1 and not child_ranks(psutil.Process(agent.pid)):
+                exited_at = min(exited_at, now)
+            # Do not wait for the agent: it may wait for minutes for another node's agent that was asked to stop, and it
+            # prints a page about what the processes have reported themselves, unless it has begun to.
+            if not successful or self.client is None or self._round_is_over():
+                grace = 0.0 if not successful and has_zombie_child(psutil.Process(agent.pid)) else AGENT_SECONDS
+                if now > reported_at + EXIT_SECONDS or now > exited_at + grace:
                     break
-            if not told_well and (set(kinds) - set(WELL) or self._over()):
-                refused = Ending.REFUSED in kinds or (self.seat and self.seat.over == Ending.REFUSED)
-                self._kill_within(REFUSED_SECONDS if refused else LOST_SECONDS)
-            if now > self._kill_at or self.node.stop.insisted:
+            if not successful and (set(reasons) - set(SUCCESSFUL) or self._round_is_over()):
+                user_error = ExitReason.USER_ERROR in reasons or (
+                    self.client and self.client.result == ExitReason.USER_ERROR
+                )
+                self._kill_within(USER_ERROR_SECONDS if user_error else FAILURE_SECONDS)
+            if now > self._kill_at or self.launcher.stop.immediate:
                 self._killed = True
                 break
         if -signal.SIGTERM in (agent.returncode, *self._exit_codes.values()):
-            await self.node.pause(SAME_SECONDS)
-        ending, where, reason = self._local(folder, agent)
-        if not told_well:
-            self._tell(ending, where, reason, wordless=ending == Ending.STOPPED)
-        return await self._together(ending, f"{where}: {reason}" if where else reason)
+            await self.launcher.pause(SIGNAL_SECONDS)
+        result, ranks, message = self._local_result(folder, agent)
+        if not successful:
+            self._report(result, ranks, message, stopped_at_start=result == ExitReason.STOPPED)
+        return await self._joint_result(result, f"{ranks}: {message}" if ranks else message)
 
-    def _local(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[Ending, str, str]:
-        """How this node's processes ended; where not well, which and why."""
-        endings = read_endings(folder)
-        if not endings and agent.returncode == 0:
-            return Ending.FINISHED, "", ""  # a script that tells nothing
-        if self.options.processes == 1 and not endings and agent.returncode == 2:
-            return Ending.REFUSED, "", ""
-        ending = joint_ending(endings, self.options.processes_per_node)
-        if ending in WELL:
-            return ending, "", ""
+    def _local_result(self, folder: Path, agent: subprocess.Popen[bytes]) -> tuple[ExitReason, str, str]:
+        """How this node's processes ended; unless successful, also which of them and why."""
+        reports = read_exit_reports(folder)
+        if not reports and agent.returncode == 0:
+            return ExitReason.FINISHED, "", ""  # a script that writes no reports
+        if self.options.processes == 1 and not reports and agent.returncode == 2:
+            return ExitReason.USER_ERROR, "", ""
+        result = combine_exit_reasons(reports, self.options.processes_per_node)
+        if result in SUCCESSFUL:
+            return result, "", ""
         first = self.options.node_rank * self.options.processes_per_node
-        silent = set(range(first, first + self.options.processes_per_node)) - {said.rank for said in endings}
-        if silent and {said.ending for said in endings} <= set(WELL) and self._ended_by_stop(silent, agent):
-            return Ending.STOPPED, "", ""
-        if ending == Ending.LOST and silent:
-            return ending, f"rank {', '.join(map(str, sorted(silent)))}", WORDLESS
-        said = [(f"rank {said.rank}", said.reason or ending.value) for said in endings if said.ending == ending]
-        return (ending, *(said or [("", "not all ranks ended alike")])[0])
+        silent = set(range(first, first + self.options.processes_per_node)) - {report.rank for report in reports}
+        if silent and {report.reason for report in reports} <= set(SUCCESSFUL) and self._ended_by_stop(silent, agent):
+            return ExitReason.STOPPED, "", ""
+        if result == ExitReason.FAILED and silent:
+            return result, f"rank {', '.join(map(str, sorted(silent)))}", NO_REPORT
+        causes = [
+            (f"rank {report.rank}", report.message or result.value) for report in reports if report.reason == result
+        ]
+        return (result, *(causes or [("", "its processes did not all end the same way")])[0])
 
     def _ended_by_stop(self, silent: set[int], agent: subprocess.Popen[bytes]) -> bool:
-        """Whether ranks without a word were ended by the request to stop: before they had begun, so nothing is lost."""
-        if self._killed or not self.node.stop.asked:
+        """Whether the request to stop ended the ranks without a report: they had not begun, so nothing is lost."""
+        if self._killed or not self.launcher.stop.requested:
             return False
         if self.options.processes == 1:
             return agent.returncode == -signal.SIGTERM
         return all(self._exit_codes.get(rank, 0) in (0, -signal.SIGTERM) for rank in silent)
 
-    async def _together(self, ending: Ending, reason: str) -> tuple[Ending, str]:
-        """What the nodes' endings are together: who has ended well waits for the others."""
-        if ending == Ending.REFUSED:
-            reason = ""  # its processes have said why
-        if self.seat is None:
-            return ending, reason
-        until = time.monotonic() + (float("inf") if ending in WELL else ANSWER_SECONDS)
-        while not self._over() and time.monotonic() < until and not self.node.stop.insisted:
-            self._note_stop()
+    async def _joint_result(self, result: ExitReason, message: str) -> tuple[ExitReason, str]:
+        """How the round ended on all nodes together: a node that was successful waits for the others."""
+        if result == ExitReason.USER_ERROR:
+            message = ""  # its processes have printed why
+        if self.client is None:
+            return result, message
+        until = time.monotonic() + (float("inf") if result in SUCCESSFUL else REPLY_SECONDS)
+        while not self._round_is_over() and time.monotonic() < until and not self.launcher.stop.immediate:
+            self._receive_stop()
             await asyncio.sleep(POLL_SECONDS)
-        if ending == Ending.REFUSED:
-            return ending, reason
-        if self.seat.over in WELL:
-            return ending if ending in WELL else self.seat.over, ""
-        if ending == Ending.STOPPED and self.node.stop.asked:
-            return ending, ""  # a node that did not stop says so itself
-        if self.seat.over is None:
-            # node 0 has gone; what stopped although nobody asked was stopped by its launcher's end
-            return (Ending.LOST, "node 0 has gone") if ending == Ending.STOPPED else (ending, reason)
-        return self.seat.over, self.seat.reason
+        if result == ExitReason.USER_ERROR:
+            return result, message
+        if self.client.result in SUCCESSFUL:
+            return result if result in SUCCESSFUL else self.client.result, ""
+        if result == ExitReason.STOPPED and self.launcher.stop.requested:
+            return result, ""  # a node that did not stop reports so itself
+        if self.client.result is None:
+            # node 0 is gone; processes that stopped although nobody asked were stopped by its launcher's end
+            return (ExitReason.FAILED, "node 0 disconnected") if result == ExitReason.STOPPED else (result, message)
+        return self.client.result, self.client.message
 
-    def _over(self) -> bool:
-        """Whether the other nodes' part has ended, or node 0 has gone."""
-        return self.seat is not None and (self.seat.gone or self.seat.over is not None)
+    def _round_is_over(self) -> bool:
+        """Whether the round has ended on the other nodes, or node 0 is gone."""
+        return self.client is not None and (self.client.disconnected or self.client.result is not None)
 
-    def _tell(self, ending: Ending, where: str = "", reason: str = "", wordless: bool = False) -> None:
-        if self.seat:
-            self.seat.tell_ended(ending, where, reason, wordless)
+    def _report(self, result: ExitReason, ranks: str = "", message: str = "", stopped_at_start: bool = False) -> None:
+        if self.client:
+            self.client.report_end(result, ranks, message, stopped_at_start)
 
-    def _note_stop(self) -> None:
-        if self.seat and self.seat.stop:
-            self.node.stop.take(signal.SIGTERM)
+    def _receive_stop(self) -> None:
+        if self.client and self.client.stop_requested:
+            self.launcher.stop.record(signal.SIGTERM)
 
-    def _pass_on_stop(self, agent: subprocess.Popen[bytes]) -> None:
-        """SIGTERM to the ranks, not to the agent: it would report a failure whatever they do."""
-        self._note_stop()
+    def _forward_stop(self, agent: subprocess.Popen[bytes]) -> None:
+        """SIGTERM to the ranks, not to the agent: the agent would report a failure whatever they do."""
+        self._receive_stop()
         if self.options.processes == 1:
             self._ranks = {0: psutil.Process(agent.pid)}
         elif len(self._ranks) < self.options.processes_per_node:
-            found = ranks_below(psutil.Process(agent.pid))
-            # the agent, which looks every 1.5 s, forgets how they ended
-            tell_exits({rank: found[rank] for rank in found.keys() - self._ranks.keys()}, self._exit_codes.__setitem__)
+            found = child_ranks(psutil.Process(agent.pid))
+            # the agent, which polls every 1.5 s, discards their exit codes
+            watch_exits({rank: found[rank] for rank in found.keys() - self._ranks.keys()}, self._exit_codes.__setitem__)
             self._ranks |= found
-        if not self.node.stop.asked or self.node.stop.passed_on:
+        if not self.launcher.stop.requested or self.launcher.stop.forwarded:
             return
-        self.node.stop.passed_on = True
-        if self.seat:
-            self.seat.ask_stop()
+        self.launcher.stop.forwarded = True
+        if self.client:
+            self.client.request_stop()
         complete = len(self._ranks) == self.options.processes_per_node
-        send(signal.SIGTERM, self._ranks.values() if complete else [psutil.Process(agent.pid)])
+        send_signal(signal.SIGTERM, self._ranks.values() if complete else [psutil.Process(agent.pid)])
         self._kill_within(self.options.grace_seconds)
 
     def _kill_within(self, seconds: float) -> None:
         self._kill_at = min(self._kill_at, time.monotonic() + seconds)
 
 
-def start(options: NodeOptions, restarted_before: int | None = None) -> int:
+def launch_node(options: NodeOptions, restarted_before: int | None = None) -> int:
     """Launch this node's part of a run, and return the exit status.
 
     Args:
-        restarted_before: how often whoever starts the launchers did so before; as the environment says without it.
+        restarted_before: how often whoever starts the launchers has restarted them; read from the environment if None.
 
     Raises:
-        UserError: where node 0 cannot listen at its port.
+        UserError: node 0 cannot listen at its port.
     """
     if options.dry_run:
         print(shlex.join(node_command(options, options.main_port if options.nodes > 1 else 0)))
         return 0
     if restarted_before is None:
-        restarted_before = times_restarted()
+        restarted_before = restart_count()
     adopt_orphans()
-    return asyncio.run(Node(options, restarted_before).run())
+    return asyncio.run(NodeLauncher(options, restarted_before).run())
 
 
-def make_parser(program: str, description: str) -> Parser:
+def make_parser(program: str, description: str) -> LauncherParser:
     """A parser of a node's options."""
-    parser = Parser(
+    parser = LauncherParser(
         prog=program,
         usage=f"{program} [options] recipes/pvdgan.py [key=value …]",
         description=description,
@@ -406,10 +413,10 @@ def make_parser(program: str, description: str) -> Parser:
     return parser
 
 
-def exit_with(act: Callable[[], int]) -> NoReturn:
-    """End with the status that an act returns; with 2 and one line for what a user can mend."""
+def exit_with(command: Callable[[], int]) -> NoReturn:
+    """Exit with the status that a command returns; with 2 and one line for an error that the user must fix."""
     try:
-        status = act()
+        status = command()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
         status = 2
@@ -419,7 +426,7 @@ def exit_with(act: Callable[[], int]) -> NoReturn:
 def main() -> NoReturn:
     """The command line."""
     parser = make_parser("python -m latentscale.launching.node", __doc__ or "")
-    exit_with(lambda: start(make_options(vars(parser.parse_args()))))
+    exit_with(lambda: launch_node(make_options(vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,14 @@
-"""How often a run's processes were started before, as who starts them says."""
+"""How often a run was restarted, as reported by whoever starts its processes."""
 
 import os
 from collections.abc import Mapping
 
 RESTARTS_VARIABLE = "LATENTSCALE_RESTART_COUNT"
-"""Set by the node launcher for its processes, and by whoever restarts node launchers for these."""
+"""The node launcher sets it for its processes, and whoever restarts node launchers sets it for the launchers."""
 _TORCHELASTIC = "TORCHELASTIC_RESTART_COUNT"
 
 
-def times_restarted(environment: Mapping[str, str] = os.environ) -> int:
-    """0 at a run's first start; where it is more, the same command is repeated and the run continues."""
-    said = [environment.get(name, "0") for name in (RESTARTS_VARIABLE, _TORCHELASTIC)]
-    return max(int(count) if count.isdigit() else 0 for count in said)
+def restart_count(environment: Mapping[str, str] = os.environ) -> int:
+    """0 at a run's first start; if it is more, the same command was repeated and the run continues."""
+    counts = [environment.get(name, "0") for name in (RESTARTS_VARIABLE, _TORCHELASTIC)]
+    return max(int(count) if count.isdigit() else 0 for count in counts)

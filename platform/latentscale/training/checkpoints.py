@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from latentscale.atomic import new_folder
-from latentscale.data.substitution import Skipped
+from latentscale.data.unreadable_samples import Skipped
 from latentscale.errors import UserError
 
 TENSORS, STATE = "state.safetensors", "state.json"

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from latentscale.data.clusters import Clusters, PointReader
-from latentscale.data.loading import Loader
+from latentscale.data.loader import Loader
 from latentscale.data.order import Order
-from latentscale.data.reading import BlockReader, Treatment
+from latentscale.data.step_reader import BlockReader, Preprocessing
 from latentscale.errors import UserError
 from latentscale.latents.draws import block_uniforms
 from latentscale.methods.base import Method
@@ -132,8 +132,10 @@ class Feed:
         assert dataset is not None
         if isinstance(dataset, Clusters):
             return PointReader(dataset, order, self.owned, self.plan.stream_batch, self.layout)
-        treatment = Treatment(preparation.decoder, self.seed, settings.horizontal_flip, settings.on_error == "skip")
-        return shard_reader(preparation, dataset, order, self.owned, self.layout, treatment, start)
+        preprocessing = Preprocessing(
+            preparation.decoder, self.seed, settings.horizontal_flip, settings.on_error == "skip"
+        )
+        return shard_reader(preparation, dataset, order, self.owned, self.layout, preprocessing, start)
 
     def _block_steps(self, shape: tuple[int, ...]) -> int:
         """As many steps as are small together; more than are asked for in advance where they are tiny."""

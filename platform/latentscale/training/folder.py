@@ -9,7 +9,7 @@ from typing import TextIO
 from latentscale.atomic import new_file
 from latentscale.config import Config, changed_keys
 from latentscale.errors import Interruption, UserError
-from latentscale.launching.restarts import times_restarted
+from latentscale.launching.restarts import restart_count
 from latentscale.training.checkpoints import Checkpoint, list_checkpoints, load_checkpoint
 
 _LOCK = ".lock"
@@ -44,7 +44,7 @@ class RunFolder:
             self._refuse_foreign()
             self._lock = self._acquire()
             # a launcher that restarts a failed gang repeats the command: then it continues
-            if config.run.restart and not times_restarted() and self.config.exists():
+            if config.run.restart and not restart_count() and self.config.exists():
                 self.moved_to = self._move_aside()
                 self._lock = self._acquire()
             self.resumed = self._checkpoint_to_continue(config, identity)

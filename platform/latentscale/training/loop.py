@@ -15,10 +15,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from latentscale.config import Config
-from latentscale.data.workers import start_fork_server
-from latentscale.distributed.agreement import agree, broadcast, joint_failure, on_rank_zero
-from latentscale.distributed.ending import end_interrupted
+from latentscale.data.worker_pool import start_fork_server
+from latentscale.distributed.agreement import broadcast, gather_failure, require_agreement, run_on_rank_zero
 from latentscale.distributed.engines import make_accelerator
+from latentscale.distributed.exiting import exit_interrupted
 from latentscale.distributed.fingerprint import refuse_divergence
 from latentscale.distributed.heartbeat import HeartbeatMonitor, lost_contact
 from latentscale.distributed.process_group import join_process_group, set_collective_timeout
@@ -89,7 +89,7 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
     limits, topology = config.distributed, Topology.from_environment()
     # a process group that stood before, whoever made it, outlives the run
     ours = not dist.is_initialized()
-    monitor = HeartbeatMonitor(topology.rank, limits.heartbeat_seconds, limits.timeout_seconds, end_interrupted)
+    monitor = HeartbeatMonitor(topology.rank, limits.heartbeat_seconds, limits.timeout_seconds, exit_interrupted)
     try:
         with ExitStack() as afterwards:
             join_process_group(topology, limits.startup_timeout_seconds)
@@ -101,10 +101,10 @@ def train(config: Config, method: type[Method], should_stop: Callable[[], bool] 
             afterwards.callback(_end_training, accelerator, ours)
             afterwards.enter_context(monitor)
             identity = preparation.identity() if preparation else {}
-            agree({"configuration": config.to_yaml(), **identity}, refusal)
+            require_agreement({"configuration": config.to_yaml(), **identity}, refusal)
             assert preparation is not None
             # rank 0 alone touches the run's folder
-            if folder := on_rank_zero(topology.rank, lambda: RunFolder(config, identity)):
+            if folder := run_on_rank_zero(topology.rank, lambda: RunFolder(config, identity)):
                 afterwards.callback(folder.close)
             return _train(preparation, accelerator, folder, monitor, afterwards, should_stop)
     except RuntimeError as error:
@@ -262,7 +262,7 @@ def _train(
 
         # the end, on all processes after the same step: what one of them could not do ends all, with what was reached
         if step > start:
-            failure, spoiled = joint_failure(failing(), feed.spoiled, failure)
+            failure, spoiled = gather_failure(failing(), feed.spoiled, failure)
             step -= spoiled
             failure = failure or unreadable.failure()
             with clock.stage("checkpoint", host=True):
@@ -278,7 +278,7 @@ def _train(
                     set_collective_timeout(LAST_WRITE_SECONDS)
                     monitor.stuck_seconds, unwritten = None, None
                     try:
-                        on_rank_zero(rank, write)
+                        run_on_rank_zero(rank, write)
                     except Interruption as error:
                         unwritten = error
                     raise with_checkpoint(failure, step, unwritten)

@@ -11,15 +11,14 @@ from torch import Tensor, nn
 
 from latentscale.config import Config
 from latentscale.data.clusters import Clusters
-from latentscale.data.decoding import Decoder
-from latentscale.data.sample_arrays import decode
-from latentscale.data.shards import ShardedDataset
+from latentscale.decoding.decoder import Decoder
+from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
-from latentscale.evaluation.classification import accuracy
-from latentscale.evaluation.reconstruction import reconstruction_report
+from latentscale.evaluation.evaluate import evaluate
 from latentscale.inversion.image_input import from_uint8
 from latentscale.inversion.trained_model import TrainedModel
 from latentscale.methods.base import Method
+from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.training.ema import WeightAverage
 from latentscale.training.prepare import Preparation
 from latentscale.training.snapshots import write_snapshots
@@ -84,17 +83,19 @@ class Outputs:
         )
 
     def evaluate(self, model: TrainedModel) -> dict[str, Any]:
-        """Latent error on fresh draws, reconstruction of held-out images, accuracy on them, as far as each applies."""
+        """Every metric that applies, on fresh draws and on held-out samples."""
         limit = self.config.evaluation.images
-        report = reconstruction_report(model, self._held_out(limit), self.config.run.seed, limit)
-        if self.method.classifies:
-            assert self.preparation.held_out is not None
-            reals = self._floats(limit)
-            labels = read_labels(self.preparation.held_out, limit)
-            if len(labels) == len(reals):  # else some could not be read, and were left out
-                report["accuracy"] = accuracy(model, reals, labels)
+        report = evaluate(model, self._held_out(limit), self.config.run.seed, limit, labels=self._labels)
         held_out = self.preparation.held_out is not self.preparation.dataset
         return {**report, "held_out": int(held_out)}
+
+    def _labels(self) -> Tensor | None:
+        """``[n, d_l]`` categories of the held-out samples that are measured on; None where they are not known."""
+        limit, held_out = self.config.evaluation.images, self.preparation.held_out
+        assert held_out is not None
+        labels = read_labels(held_out, limit) if held_out.labels else None
+        # samples that cannot be read are left out, but their labels are not: then nothing says whose is whose
+        return labels if labels is not None and len(labels) == len(self._held_out(limit)) else None
 
     def _floats(self, limit: int) -> Tensor:
         """Held-out samples as the networks take them."""
@@ -152,7 +153,7 @@ def read_images(
     refusal: UserError | None = None
     for place, data in _readable(dataset, spread(dataset, limit), skip_errors):
         try:
-            images.append(torch.tensor(decode(data, dataset.shape, dataset.where(*place), decoder)))
+            images.append(torch.tensor(decode(data, dataset.shape, dataset.location(*place), decoder)))
         except UserError as error:
             if not skip_errors:
                 raise

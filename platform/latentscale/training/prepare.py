@@ -8,14 +8,11 @@ from torch import nn
 
 from latentscale.config import Config
 from latentscale.data.clusters import Clusters
-from latentscale.data.datasets import default_shard_cache, open_dataset, open_held_out
-from latentscale.data.decoding import Decoder
+from latentscale.data.datasets import open_dataset, open_held_out
+from latentscale.data.label_resampling import ResampledOrder
 from latentscale.data.order import Order
-from latentscale.data.remote import is_remote
-from latentscale.data.resampling import ResampledOrder
-from latentscale.data.shards import ShardedDataset
-from latentscale.data.storage import StorageOptions
-from latentscale.distributed.deepspeed_settings import check_engine, refuse_other_than_launched
+from latentscale.decoding.decoder import Decoder
+from latentscale.distributed.deepspeed_settings import check_engine, require_launcher_settings
 from latentscale.distributed.streams import StepPlan
 from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
@@ -24,6 +21,10 @@ from latentscale.latents.priors import make_prior, require_standard
 from latentscale.methods.base import Method
 from latentscale.networks.initialisation import initialize
 from latentscale.networks.spec import ModelSpec
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.storage.dataset_files import StorageOptions
+from latentscale.storage.remote import is_remote
+from latentscale.storage.user_cache import default_shard_cache
 from latentscale.wording import counted
 
 
@@ -177,7 +178,7 @@ def _check_engine(config: Config) -> None:
     ours = config.distributed
     chosen = {key: getattr(ours, key) for key in ("engine", "zero", "offload_optimizer")}
     clipping = {"optimizer.gradient_clipping": config.optimizer.gradient_clipping}
-    refuse_other_than_launched({**{f"distributed.{key}": value for key, value in chosen.items()}, **clipping})
+    require_launcher_settings({**{f"distributed.{key}": value for key, value in chosen.items()}, **clipping})
     check_engine(**chosen, precision=config.training.precision)
 
 

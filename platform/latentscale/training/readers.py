@@ -3,12 +3,12 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from latentscale.data.fetching_ahead import AheadReader
+from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.data.order import Order
-from latentscale.data.reading import BlockReader, StepReader, Treatment
-from latentscale.data.remembering import RememberingReader
-from latentscale.data.shards import ShardedDataset
+from latentscale.data.prefetching import PrefetchingReader
+from latentscale.data.step_reader import BlockReader, Preprocessing, StepReader
 from latentscale.data.streaming import StreamingReader
+from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.training.prepare import Preparation, storage_options
 
 
@@ -18,7 +18,7 @@ def shard_reader(
     order: Order,
     owned: range,
     layout: NDArray[np.int64],
-    treatment: Treatment,
+    preprocessing: Preprocessing,
     start: int,
 ) -> BlockReader:
     """The reader of a process's streams.
@@ -37,16 +37,16 @@ def shard_reader(
             batch,
             dataset.shape,
             layout,
-            treatment,
+            preprocessing,
             seed=config.run.seed,
             window_images=window,
             threads=config.data.workers,
         )
-    kind = RememberingReader if RememberingReader.fits(dataset.count, dataset.shape) else StepReader
-    reader = kind(dataset, order, owned, batch, dataset.shape, layout, treatment)
+    kind = MemoryCachedReader if MemoryCachedReader.fits(dataset.count, dataset.shape) else StepReader
+    reader = kind(dataset, order, owned, batch, dataset.shape, layout, preprocessing)
     if not dataset.folder.remote:
         return reader
-    ahead = AheadReader(reader, dataset, order, owned, batch, window)
+    ahead = PrefetchingReader(reader, dataset, order, owned, batch, window)
     if preparation.topology.local_rank == 0:
-        ahead.warn_if_small(start, storage_options(config))
+        ahead.warn_if_cache_is_small(start, storage_options(config))
     return ahead

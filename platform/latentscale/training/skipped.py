@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
-from latentscale.data.substitution import Skipped
+from latentscale.data.unreadable_samples import Skipped
 from latentscale.distributed.agreement import all_gather
 from latentscale.errors import UserError
 from latentscale.wording import counted

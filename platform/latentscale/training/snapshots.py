@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from latentscale.evaluation.reconstruction import psnr_db, squared_error_per_image
+from latentscale.evaluation.metrics.psnr import psnr_db, squared_error_per_image
 from latentscale.inversion.trained_model import TrainedModel
 from latentscale.latents.draws import Purpose
 from latentscale.pictures import (

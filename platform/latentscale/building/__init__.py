@@ -1,0 +1,1 @@
+"""Writing a dataset: the images of a source, prepared in parallel and written in order; a killed build resumes."""

@@ -1,0 +1,185 @@
+"""A source built into shards, split by split."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from latentscale.atomic import flush_to_disk
+from latentscale.building.build_options import BuildOptions, ImageOptions
+from latentscale.building.build_progress import BuildProgress, SplitProgress
+from latentscale.building.damage_limit import check_damage
+from latentscale.building.sample_preparation import ImagePreprocessor, PointEncoder
+from latentscale.building.sample_sizes import SampleSizes
+from latentscale.building.split_writer import SplitWriter
+from latentscale.building.transform_record import describe_transform, resizing_library
+from latentscale.errors import UserError
+from latentscale.latents.draws import Purpose, permutation
+from latentscale.parallel_map import Report
+from latentscale.shards.dataset_writer import Description, refuse_existing, with_own_name, write_error
+from latentscale.shards.partial_dataset import discard_partial, partial_folder
+from latentscale.sources.listing import Listing, Problem
+
+_LEFT_OUT_NAMED = 1000
+
+
+@dataclass
+class Built:
+    """What a build has written.
+
+    Attributes:
+        out: the dataset's folder.
+        counts: samples of each split.
+        bytes: of all shards.
+        notes: how often what was done to pixels.
+        skipped: what was left out, with the reason.
+        resumed_samples: of them, from an earlier run.
+    """
+
+    out: Path
+    counts: dict[str, int] = field(default_factory=dict)
+    bytes: int = 0
+    notes: Counter[str] = field(default_factory=Counter)
+    skipped: list[Problem] = field(default_factory=list)
+    resumed_samples: int = 0
+
+    def add(self, split: str, done: SplitProgress, resumed_samples: int) -> None:
+        """Count a split that is written."""
+        self.counts[split] = sum(entry.count for entry in done.entries)
+        self.bytes += sum(entry.bytes for entry in done.entries)
+        self.notes += done.notes
+        self.resumed_samples += resumed_samples
+
+
+def build_dataset(
+    source: str,
+    listing: Listing,
+    out: Path,
+    images: ImageOptions,
+    options: BuildOptions,
+    report: Report = lambda what, done, total: None,
+) -> Built:
+    """Write a listing's splits to ``out/SPLIT``; ``out`` is complete or absent.
+
+    The bytes depend on the listing and the image options alone. What a killed run has finished is taken up by the
+    next one with the same arguments.
+
+    Args:
+        source: the layout's name, kept in dataset.json.
+        listing: from :func:`latentscale.sources.registry.list_source`.
+        out: the folder, which must not exist or be empty.
+        images, options: what is done with images and shards.
+        report: called every chunk.
+
+    Raises:
+        ShardsExist: ``out`` already holds something.
+        UserError: ``out`` is within the tree that is read; or naming the option, the image or the folder at fault.
+    """
+    images.check()
+    options.check()
+    if listing.generated is not None:
+        images.refuse_for_points(source)
+    out = with_own_name(out)
+    _refuse_within(out, listing.tree)
+    refuse_existing(out)
+    check_damage(listing.problems, options)
+    listing = _in_order(listing, images, options)
+    identity = _identity(source, listing, images, options)
+    try:
+        with partial_folder(out, options.restart) as folder:
+            progress = BuildProgress(folder, identity)
+            shape: tuple[int, ...]
+            preparation: ImagePreprocessor | PointEncoder
+            if listing.generated is not None:
+                shape, preparation = listing.generated.shape, PointEncoder(listing.reader)
+            else:
+                shape, demanded = SampleSizes(listing, images, options.workers).decide(progress, report)
+                images = replace(images, channels=shape[0])
+                preparation = ImagePreprocessor(listing.reader, images, listing.patches, demanded, options.origins)
+            built = Built(out, skipped=list(listing.problems))
+            for split, items in listing.splits.items():
+                writing = SplitWriter(split, items, len(listing.labels.names), out, progress, options, built.skipped)
+                done = writing.run(preparation, report)
+                built.add(split, done, writing.resumed_samples)
+                description = Description(
+                    options.name or listing.name,
+                    shape,
+                    listing.labels.names,
+                    options.licence or listing.licence,
+                    listing.labels.sizes,
+                    _more(source, listing, images, done),
+                )
+                description.write(progress.data / split, done.entries, done.extensions)
+            if listing.same_in_test:
+                _repeat(progress.data / "train", progress.data / "test")
+                built.counts["test"] = built.counts["train"]
+            flush_to_disk(progress.data)
+            progress.data.rename(out)
+            flush_to_disk(out.parent)
+            discard_partial(out)
+    except OSError as error:
+        then = "run the same command again: it goes on after the last finished shard"
+        raise write_error(out, error, then) from error
+    return built
+
+
+def _refuse_within(out: Path, tree: Path | None) -> None:
+    # the next build from there would take what this one has written, and its contact sheet, for images
+    if tree is not None and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(tree)):
+        raise UserError(f"--out {out} is within {tree}, all of whose images are read: name a folder outside it")
+
+
+def _in_order(listing: Listing, images: ImageOptions, options: BuildOptions) -> Listing:
+    if not (listing.sorted_by_label if options.shuffle is None else options.shuffle):
+        return listing
+    splits = {}
+    for number, (split, items) in enumerate(listing.splits.items()):
+        order = permutation(images.seed, Purpose.BUILD_ORDER, 0, number, len(items))
+        splits[split] = [items[index] for index in order]
+    return replace(listing, splits=splits)
+
+
+def _identity(source: str, listing: Listing, images: ImageOptions, options: BuildOptions) -> dict[str, Any]:
+    """All that the shards depend on but the images themselves, as JSON gives it back."""
+    identity = {
+        "source": source,
+        "name": options.name or listing.name,
+        "licence": options.licence or listing.licence,
+        "splits": list(listing.splits),
+        "labels": asdict(listing.labels),
+        "patches": None if listing.patches is None else asdict(listing.patches),
+        **({} if listing.generated is None else {"generated": asdict(listing.generated)}),
+        "images": asdict(images),
+        "shuffle": listing.sorted_by_label if options.shuffle is None else options.shuffle,
+        "shard_bytes": options.shard_bytes,
+        "origins": options.origins,
+        **resizing_library(listing),
+    }
+    return dict(json.loads(json.dumps(identity)))
+
+
+def _more(source: str, listing: Listing, images: ImageOptions, done: SplitProgress) -> dict[str, Any]:
+    left_out = [*listing.problems, *(Problem(name, reason) for name, reason in done.skipped)]
+    return {
+        "source": source,
+        **({"label_names": list(listing.labels.of)} if listing.labels.of else {}),
+        "transform": describe_transform(images, listing),
+        **({"converted": dict(sorted(done.notes.items()))} if done.notes else {}),
+        **({"left_out": [str(problem) for problem in left_out[:_LEFT_OUT_NAMED]]} if left_out else {}),
+    }
+
+
+def _repeat(split: Path, again: Path) -> None:
+    """The same files under another name, without taking space where the file system can link."""
+    shutil.rmtree(again, ignore_errors=True)
+    again.mkdir()
+    for file in split.iterdir():
+        try:
+            os.link(file, again / file.name)
+        except OSError:
+            shutil.copyfile(file, again / file.name)
+            flush_to_disk(again / file.name)
+    flush_to_disk(again)

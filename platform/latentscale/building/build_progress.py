@@ -1,0 +1,145 @@
+"""What an unfinished build has done, kept beside its shards so that the same command goes on where it ended.
+
+.NAME.partial/progress.jsonl    what is being built, then a line for each finished shard
+.NAME.partial/data/             becomes NAME when the build ends
+"""
+
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from latentscale.atomic import flush_to_disk
+from latentscale.errors import UserError
+from latentscale.shards.partial_dataset import DATA, PROGRESS, progress_lines
+from latentscale.shards.shard_format import ShardEntry
+
+_LOOKED = "looked.json"
+
+
+@dataclass
+class SplitProgress:
+    """Where a split stands after its last finished shard.
+
+    Attributes:
+        entries: its finished shards.
+        extensions: of their images, in the order in which they first came.
+        item: the first item that is not, or not wholly, in them.
+        sample: how many of that item's samples are in them.
+        listing: SHA-256 over the items that are in them, the split one included.
+        skipped: items left out, with the reason.
+        notes: how often what was done to pixels.
+        ended: whether the split is complete.
+    """
+
+    entries: list[ShardEntry] = field(default_factory=list)
+    extensions: list[str] = field(default_factory=list)
+    item: int = 0
+    sample: int = 0
+    listing: str = ""
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    notes: Counter[str] = field(default_factory=Counter)
+    ended: bool = False
+
+
+class BuildProgress:
+    """The folder of an unfinished build.
+
+    Args:
+        folder: the ``.NAME.partial`` folder, locked.
+        identity: what is being built; another is refused.
+
+    Attributes:
+        data: the folder that is being filled.
+    """
+
+    def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
+        self.data = folder / DATA
+        self._log = folder / PROGRESS
+        self._looked = folder / _LOOKED
+        self._done: dict[str, SplitProgress] = {}
+        self._read(identity, folder)
+
+    def _read(self, identity: dict[str, Any], folder: Path) -> None:
+        lines = progress_lines(self._log)
+        # where no shard is finished there is nothing to be lost
+        if len(lines) < 2 or not self.data.is_dir():
+            shutil.rmtree(self.data, ignore_errors=True)
+            self.data.mkdir()
+            self._log.write_text(json.dumps({"identity": identity}) + "\n", encoding="utf-8")
+            flush_to_disk(self._log)
+            flush_to_disk(folder)
+            return
+        if (before := lines[0].get("identity")) != identity:
+            raise UserError(
+                f"{folder} holds an unfinished build of another source or other options "
+                f"({_difference(before, identity)}): give the same again, or drop it with --restart"
+            )
+        for line in lines[1:]:
+            done = self._done.setdefault(line["split"], SplitProgress())
+            if line["entry"] is not None:
+                done.entries.append(ShardEntry(**line["entry"]))
+            done.skipped += [(name, reason) for name, reason in line["skipped"]]
+            done.notes = Counter(line["notes"])
+            for name in ("extensions", "item", "sample", "listing", "ended"):
+                setattr(done, name, line[name])
+
+    def looked(self, listing: str) -> Any:
+        """What an earlier run has found by looking at the images of this listing, or None."""
+        try:
+            found = json.loads(self._looked.read_bytes())
+            return found["found"] if found["listing"] == listing else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def keep_headers(self, listing: str, found: Any) -> None:
+        """Keep what looking at the images has found, so that it need not be done again."""
+        self._looked.write_text(json.dumps({"listing": listing, "found": found}), encoding="utf-8")
+
+    def of(self, split: str) -> SplitProgress:
+        """Where a split stands; at its beginning unless an earlier run got further."""
+        return self._done.get(split, SplitProgress())
+
+    def record(
+        self, split: str, done: SplitProgress, finished: ShardEntry | None, skipped: Sequence[tuple[str, str]]
+    ) -> None:
+        """Keep where a split stands: a shard more, if one is finished, and what was left out since the last record."""
+        line = {
+            "split": split,
+            "entry": asdict(finished) if finished is not None else None,
+            "skipped": list(skipped),
+            "notes": dict(done.notes),
+            **{name: getattr(done, name) for name in ("extensions", "item", "sample", "listing", "ended")},
+        }
+        flush_to_disk(self.data / split)
+        with self._log.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line) + "\n")
+            stream.flush()
+            os.fsync(stream.fileno())
+
+
+def _difference(before: Any, now: dict[str, Any]) -> str:
+    if not isinstance(before, dict):
+        return "its record is damaged"
+    old, new = _flat(before), _flat(now)
+    different = [name for name in {**new, **old} if old.get(name) != new.get(name)]
+    more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
+    shown = (f"{name} was {_short(old.get(name))}, now {_short(new.get(name))}" for name in different[:3])
+    return "; ".join(shown) + more
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Each option by itself, as ``images.resolution``."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})
+    return flat
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

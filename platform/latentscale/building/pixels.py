@@ -1,0 +1,189 @@
+"""From any image file to upright 8-bit grey or RGB pixels, or a refusal that says why."""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps
+
+from latentscale.decoding.decoder import default_decoder
+from latentscale.decoding.image_conversion import eight_bit_grey
+from latentscale.decoding.pillow_decoder import UPRIGHT, ImageRefused, exif_orientation
+from latentscale.sources.listing import UnreadableItem
+
+MAX_PIXELS = 89_478_485
+"""Of one image, a quarter of a gigabyte in RGB; more is refused as a decompression bomb before it is decoded."""
+
+# Of Pillow's formats those that hold photographs; some others start programs to be decoded.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "QOI")
+_MODES = {1: "L", 3: "RGB"}
+_CONVERTIBLE = ("1", "P", "CMYK", "YCbCr", "HSV")
+_TURNED = range(2, 9)
+_PNG_DEPTH_AT = 24
+
+
+@dataclass
+class Pixels:
+    """An image in the wanted mode.
+
+    Attributes:
+        image: upright, of mode L or RGB.
+        file_format: JPEG, PNG or WEBP where the file holds exactly these pixels, so that its bytes may be kept; else
+            empty.
+        notes: what was done to it.
+    """
+
+    image: Image.Image
+    file_format: str
+    notes: list[str]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of its image before it is decoded: upright height and width, and whether it is grey."""
+
+    height: int
+    width: int
+    grey: bool
+
+
+def read_header(content: bytes | NDArray[np.uint8]) -> Header:
+    """The size and kind of an image.
+
+    Raises:
+        UnreadableItem: it is no image, or too large.
+    """
+    if isinstance(content, np.ndarray):
+        return Header(content.shape[0], content.shape[1], content.ndim == 2)
+    with _open(content) as image, _named_damage():
+        width, height = image.size
+        if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+            width, height = height, width
+        return Header(height, width, _is_grey(image))
+
+
+def upright_pixels(
+    content: bytes | NDArray[np.uint8], channels: int, background: tuple[int, int, int] | None = None
+) -> Pixels:
+    """Decode an image, turn it as its EXIF says and bring it to grey or RGB.
+
+    Raises:
+        UnreadableItem: it is no image, damaged, too large, of more than 8 bits but not 16-bit grey, or translucent
+            without a background.
+    """
+    mode = _MODES[channels]
+    if isinstance(content, np.ndarray):
+        image = Image.fromarray(np.ascontiguousarray(content))
+        return Pixels(image if image.mode == mode else image.convert(mode), "", [])
+    with _open(content) as image, _named_damage():
+        _refuse_hidden_damage(image, content)
+        image.load()
+        return _in_mode(image, content, mode, background)
+
+
+@contextmanager
+def _named_damage() -> Iterator[None]:
+    """Of damaged bytes, Pillow's plugins raise errors of any kind; want of memory is no fault of the image."""
+    try:
+        yield
+    except (UnreadableItem, MemoryError):
+        raise
+    except Exception as error:
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableItem(f"is damaged ({words})") from error
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    # which of them Pillow has depends on how it was built
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def _open(content: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            # Pillow only warns of what it takes for a bomb, up to twice that size
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(content), formats=_formats())
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise UnreadableItem(f"is a decompression bomb, more than {MAX_PIXELS} pixels") from error
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise UnreadableItem("is no image, or damaged from its start") from error
+    if image.width * image.height > MAX_PIXELS:
+        raise UnreadableItem(f"is a decompression bomb: {image.width}x{image.height} are more than {MAX_PIXELS} pixels")
+    return image
+
+
+def _refuse_hidden_damage(image: Image.Image, content: bytes) -> None:
+    """Find what Pillow draws over, and what decoders of training would refuse."""
+    if image.format == "PNG":
+        # the checksums; verifying spends the image
+        with Image.open(io.BytesIO(content), formats=_formats()) as another:
+            another.verify()
+    elif (
+        image.format in ("JPEG", "MPO")
+        and image.mode in ("L", "RGB")
+        and exif_orientation(image.info.get("exif")) == UPRIGHT
+    ):
+        try:
+            default_decoder().into(content, np.empty((image.height, image.width, len(image.getbands())), np.uint8))
+        except ImageRefused as refusal:
+            raise UnreadableItem(refusal.reason) from refusal
+
+
+def _is_grey(image: Image.Image) -> bool:
+    return image.mode in ("L", "LA", "La", "1") or image.mode.startswith("I;16")
+
+
+def _in_mode(image: Image.Image, content: bytes, mode: str, background: tuple[int, int, int] | None) -> Pixels:
+    notes = []
+    file_format = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP"}.get(image.format or "", "")
+    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
+        notes.append("first frame taken")
+    if image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED:
+        image = ImageOps.exif_transpose(image)
+        notes.append("turned as EXIF says")
+    if image.mode.startswith("I;16"):
+        image = eight_bit_grey(image)
+        notes.append("16 bits a pixel scaled to 8")
+    elif file_format == "PNG" and content[_PNG_DEPTH_AT] == 16:
+        # of 16-bit colour Pillow has kept the higher byte
+        notes.append("16 bits a channel reduced to 8")
+    if image.has_transparency_data:
+        image = _opaque(image, background, notes)
+    if image.mode not in ("L", "RGB"):
+        if image.mode not in _CONVERTIBLE:
+            raise UnreadableItem(f"has pixels of mode {image.mode}, whose range is unknown: convert it to 8 bits")
+        notes.append(f"{image.mode} converted")
+        image = image.convert("RGB")
+    if image.mode != mode:
+        if mode == "L":
+            notes.append("colour converted to grey")
+        grey = image
+        image = image.convert(mode)
+        # grey in a file stays what it is when it is read as RGB
+        file_format = file_format if grey.mode == "L" else ""
+    return Pixels(image, "" if notes else file_format, notes)
+
+
+def _opaque(image: Image.Image, background: tuple[int, int, int] | None, notes: list[str]) -> Image.Image:
+    grey = _is_grey(image)
+    image = image.convert("RGBA")
+    if image.getchannel("A").getextrema() == (255, 255):
+        notes.append("opaque alpha channel dropped")
+    elif background is None:
+        raise UnreadableItem("has translucent pixels (--background COLOR lays them over a colour)")
+    else:
+        notes.append("translucent pixels laid over the background")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
+        grey = grey and len(set(background)) == 1
+    # luma of equal channels is their value
+    return image.convert("RGB").convert("L") if grey else image.convert("RGB")

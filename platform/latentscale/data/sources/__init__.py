@@ -1,1 +1,0 @@
-"""The layouts in which datasets are published or kept, each read into one listing of its images."""

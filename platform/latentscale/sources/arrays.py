@@ -1,0 +1,102 @@
+"""Images that are rows of an array in a file: idx, as MNIST and its kin are published, and numpy's own."""
+
+import gzip
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from latentscale.errors import UserError
+from latentscale.sources.listing import Item
+
+_IDX_UINT8 = 0x08
+_MAX_ARRAY_BYTES = 2**33
+
+
+@dataclass(frozen=True)
+class Row:
+    """Where an array's image is found: the file, its number, and whether it is stored transposed."""
+
+    file: str
+    number: int
+    transposed: bool = False
+
+
+@dataclass(frozen=True)
+class ArrayReader:
+    """Reads rows of the arrays below a folder; a process loads each array once."""
+
+    root: Path
+
+    def read(self, item: Item) -> NDArray[np.uint8]:
+        row: Row = item.place
+        image = load_array(self.root / row.file)[row.number]
+        return image.T if row.transposed else image
+
+
+@lru_cache(maxsize=4)
+def load_array(path: Path) -> NDArray[np.uint8]:
+    """The array of an ``.npy``, idx or gzipped idx file, read only.
+
+    Raises:
+        UserError: the file is damaged or holds something else.
+    """
+    with _named(path):
+        array = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix == ".npy" else _idx(path)
+        if array.dtype != np.uint8 or array.ndim == 0:
+            raise ValueError(f"it holds {array.dtype}, not bytes")
+    if array.ndim == 4 and array.shape[-1] == 1:
+        array = array[..., 0]
+    return array
+
+
+def load_digits(path: Path, images: int) -> NDArray[np.uint8]:
+    """The labels 0 … 9 of an ``.npy`` or idx file, ``[images]``.
+
+    Raises:
+        UserError: the file is damaged, or holds something else or another number of them.
+    """
+    if path.suffix == ".npy":
+        with _named(path):
+            array = np.load(path, mmap_mode="r", allow_pickle=False)
+            if array.dtype.kind not in "iu":
+                raise ValueError(f"it holds {array.dtype}, not whole numbers")
+    else:
+        array = load_array(path)
+    if array.shape != (images,):
+        raise UserError(f"{path} has labels of shape {list(array.shape)} for {images} images: fetch both again")
+    wrong = np.flatnonzero((array < 0) | (array > 9))
+    if len(wrong):
+        raise UserError(f"{path}: label {wrong[0]} is {array[wrong[0]]}, no digit from 0 to 9: fetch it again")
+    return np.asarray(array).astype(np.uint8)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:  # of damaged headers, numpy's reader raises errors of any kind
+        words = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read ({words}): fetch it again") from error
+
+
+def _idx(path: Path) -> NDArray[np.uint8]:
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+        header = stream.read(4)
+        if len(header) < 4 or header[:2] != b"\0\0" or header[2] != _IDX_UINT8:
+            raise ValueError("it is no idx file of bytes")
+        shape = tuple(int(size) for size in np.frombuffer(stream.read(4 * header[3]), dtype=">u4"))
+        size = int(np.prod(shape, dtype=object)) if len(shape) == header[3] else -1
+        if not 0 <= size <= _MAX_ARRAY_BYTES:
+            raise ValueError(f"its header promises an array of shape {list(shape)}")
+        # one byte more than promised shows whether there is more
+        content = stream.read(size + 1)
+    if len(content) != size:
+        raise ValueError(f"it does not hold the {size} bytes that its header promises")
+    return np.frombuffer(content, dtype=np.uint8).reshape(shape)

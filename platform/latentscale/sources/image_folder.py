@@ -1,0 +1,42 @@
+"""Any tree of images."""
+
+from pathlib import Path
+
+from latentscale.errors import UserError
+from latentscale.sources.file_tree import FileReader, require_folder, walk
+from latentscale.sources.listing import Listing
+from latentscale.sources.source_options import SourceOptions
+from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles, split_and_label
+
+
+def list_folder(path: Path | None, options: SourceOptions) -> Listing:
+    """The images of a tree by name; train/, val/ and test/ on top are splits, folders below are labels.
+
+    Raises:
+        UserError: no images, or the labels asked for cannot be had.
+    """
+    root = require_folder(path, "folder")
+    tree = walk(root, options.follow_symlinks)
+    if not tree.items and not tree.problems:
+        raise UserError(f"{root} holds no images: name the folder that has some")
+
+    def beside(name: str) -> LabelFile | None:
+        file = root / name
+        try:
+            return LabelFile(str(file), file.read_bytes()) if file.is_file() else None
+        except OSError as error:
+            raise UserError(f"{file} cannot be read ({error.strerror}): mend its permissions") from error
+
+    splits, labels = split_and_label(tree.items, options, SidecarFiles(tree.label_files, beside), str(root))
+    return Listing(
+        name=root.resolve().name,
+        licence="unknown",
+        splits=splits,
+        reader=FileReader(root),
+        tree=root,
+        labels=labels,
+        sorted_by_label=bool(labels.names),
+        same_in_test=options.split == "all",
+        problems=tree.problems,
+        notes=tree.notes(),
+    )

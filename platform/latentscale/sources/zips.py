@@ -1,0 +1,115 @@
+"""Images in a zip file, read where they stand."""
+
+import stat
+import zipfile
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from latentscale.errors import UserError
+from latentscale.shards.archive_safety import unsafe_name
+from latentscale.sources.archives import (
+    MAX_LABEL_FILE_BYTES,
+    TOO_LARGE,
+    Members,
+    archive_listing,
+    file_stamp,
+    require_file,
+)
+from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, UnreadableItem, is_image, is_label_file
+from latentscale.sources.source_options import SourceOptions
+from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles
+
+_ENCRYPTED = 0x1
+
+
+@dataclass(frozen=True)
+class ZipReader:
+    """Reads members of a zip file; a process opens it once."""
+
+    path: Path
+
+    def read(self, item: Item) -> bytes:
+        with _open_zip(self.path) as archive:
+            return _content(archive, archive.infolist()[item.place], MAX_FILE_BYTES)
+
+
+class _KeptZip(zipfile.ZipFile):
+    """A zip file that leaving a ``with`` block does not close."""
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@lru_cache(maxsize=2)
+def _open_zip(path: Path) -> zipfile.ZipFile:
+    return _KeptZip(path)
+
+
+def list_zip(path: Path | None, options: SourceOptions) -> Listing:
+    """The images of a zip file by name; folders in it as those of a tree.
+
+    Raises:
+        UserError: the archive cannot be read or holds no images.
+    """
+    archive_path = require_file(path, "zip")
+    try:
+        with zipfile.ZipFile(archive_path) as archive:
+            members = _members(archive, file_stamp(archive_path))
+            named = {info.filename: info for info in archive.infolist()}
+
+            def beside(name: str) -> LabelFile | None:
+                info = named.get(name)
+                if info is None or info.file_size > MAX_LABEL_FILE_BYTES:
+                    return None
+                location = f"{archive_path} member {name}"
+                try:
+                    return LabelFile(location, _content(archive, info, MAX_LABEL_FILE_BYTES))
+                except UnreadableItem as error:
+                    raise UserError(f"{location} {error}: fetch the archive again") from error
+
+            label_files = SidecarFiles([name for name in named if is_label_file(name)], beside)
+            return archive_listing(archive_path, members, label_files, ZipReader(archive_path), options)
+    except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
+        raise UserError(f"{archive_path} cannot be read as a zip file ({error}): fetch it again") from error
+
+
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most_bytes: int) -> bytes:
+    """A member's bytes.
+
+    Raises:
+        UnreadableItem: it is damaged or too large.
+        OSError, MemoryError: of this machine.
+    """
+    try:
+        with archive.open(info) as member:
+            content = member.read(most_bytes + 1)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # of damaged bytes, each way of compressing raises errors of its own
+        raise UnreadableItem(f"is damaged in the archive ({error})") from error
+    if len(content) > most_bytes:
+        raise UnreadableItem(TOO_LARGE)
+    return content
+
+
+def _members(archive: zipfile.ZipFile, stamp: tuple[int, int]) -> Members:
+    members = Members()
+    for number, info in enumerate(archive.infolist()):
+        if reason := unsafe_name(info.orig_filename) or _refusal(info):
+            members.problems.append(Problem(info.orig_filename, reason))
+        elif is_image(info.filename) and not info.is_dir():
+            members.items.append(Item(info.filename, number, (info.file_size, info.CRC, *stamp)))
+        else:
+            members.others += not info.is_dir()
+    return members
+
+
+def _refusal(info: zipfile.ZipInfo) -> str:
+    if stat.S_ISLNK(info.external_attr >> 16):
+        return "is a symbolic link"
+    if not is_image(info.filename) or info.is_dir():
+        return ""
+    if info.flag_bits & _ENCRYPTED:
+        return "is encrypted"
+    return TOO_LARGE if info.file_size > MAX_FILE_BYTES else ""

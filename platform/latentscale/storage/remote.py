@@ -1,0 +1,203 @@
+"""Files behind a URL, through fsspec: s3://, gs://, http(s)://, file:// and whatever else it knows."""
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from latentscale.errors import Interruption, UserError
+from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
+from latentscale.storage.open_file_limit import is_open_file_limit, open_file_limit_error
+from latentscale.storage.retrying import is_local_disk_error, is_transient, retry
+
+T = TypeVar("T")
+
+EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
+
+_POLL_SECONDS = 0.2
+_ANNOUNCE_EVERY_SECONDS = 60.0
+_log = logging.getLogger(__name__)
+
+
+def is_remote(path: Path | str) -> bool:
+    """Whether a path is a URL."""
+    return "://" in str(path)
+
+
+class Remote:
+    """A folder behind a URL: whole files, ranges of them, tried again for a while.
+
+    Args:
+        url: of the folder.
+        options: how long a failing remote is tried, and when a transfer counts as stalled.
+
+    Raises:
+        UserError: nothing can read such a URL, or the package that can is not installed.
+    """
+
+    def __init__(self, url: str, options: StorageOptions) -> None:
+        self.url = url.rstrip("/")
+        self._options = options
+        self._start_empty()
+        _ = self._files
+
+    def _start_empty(self) -> None:
+        self._lock = threading.Lock()
+        self._opened: tuple[Any, str] | None = None
+        self._announced_at = -_ANNOUNCE_EVERY_SECONDS
+        self._gives_ranges: bool | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"url": self.url, "_options": self._options}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start_empty()
+
+    @property
+    def _files(self) -> tuple[Any, str]:
+        """The file system, and the folder within it."""
+        with self._lock:
+            if self._opened is None:
+                self._opened = _connect(self.url, self._options.path_words)
+            return self._opened
+
+    def location(self, name: str) -> str:
+        """A file as messages name it."""
+        return f"{self.url}/{name}"
+
+    def read(self, name: str) -> bytes:
+        """A small file; FileNotFoundError or PermissionError where the remote says so, UserError for the rest."""
+        return self._try(name, lambda files, path: self._wait(files, "cat_file", path))
+
+    def read_range(self, name: str, size: int, offset: int) -> bytes | None:
+        """Some bytes of a file; None where the remote gives only whole files."""
+
+        def attempt(files: Any, path: str) -> bytes | None:
+            if self._gives_ranges is None:
+                # a web server may answer with the whole file, so the first one asked for is a small one
+                small = f"{path.rpartition('/')[0]}/{DATASET_FILE}"
+                self._gives_ranges = len(self._wait(files, "cat_file", small, start=0, end=1)) == 1
+            if not self._gives_ranges:
+                return None
+            found: bytes = self._wait(files, "cat_file", path, start=offset, end=offset + size)
+            return found if len(found) == size else None
+
+        return self._try(name, attempt)
+
+    def download(self, name: str, to: Path, insist: bool = True) -> None:
+        """Write a file to ``to``, dropping what a failed attempt has written; tried once unless one insists."""
+
+        def attempt(files: Any, path: str) -> None:
+            # another file each time: what was given up may still write to the old one
+            to.unlink(missing_ok=True)
+            self._wait(files, "get_file", path, str(to), arrived_bytes=lambda: _size(to))
+
+        self._try(name, attempt, insist)
+
+    def _try(self, name: str, attempt: Callable[[Any, str], T], insist: bool = True) -> T:
+        files, folder = self._files
+        try:
+            return retry(
+                lambda: attempt(files, f"{folder}/{name}"),
+                self._options.retry_seconds if insist else 0.0,
+                lambda error, left: self._announce(name, error, left),
+            )
+        except (UserError, FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            if is_local_disk_error(error):
+                raise
+            if is_open_file_limit(error):
+                raise open_file_limit_error(self.location(name)) from error
+            raise self._refusal(name, error) from error
+        except Exception as error:
+            if getattr(error, "status", None) in (401, 403):
+                raise PermissionError(reason(error)) from error
+            raise self._refusal(name, error) from error
+
+    def _refusal(self, name: str, error: Exception) -> UserError:
+        passing = is_transient(error)
+        tried = f" for {self._options.retry_words}" if passing else ""
+        remedy = "data.path, then run the same command to continue" if self._options.has_keys else "the URL"
+        return (Interruption if passing else UserError)(
+            f"{self.location(name)} cannot be fetched{tried} ({reason(error)}): mend the connection or {remedy}"
+        )
+
+    def _announce(self, name: str, error: BaseException, left_seconds: float) -> None:
+        """Say once a minute why nothing moves."""
+        with self._lock:
+            now = time.monotonic()
+            if now - self._announced_at < _ANNOUNCE_EVERY_SECONDS:
+                return
+            self._announced_at = now
+        _log.warning(
+            "%s cannot be fetched (%s): trying again for %.0f s", self.location(name), reason(error), left_seconds
+        )
+
+    def _wait(
+        self, files: Any, call: str, *arguments: Any, arrived_bytes: Callable[[], int] | None = None, **named: Any
+    ) -> Any:
+        """The result of a call of the file system; TimeoutError where it stalls."""
+        if not files.async_impl:
+            return getattr(files, call)(*arguments, **named)
+        coroutine: Coroutine[Any, Any, Any] = getattr(files, f"_{call}")(*arguments, **named)
+        future = asyncio.run_coroutine_threadsafe(coroutine, files.loop)
+        # polls are counted, not seconds: while the process was stopped, nothing was seen of what arrived
+        seen, silent_seconds, looked_at = -1, 0.0, time.monotonic()
+        while not concurrent.futures.wait([future], timeout=_POLL_SECONDS).done:
+            before, looked_at = looked_at, time.monotonic()
+            silent_seconds += min(looked_at - before, 2 * _POLL_SECONDS)
+            if arrived_bytes and (arrived := arrived_bytes()) != seen:
+                seen, silent_seconds = arrived, 0.0
+            if silent_seconds > self._options.stall_seconds:
+                future.cancel()
+                limit = self._options.stall_words
+                # of what is read to memory one sees no single bytes: a slow remote may have sent some
+                raise TimeoutError(f"no byte for {limit}" if arrived_bytes else f"no whole answer within {limit}")
+        return future.result()
+
+
+def reason(error: BaseException) -> str:
+    """A failure in one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _connect(url: str, named: str) -> tuple[Any, str]:
+    import fsspec
+
+    protocol = urlsplit(url).scheme.split("::")[-1]
+    try:
+        files, folder = fsspec.url_to_fs(url, **_settings(protocol))
+    except ImportError as error:
+        extra = EXTRAS.get(protocol)
+        remedy = f"pip install 'latentscale[{extra}]'" if extra else f"install what fsspec asks for ({reason(error)})"
+        raise UserError(f"{named}{url} needs a package that is not installed: {remedy}") from error
+    except (ValueError, OSError) as error:  # some file systems connect at once
+        raise UserError(
+            f"{named}{url} cannot be read ({reason(error)}): use s3://, gs://, http(s)://, file:// or a folder"
+        ) from error
+    return files, str(folder).rstrip("/")
+
+
+def _settings(protocol: str) -> dict[str, Any]:
+    """What fsspec's own configuration says, but no limit of a transfer's whole time: shards are large."""
+    if protocol not in ("http", "https"):
+        return {}
+    import aiohttp
+    import fsspec.config
+
+    configured = fsspec.config.conf.get(protocol, {}).get("client_kwargs", {})
+    return {"client_kwargs": {"timeout": aiohttp.ClientTimeout(total=None, sock_connect=30.0), **configured}}
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -1,0 +1,44 @@
+"""A process ends with its status, after its exit functions, with all its output; two that have used DDP as well."""
+
+import sys
+from pathlib import Path
+
+from launching import ROOT, Processes, launch_command
+
+ALONE = """
+import atexit, sys
+from latentscale.distributed.exiting import exit_process
+atexit.register(lambda: print("at exit"))
+print("first", end="")
+sys.stderr.write("second")
+exit_process(3)
+"""
+
+BESIDE_ANOTHER = """
+import torch
+from latentscale.distributed.exiting import exit_process
+from latentscale.distributed.engines import make_accelerator
+accelerator = make_accelerator(60)
+assert accelerator.num_processes == 2
+model = accelerator.prepare_model(torch.nn.Linear(3, 3))
+model(torch.ones(2, 3)).sum().backward()
+accelerator.end_training()
+print("done", flush=True)
+exit_process()
+print("not reached", flush=True)
+"""
+
+
+def test_output_and_exit_functions_come_before_the_end(processes: Processes) -> None:
+    finished = processes.run([sys.executable, "-c", ALONE], timeout_seconds=60)
+    assert (finished.code, finished.out, finished.err) == (3, "firstat exit\n", "second")
+
+
+def test_processes_with_a_process_group_end_well(processes: Processes, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(BESIDE_ANOTHER)
+    command = [part for part in launch_command(2, script) if not part.startswith("distributed.")]
+    finished = processes.run(command, timeout_seconds=120, PYTHONPATH=str(ROOT / "platform"))
+    assert finished.code == 0, finished.err
+    # two processes may write between one another's words and line ends
+    assert "".join(finished.out.split()) == "donedone"
