@@ -1,4 +1,4 @@
-"""What is trained in the benchmark: the bundled digits as ``make train`` does, and larger images of noise."""
+"""The benchmark's cases: the bundled digits like ``make train``, and larger images of noise."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -35,7 +35,7 @@ FOREVER_STEPS = 10**9
 
 @dataclass
 class Case:
-    """Settings that a benchmark is run with.
+    """Settings of a benchmark.
 
     Attributes:
         meaning: in words.
@@ -105,7 +105,7 @@ CASES = {
 
 
 def noise_shards(folder: Path, shape: tuple[int, int, int]) -> Path:
-    """A folder of 512 PNG images of noise, the slowest to decode of their size; made once, safe to ask for again."""
+    """A folder of 512 PNG images of noise, the slowest to decode of their size; created once, then reused."""
     out = folder / "shards"
     if not out.exists():
         channels, height, width = shape
@@ -119,7 +119,7 @@ def noise_shards(folder: Path, shape: tuple[int, int, int]) -> Path:
                 Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(buffer, format="PNG")
                 yield Sample(buffer.getvalue(), "png", number % len(labels))
 
-        with suppress(ShardsExist):  # the other process was quicker
+        with suppress(ShardsExist):  # another process was faster
             write_shards(samples(), out, name="noise", shape=shape, labels=labels, licence="CC0", shard_bytes=2**20)
     return out
 
@@ -167,6 +167,6 @@ def bare_loop(case: Case, folder: Path) -> Loop:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for runs, removed with all they wrote."""
+    """A folder for runs, removed at the end with its content."""
     with TemporaryDirectory(prefix="latentscale-bench-") as folder:
         yield Path(folder)

@@ -15,7 +15,7 @@ from latentscale.training.step import prepare_batches
 
 
 class _NoModules:
-    """Stands for the counter's tracker of modules, whose hooks refuse a gradient taken inside a forward pass."""
+    """Replaces the counter's module tracker, whose hooks do not allow a gradient inside a forward pass."""
 
     parents = frozenset({"Global"})
 
@@ -32,7 +32,7 @@ class _NoModules:
 
 
 def counter() -> FlopCounterMode:
-    """torch's own counter: matrix products and convolutions, 2 operations a multiply-add; nothing element-wise."""
+    """torch's counter: matrix products and convolutions, 2 operations per multiply-add; nothing element-wise."""
     counting = FlopCounterMode(display=False)
     tracker: Any = _NoModules()
     counting.mod_tracker = tracker
@@ -40,7 +40,7 @@ def counter() -> FlopCounterMode:
 
 
 def flops_of_a_step(config: Config, kind: type[Method]) -> dict[str, int]:
-    """By phase: forward, backward and penalties, over the global batch; ``prepare`` where the method prepares.
+    """FLOP per phase of forward, backward and penalties over the global batch; and of ``prepare``, if there is one.
 
     Of a step that carries penalties, run eagerly: what a compiler recomputes or leaves out does not count.
     """
@@ -52,8 +52,6 @@ def flops_of_a_step(config: Config, kind: type[Method]) -> dict[str, int]:
         batch = Batch(
             torch.empty(steps.batch, *spec.shape),
             {name: torch.empty(steps.batch, draw.size) for name, draw in method.draws().items()},
-            method.state(),
-            {},
             steps.streams,
             True,
             torch.empty(steps.batch, len(spec.categories), dtype=torch.int64) if kind.labelled else None,

@@ -1,4 +1,4 @@
-"""The hand-written loop of the benchmark does the platform's mathematics: the same state after the same steps."""
+"""The benchmark's hand-written loop computes what the platform does: the same state after the same steps."""
 
 import dataclasses
 import json
@@ -22,7 +22,7 @@ STEPS = 3
 
 
 def configuration(folder: Path) -> Config:
-    """Two streams, whose halves are the halves of the batch that the bare loop takes."""
+    """Two streams, whose halves are the halves of the bare loop's batch."""
     arguments = overrides(
         training__steps=STEPS,
         training__report_every_steps=1,

@@ -31,7 +31,7 @@ def test_forward_passes_of_every_phase_leave_all_networks_as_they_are(run: str, 
     plan = plan_run(load_config(kind.Settings, RUNS[run], {}, overrides(**settings(run, folder))), kind)
     method = build_method(plan)
     for module in (*method.networks.values(), *method.statistics.values()):
-        module.double()  # type: ignore[attr-defined]
+        module.double()
     for network in method.networks.values():
         network.train()
     before = {
@@ -41,7 +41,7 @@ def test_forward_passes_of_every_phase_leave_all_networks_as_they_are(run: str, 
     }
     hidden = {name: sum(1 for _ in each.buffers()) for name, each in method.networks.items()}
     with Feed(plan, method, 0, torch.device("cpu"), torch.float64, 5) as feed:
-        batches = [batch._replace(state=method.state()) for batch in feed.fetch(5)]
+        batches = feed.fetch(5)
     batches = prepare_batches(method, batches, torch.float64)
     for phase in method.phases:
         phase.train_only_owned()

@@ -57,7 +57,7 @@ def build_components(plan: RunPlan, accelerator: Any, resumes: bool, tensors: di
         network.to(device, dtype)
     sums_dtype = torch.float64 if training.precision == "fp64" else torch.float32
     for statistic in method.statistics.values():
-        statistic.to(device, sums_dtype)  # type: ignore[attr-defined]
+        statistic.to(device, sums_dtype)
     statistics = FusedStatistics(method.statistics, device, sums_dtype)
     average = WeightAverage(method.networks, training.ema_decay, method.unaveraged)
     phases = [

@@ -74,7 +74,7 @@ class Feed:
         self.loader.close()
 
     def fetch(self, step: int) -> list[Batch]:
-        """The process's micro-batches of a step, on the device, without state.
+        """The process's micro-batches of a step, on the device, without what `step.prepare_batches` adds to them.
 
         Once the data fail, `failure` says why, and the last step's batches are returned again, with NaN in place of
         the images: a process that stayed away would leave the others waiting, while a step with a NaN is skipped by
@@ -95,8 +95,6 @@ class Feed:
             Batch(
                 images[begin : begin + size],
                 {name: draw[begin : begin + size] for name, draw in draws.items()},
-                {},
-                {},
                 self._steps.microbatch_streams,
                 penalise,
                 None if labels is None else labels[begin : begin + size],

@@ -25,7 +25,6 @@ def build_method(plan: ModelPlan) -> Method:
         networks["generator"].load_state_dict(finished_generator(config, plan.spec).state_dict())
     method = plan.method(config.method, networks, make_prior(config.latent.law, config.latent.quantile), plan.spec)
     for name, statistic in method.statistics.items():
-        assert isinstance(statistic, nn.Module)
         initialize(statistic, config.run.seed, name)
     return method
 

@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentscale.evaluation.evaluate import evaluate
 from latentscale.inversion.image_input import from_uint8
@@ -42,13 +42,7 @@ class ModelOutputs:
         method = self.method
         networks = copy.deepcopy(self.average.networks) if copies else self.average.networks
         averaged = type(method)(method.settings, networks, method.prior, method.spec)
-        for name, statistic in method.statistics.items():
-            assert isinstance(statistic, nn.Module)
-            copied = averaged.statistics[name] = copy.deepcopy(statistic)
-            # a method keeps its statistics as attributes too
-            for attribute, value in vars(method).items():
-                if value is statistic:
-                    setattr(averaged, attribute, copied)
+        averaged.statistics = copy.deepcopy(method.statistics)
         return TrainedModel(
             averaged,
             copy.deepcopy(self.plan.config.network),

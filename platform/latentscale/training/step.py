@@ -45,7 +45,7 @@ def take_step(
 
     Args:
         step: counted from 0.
-        batches: without state and without anything kept.
+        batches: as `Feed.fetch` returns them.
         signals: what this process tells the others with the step: whether it asks to stop, and how many samples it
             newly found unreadable. Called once, after the last forward pass.
         stage: times a part of the step by its name.
@@ -56,9 +56,7 @@ def take_step(
     """
     method, phases, statistics = components.method, components.phases, components.statistics
     components.rates.set_for(step)
-    # as the step before left it; the same tensors serve every phase
-    state = method.state()
-    batches = prepare_batches(method, [batch._replace(state=state) for batch in batches], components.sums_dtype)
+    batches = prepare_batches(method, batches, components.sums_dtype)
 
     def observe(terms: Terms, last: bool) -> None:
         statistics.observe(terms.observed)
@@ -95,8 +93,14 @@ def take_step(
 
 
 @torch.no_grad()
-def prepare_batches(method: Method, batches: list[Batch], dtype: torch.dtype) -> list[Batch]:
-    """Batches with what the method must know of the global batch before the step's first phase, in ``kept``."""
+def prepare_batches(method: Method, batches: Sequence[Batch], dtype: torch.dtype) -> list[Batch]:
+    """Micro-batches with all that the step's first phase must know.
+
+    ``state`` holds the statistics as the step before left them, the same tensors for every micro-batch and phase.
+    ``kept`` holds what the method prepares from the global batch.
+    """
+    state = method.state()
+    batches = [batch._replace(state=state, kept={}) for batch in batches]
     samples = [method.prepare(batch) for batch in batches]
     if not samples[0]:
         return batches
