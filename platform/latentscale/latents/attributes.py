@@ -1,4 +1,4 @@
-"""The fixed linear classifier that says which attributes a latent has (T §3.2.1, eq. 36)."""
+"""The fixed linear classifier that says which attributes a latent has (Cho 2025, §3.2.1, eq. 36)."""
 
 from collections.abc import Sequence
 
@@ -59,7 +59,7 @@ def attribute_scores(scaled: Tensor, weight: Tensor) -> Tensor:
 
 
 def attribute_categories(scaled: Tensor, weight: Tensor, sizes: Sequence[int]) -> Tensor:
-    """``[n, Σ d_c]`` one-hots of what scaled latents ``[n, d_z]`` have (T eq. 36 with b = 0)."""
+    """``[n, Σ d_c]`` one-hots of what scaled latents ``[n, d_z]`` have (Cho 2025, eq. 36 with b = 0)."""
     parts = zip(attribute_scores(scaled, weight).split(column_counts(sizes), dim=1), sizes, strict=True)
     return torch.cat(
         [

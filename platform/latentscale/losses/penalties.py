@@ -1,4 +1,4 @@
-"""Gradient penalties on the discriminator's input: R1 on reals, R2 on fakes (T eq. 51)."""
+"""Gradient penalties on the discriminator's input: R1 on reals, R2 on fakes (Cho 2025, eq. 51)."""
 
 from collections.abc import Callable
 

@@ -95,7 +95,10 @@ class PVDGAN(EncoderMethod):
     def validate(cls, settings: PVDGANSettings, law: str, stream_batch: int) -> None:
         even_stream_batch(stream_batch, "pvdgan")
         if law != "normal":
-            raise UserError(f"latent.law={law}: pvdgan fills predictions up to N(0, 1): set latent.law=normal")
+            raise UserError(
+                f"latent.law={law}: pvdgan adds normal noise to its predictions, which needs a normal prior: set"
+                " latent.law=normal"
+            )
 
     def state(self) -> dict[str, Tensor]:
         return {"scale": self.latent_scale.scale(), "variance": self.latent_scale.variance}
