@@ -26,7 +26,7 @@ from latentscale.data.datasets import open_dataset
 from latentscale.inversion.inverter import Inverter
 from latentscale.methods.registry import METHODS
 from latentscale.pictures import Row, RowGroup, draw_grid, save_png
-from latentscale.training.outputs import read_images
+from latentscale.training.held_out import read_images
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parents[1]
