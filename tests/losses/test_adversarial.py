@@ -26,7 +26,7 @@ def test_values(name: str, discriminator: list[float], generator: list[float]) -
     loss = ADVERSARIAL[name]
     assert loss.discriminator(real, fake).shape == (2, 1)
     assert loss.discriminator(real, fake).flatten().tolist() == pytest.approx(discriminator)
-    assert loss.generator(fake).flatten().tolist() == pytest.approx(generator)
+    assert loss.generator(None, fake).flatten().tolist() == pytest.approx(generator)
 
 
 def test_hinge_is_flat_beyond_its_margins() -> None:
@@ -38,5 +38,5 @@ def test_the_discriminator_wants_reals_high_and_the_generator_fakes_high(name: s
     real, fake = torch.zeros(1, requires_grad=True), torch.zeros(1, requires_grad=True)
     by_real, by_fake = torch.autograd.grad(ADVERSARIAL[name].discriminator(real, fake + 0.1).sum(), [real, fake])
     assert by_real < 0 < by_fake
-    (by_fake,) = torch.autograd.grad(ADVERSARIAL[name].generator(fake).sum(), [fake])
+    (by_fake,) = torch.autograd.grad(ADVERSARIAL[name].generator(real.detach(), fake).sum(), [fake])
     assert by_fake < 0

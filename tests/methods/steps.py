@@ -106,7 +106,7 @@ def assert_losses_in_float32(method: Method, batch: Batch) -> None:
         method, batch: converted to float32 here.
     """
     for module in (*method.networks.values(), *method.statistics.values()):
-        module.float()  # type: ignore[attr-defined]
+        module.float()
     batch = batch._replace(
         real=batch.real.float(),
         draws={name: draw.float() for name, draw in batch.draws.items()},

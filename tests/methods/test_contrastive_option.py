@@ -92,7 +92,7 @@ def batch_for(made: Method) -> Batch:
         name: (draw.quantile or made.prior.quantile)(torch.rand(count, draw.size, dtype=torch.float64))
         for name, draw in made.draws().items()
     }
-    return Batch(picture(count), draws, made.state(), {}, STREAMS, True, schedule=made.schedule(0, B))
+    return Batch(picture(count), draws, STREAMS, True, schedule=made.schedule(0, B), state=made.state())
 
 
 def test_it_adds_the_contrastive_loss_of_the_reals_to_that_of_q_alone() -> None:

@@ -11,9 +11,9 @@ from test_labelled import fake_labels, generate
 from torch import Tensor, nn
 from toys import DATA, toy_batch, toy_method
 
-from latentscale.methods import adversarial, conditional
 from latentscale.methods.base import Method
 from latentscale.methods.mixing import MixingSettings, mixed_rows, mixed_samples
+from latentscale.methods.passes import discriminate
 from latentscale.methods.phase import Batch
 from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.initialisation import initialize
@@ -112,6 +112,15 @@ def test_mixed_batches_hold_the_first_reals_and_the_last_fakes_and_the_reverse(r
     assert not torch.equal(d_b[: first * STREAMS], g_b[: first * STREAMS])  # the generator's fakes are fresh
 
 
+def plain_discriminator_passes(settings, discriminator, images, c_r, c_f, batch, value):
+    real = discriminate(discriminator, batch.real, batch, settings.r1, value(c_r))
+    return real, discriminate(discriminator, images, batch, settings.r2, value(c_f))
+
+
+def plain_generator_passes(settings, discriminator, images, batch, real_value, fake_value):
+    return None, discriminate(discriminator, images, batch, value=fake_value)
+
+
 @pytest.mark.parametrize("name", ["cagan", "acgan"])
 @pytest.mark.parametrize("ratio", [0.0, 0.16])
 def test_a_ratio_of_nothing_is_plain_training_bitwise(name: str, ratio: float, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,8 +128,8 @@ def test_a_ratio_of_nothing_is_plain_training_bitwise(name: str, ratio: float, m
     mixed = run(method, batch_with(method, ratio))
     half = run(method, batch_with(method, 0.5))
     # plain training: phases that know no mixing
-    monkeypatch.setattr(conditional.DiscriminatorPhase, "discriminate", adversarial.DiscriminatorPhase.discriminate)
-    monkeypatch.setattr(conditional.GeneratorPhase, "discriminate", adversarial.GeneratorPhase.discriminate)
+    monkeypatch.setattr(f"latentscale.methods.{name}.discriminator_passes", plain_discriminator_passes)
+    monkeypatch.setattr(f"latentscale.methods.{name}.generator_passes", plain_generator_passes)
     plain = run(method, batch_with(method, None))
     for index in range(2):
         assert torch.equal(mixed[0][index].loss, plain[0][index].loss)
@@ -135,7 +144,7 @@ def leaky(x: Tensor) -> Tensor:
     return torch.where(x > 0, x, 0.2 * x)
 
 
-def discriminate(method: Method, x: Tensor) -> tuple[Tensor, Tensor | None]:
+def heads_by_hand(method: Method, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """D on one stream's batch ``[b, DATA]``, layer by layer."""
     d = method.networks["discriminator"]
     (dense,) = d.layers
@@ -165,7 +174,7 @@ def losses(name: str, method: Method, batch: Batch, first: int, phase: str, r1: 
             x = torch.stack([image for image, _, _ in members])
             if phase == "discriminator":
                 x = x.detach().requires_grad_(True)
-            a, q = discriminate(method, x)
+            a, q = heads_by_hand(method, x)
             values = []
             for k, (_, labels, _) in enumerate(members):
                 own = [a[k, 0]] if name == "acgan" else [a[k, labels[0]], a[k, SIZES[0] + labels[1]]]

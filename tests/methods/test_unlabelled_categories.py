@@ -13,12 +13,13 @@ from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 from latentscale.losses.classification import classify_with_gradient, cross_entropy
 from latentscale.methods.base import Method
+from latentscale.methods.categorical import drawn_category
 from latentscale.methods.phase import Batch
 from latentscale.methods.registry import METHODS
 from latentscale.networks.discriminator_output import DiscriminatorOutput
 from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
-from latentscale.training.loop import prepare_batches
+from latentscale.training.step import prepare_batches
 
 SIZES = (3, 2)
 ENDS = ((0, 3), (3, 5))
@@ -379,7 +380,7 @@ def test_fixed_probabilities_stay_and_are_those_of_the_setting() -> None:
         torch.testing.assert_close(batch.state["category_prior"], torch.tensor(chosen).double())
         # a uniform of .25 lies in the second of .1, .2, .7, and in the first of .4, .6
         batch.draws["generator_category"][:] = 0.25
-        drawn = method.phases[1].fake_category("generator_category", batch)  # type: ignore[operator]
+        drawn = drawn_category(batch, "generator_category", SIZES)
         assert drawn.tolist() == [[0, 1, 0, 1, 0]] * (STREAMS * B)
 
 

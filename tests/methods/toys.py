@@ -57,7 +57,7 @@ def toy_method(name: str, categories: tuple[int, ...] = (), **settings: object) 
         players["prior"] = TrainablePrior(categories).double()
     method = kind(chosen, other_players(name, players, spec), make_prior("normal"), spec)
     for name, statistic in method.statistics.items():
-        statistic.double()  # type: ignore[attr-defined]
+        statistic.double()
         if name == "variance":
             statistic.variance.copy_(torch.tensor([0.9, 0.3, 1.2], dtype=torch.float64))  # type: ignore[attr-defined]
     return method
@@ -86,7 +86,7 @@ def toy_batch(method: Method, streams: int = 2, stream_batch: int = 4, penalise:
         return torch.randn(count, size, generator=generator, dtype=torch.float64)
 
     draws = {"discriminator_latent": normal(D_Z), "generator_latent": normal(D_Z)}
-    batch = Batch(normal(DATA), draws, method.state(), {}, streams, penalise)
+    batch = Batch(normal(DATA), draws, streams, penalise, state=method.state())
     sizes = method.spec.categories
     for name, draw in method.draws().items():
         if name.endswith("_category"):

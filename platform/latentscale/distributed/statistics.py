@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from latentscale.methods.base import Statistic
+from latentscale.latents.statistic import Statistic
 
 
 class FusedStatistics:

@@ -117,7 +117,7 @@ class TrainedModel:
 
     def to(self, device: torch.device | str) -> "TrainedModel":
         """Move networks and statistics to a device; returns itself."""
-        for module in (*self.method.networks.values(), *_statistics(self.method).values()):
+        for module in (*self.method.networks.values(), *self.method.statistics.values()):
             module.to(device)
         return self
 
@@ -218,7 +218,7 @@ class TrainedModel:
                 save_file(_on_cpu(network.state_dict()), new / f"{name}.safetensors")
             statistics = {
                 f"{name}.{key}": tensor
-                for name, statistic in _statistics(method).items()
+                for name, statistic in method.statistics.items()
                 for key, tensor in statistic.state_dict().items()
             }
             save_file(_on_cpu(statistics), new / STATISTICS_FILE)
@@ -259,10 +259,6 @@ class TrainedModel:
         return cls(method, network_settings, step, images_seen, dataset).to(device)
 
 
-def _statistics(method: Method) -> dict[str, nn.Module]:
-    return {name: statistic for name, statistic in method.statistics.items() if isinstance(statistic, nn.Module)}
-
-
 def _require(path: Path) -> None:
     if not path.is_file():
         raise UserError(f"{path} is missing, so {path.parent} is not a complete model: save or copy the model again")
@@ -272,7 +268,7 @@ def _load_statistics(method: Method, path: Path) -> None:
     stored = _read_tensors(path)
     expected = {
         f"{name}.{key}": tensor
-        for name, statistic in _statistics(method).items()
+        for name, statistic in method.statistics.items()
         for key, tensor in statistic.state_dict().items()
     }
     if stored.keys() != expected.keys():
@@ -281,13 +277,13 @@ def _load_statistics(method: Method, path: Path) -> None:
             f"{path} does not fit the method in {CONFIG_FILE} (missing or unexpected {odd}): save the model again"
         )
     # buffers (v, P(C)) cannot be negative; parameters (AEDLSGAN's w) can
-    weights = {f"{name}.{key}" for name, each in _statistics(method).items() for key, _ in each.named_parameters()}
+    weights = {f"{name}.{key}" for name, each in method.statistics.items() for key, _ in each.named_parameters()}
     for name, tensor in stored.items():
         shape, negative = list(expected[name].shape), name not in weights and bool((tensor < 0).any())
         if list(tensor.shape) != shape or not torch.isfinite(tensor).all() or negative:
             sign = "" if name in weights else " >= 0"
             raise UserError(f"{path}: {name} must contain finite numbers{sign} of shape {shape}: save the model again")
-    for name, statistic in _statistics(method).items():
+    for name, statistic in method.statistics.items():
         own = {key: stored[f"{name}.{key}"] for key in statistic.state_dict()}
         # the stored type, so that float64 statistics stay float64
         statistic.to(next(iter(own.values())).dtype)

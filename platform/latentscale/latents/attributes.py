@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from latentscale.latents.categories import most_likely
+from latentscale.latents.statistic import Statistic
 
 
-class FixedClassifier(nn.Module):
+class FixedClassifier(Statistic):
     """c_f = onehot(sign or argmax of (z∘s)w): w ~ N(0, 1), drawn with the weights and never changed.
 
     It is kept among a method's statistics, where nothing observes it: saved with the model, trained by nobody. A
@@ -25,20 +26,22 @@ class FixedClassifier(nn.Module):
             fills it; float32 or float64, never less.
     """
 
-    size = 0
-    """Of what it observes: nothing."""
-
     def __init__(self, dim: int, sizes: Sequence[int]) -> None:
         super().__init__()
         self.columns = column_counts(sizes)
         self.weight = nn.Parameter(torch.zeros(dim, sum(self.columns)), requires_grad=False)
+
+    @property
+    def size(self) -> int:
+        """0: it observes nothing."""
+        return 0
 
     @staticmethod
     def contribution(observed: Tensor) -> Tensor:
         """``[0]``: observations leave no trace."""
         return observed.new_empty(0)
 
-    def update(self, total: Tensor, count: Tensor, apply: Tensor) -> None:
+    def update(self, total: Tensor, count: Tensor | float, apply: Tensor) -> None:
         """Nothing changes w."""
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from latentscale.errors import UserError
 from latentscale.latents.scale import at_least_float32
+from latentscale.latents.statistic import Statistic
 
 
 def one_hot(labels: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -153,7 +154,7 @@ class TrainablePrior(nn.Module):
         return probabilities((self.logit_bias + noise) / temperature, self.sizes)
 
 
-class CategoricalPrior(nn.Module):
+class CategoricalPrior(Statistic):
     """The running P(C): an exponential moving average of the mean of observed class probabilities (T eq. 46-48).
 
     ``probabilities`` is the buffer ``[Σ d_c]``, float32 or float64, never less. Kept on the simplex: entries are
@@ -184,7 +185,7 @@ class CategoricalPrior(nn.Module):
         return at_least_float32(observed).sum(0)
 
     @torch.no_grad()
-    def update(self, total: Tensor, count: Tensor, apply: Tensor) -> None:
+    def update(self, total: Tensor, count: Tensor | float, apply: Tensor) -> None:
         """``p ← decay · p + (1 − decay) · total / count`` where ``apply`` is 1, else ``p`` stays."""
         before = self.probabilities
         moved = torch.lerp(total.to(before.dtype) / count, before, self.decay).clamp_min(0)

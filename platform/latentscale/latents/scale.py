@@ -1,9 +1,10 @@
-"""The dynamic latent scale (T §3.2, eq. 31-33, algorithm 2)."""
+"""The dynamic latent scale (Cho 2025, §3.2, eq. 31-33, alg. 2)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from latentscale.latents.priors import Prior
+from latentscale.latents.statistic import Statistic
 
 SCALE_FLOOR = 1e-12
 """Where s_i enters a logarithm it is floored here: a dimension without variance counts −27.6 nats, not −∞."""
@@ -14,7 +15,7 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor if tensor.dtype in (torch.float32, torch.float64) else tensor.float()
 
 
-class LatentScale(nn.Module):
+class LatentScale(Statistic):
     """The running second moment ``v`` of the predicted fake latents, and the scale ``s`` made of it.
 
     ``v`` is the buffer ``variance`` ``[d_z]``: float32, or float64 after ``.double()``; never less. Nothing here
@@ -40,7 +41,7 @@ class LatentScale(nn.Module):
 
     @torch.no_grad()
     def scale(self) -> Tensor:
-        """``s = sqrt(d_z · v / Σ v)``, ``[d_z]``, so that ‖s‖² = d_z (T eq. 32)."""
+        """``s = sqrt(d_z · v / Σ v)``, ``[d_z]``, so that ‖s‖² = d_z (Cho 2025, eq. 32)."""
         mean = self.variance.mean().clamp_min(torch.finfo(self.variance.dtype).tiny)
         return (self.variance / mean).sqrt()
 
@@ -58,7 +59,7 @@ class LatentScale(nn.Module):
     def update(self, total: Tensor, count: Tensor | float, apply: Tensor) -> None:
         """``v ← decay · v + (1 − decay) · total / count`` where ``apply`` is 1, else ``v`` stays.
 
-        The second moment is raw, not centred (T algorithm 2).
+        The second moment is raw, not centred (Cho 2025, alg. 2).
 
         Args:
             total: ``[d_z]``, the summed contributions of the global batch.
@@ -69,7 +70,7 @@ class LatentScale(nn.Module):
         self.variance.copy_(torch.where(apply > 0, moved, self.variance))
 
     def entropy(self, prior: Prior) -> Tensor:
-        """Entropy of the scaled latent z∘s, ``h(Z) + Σ log s_i``, 0-dim, nats (T lemma §3.2).
+        """Entropy of the scaled latent z∘s, ``h(Z) + Σ log s_i``, 0-dim, nats (Cho 2025, lemma of §3.2).
 
         Each s_i is floored at `SCALE_FLOOR`, so the result is finite for every ``v``.
         """

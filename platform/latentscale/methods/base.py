@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor, nn
 
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
+from latentscale.latents.statistic import Statistic
 from latentscale.losses.adversarial import ADVERSARIAL
 from latentscale.methods.phase import Batch, Phase
 from latentscale.networks.discriminator_output import Heads
@@ -28,20 +29,6 @@ class MethodSettings:
     penalty_interval_steps: int = setting(
         1, "penalties every so many steps, multiplied by as much", unit="steps", minimum=1
     )
-
-
-class Statistic(Protocol):
-    """A running statistic: sums over samples leave a process, one moving average comes back."""
-
-    @property
-    def size(self) -> int:
-        """Width of the sum."""
-
-    def contribution(self, observed: Tensor) -> Tensor:
-        """``[n, size]`` observations to their ``[size]`` sum."""
-
-    def update(self, total: Tensor, count: Tensor, apply: Tensor) -> None:
-        """Take the global sum and count; where ``apply`` is 0 nothing changes."""
 
 
 class Draw(NamedTuple):
@@ -212,9 +199,26 @@ class Method(ABC):
 
 
 def even_stream_batch(stream_batch: int, why: str) -> None:
-    """Refuse an odd batch a stream."""
+    """Refuse an odd number of samples per stream.
+
+    Raises:
+        UserError: naming the key.
+    """
     if stream_batch % 2:
         raise UserError(
             f"{why} halves each stream's batch, which is {stream_batch}: choose distributed.streams so that"
             " training.batch / distributed.streams is even"
+        )
+
+
+def refuse_paired(settings: MethodSettings, name: str) -> None:
+    """Refuse an adversarial loss that compares reals with fakes, for a method that has no adversary.
+
+    Raises:
+        UserError: naming the key.
+    """
+    if ADVERSARIAL[settings.adversarial].paired:
+        raise UserError(
+            f"method.adversarial={settings.adversarial}: {name} has no discriminator that compares reals with fakes:"
+            " leave it out"
         )

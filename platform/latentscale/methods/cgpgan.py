@@ -1,14 +1,16 @@
-"""CGPGAN, classifier gradient penalty GAN: categories without labels and without a known P(C) (T eq. 42-48, alg. 5).
+"""CGPGAN, classifier gradient penalty GAN: categories without labels and without a known P(C).
 
-A classifier Q beside D learns the fakes' categories: L_q = λ_cls CE(c_f, Q(fake)) + λ_cgp L_cgp,
-L_cgp = mean ‖∇_fake (1 − softmax(Q(fake))·c_f)²‖². Its argmax labels the reals of CAGAN's adversarial loss; G has that
-loss alone. P(C) follows mean(q), q = softmax(Q(x)). Early in training q ← q − mean(q) + 1/d_c, so P(C) stays uniform.
+Cho 2025, eq. 42-48, alg. 5. A classifier Q beside D learns the fakes' categories:
+L_q = λ_cls CE(c_f, Q(fake)) + λ_cgp L_cgp, L_cgp = mean ‖∇_fake (1 − softmax(Q(fake))·c_f)²‖². Its argmax labels the
+reals of CAGAN's adversarial loss; G has that loss alone. P(C) follows mean(q), q = softmax(Q(x)). Early in training
+q ← q − mean(q) + 1/d_c, so P(C) stays uniform.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from latentscale.latents.categories import (
@@ -21,11 +23,18 @@ from latentscale.latents.categories import (
 )
 from latentscale.latents.priors import Prior
 from latentscale.losses.classification import classify_with_gradient, cross_entropy, logits_of
-from latentscale.methods import conditional
-from latentscale.methods.adversary import Side
 from latentscale.methods.base import MethodSettings
-from latentscale.methods.phase import Batch
-from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.methods.categorical import CategoricalMethod, drawn_category
+from latentscale.methods.passes import (
+    adversarial_terms,
+    category_value,
+    compared_reals,
+    discriminate,
+    generator_loss,
+    scores,
+)
+from latentscale.methods.phase import Batch, Phase, Terms, Weighted, weighted_terms
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.factory import NetworkSettings, build_classifier
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
@@ -42,38 +51,65 @@ class CGPGANSettings(MethodSettings):
     prior_start_step: int = setting(
         60000, "until this step reals' classes are balanced and P(C) stays uniform", unit="steps", minimum=0
     )
-    prior_decay: float = setting(0.999, "a step's decay of P(C)", minimum=0, maximum=1)
+    prior_decay: float = setting(0.999, "decay of P(C) per step", minimum=0, maximum=1)
 
 
-class DiscriminatorPhase(conditional.DiscriminatorPhase):
-    """L_d = adv + λ_r R and L_q, of networks that share nothing."""
+class DiscriminatorPhase(Phase):
+    """L_d = adv + λ_r R of D, and L_q = λ_cls CE + λ_cgp L_cgp of Q; the two share nothing."""
 
+    name = "discriminator"
     settings: CGPGANSettings
+    discriminator: nn.Module
     classifier: nn.Module
 
-    def real_category(self, batch: Batch) -> Tensor | None:
-        return batch.kept["real_category"]
-
-    def category_terms(self, real: Side, fake: Side, batch: Batch) -> dict[str, tuple[float, Tensor]]:
-        assert fake.category is not None
-        settings, terms = self.settings, {}
-        if settings.cgp_weight > 0:
-            seen, squared = classify_with_gradient(self.classifier, fake.images, fake.category, self.sizes)
-            terms["classifier_gradient_penalty"] = (settings.cgp_weight, squared.mean())
-        else:
-            seen = self.classifier(fake.images)
-        loss = cross_entropy(logits_of(seen), fake.category, self.sizes)
-        return {"classification": (settings.classification_weight, loss), **terms}
-
-    def observed(self, fake: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
-        return {"category_prior": batch.kept["real_probabilities"]}
+    def forward(self, batch: Batch) -> Terms:
+        settings, sizes, c_r = self.settings, self.sizes, batch.kept["real_category"]
+        c_f = drawn_category(batch, "discriminator_category", sizes)
+        with torch.no_grad():
+            images = self.borrowed("generator")(batch.draws["discriminator_latent"], c_f)
+        real = discriminate(self.discriminator, batch.real, batch, settings.r1, category_value(c_r, sizes))
+        fake = discriminate(self.discriminator, images, batch, settings.r2, category_value(c_f, sizes))
+        return weighted_terms(
+            adversarial_terms(settings, real, fake) | classifier_terms(settings, self.classifier, images, c_f, sizes),
+            observed={"category_prior": batch.kept["real_probabilities"]},
+            measured=scores(real, fake),
+        )
 
 
-class CGPGAN(conditional.ConditionalMethod):
+class GeneratorPhase(Phase):
+    """L_g = adv."""
+
+    name = "generator"
+    settings: CGPGANSettings
+    generator: nn.Module
+
+    def forward(self, batch: Batch) -> Terms:
+        settings, discriminator, c_r = self.settings, self.borrowed("discriminator"), batch.kept["real_category"]
+        c_f = drawn_category(batch, "generator_category", self.sizes)
+        images = self.generator(batch.draws["generator_latent"], c_f)
+        real = compared_reals(settings, discriminator, batch, category_value(c_r, self.sizes))
+        fake = discriminate(discriminator, images, batch, value=category_value(c_f, self.sizes))
+        return weighted_terms({"adversarial": (1.0, generator_loss(settings, real, fake))})
+
+
+def classifier_terms(
+    settings: CGPGANSettings, classifier: nn.Module, images: Tensor, c_f: Tensor, sizes: tuple[int, ...]
+) -> Weighted:
+    """L_q of fakes ``[b, …]`` and their categories ``[b, Σ d_c]``: λ_cls CE + λ_cgp L_cgp, in one pass of Q."""
+    terms: Weighted = {}
+    if settings.cgp_weight > 0:
+        seen, squared_gradient = classify_with_gradient(classifier, images, c_f, sizes)
+        terms["classifier_gradient_penalty"] = (settings.cgp_weight, squared_gradient.mean())
+    else:
+        seen = classifier(images)
+    return {"classification": (settings.classification_weight, cross_entropy(logits_of(seen), c_f, sizes)), **terms}
+
+
+class CGPGAN(CategoricalMethod):
     """Classifier gradient penalty GAN."""
 
     name = "cgpgan"
-    paper = "T §3.5, eq. 42-48, alg. 5"
+    paper = "Cho 2025, §3.5, eq. 42-48, alg. 5"
     Settings = CGPGANSettings
     categorical = True
     unaveraged = ("discriminator", "classifier")
@@ -82,12 +118,10 @@ class CGPGAN(conditional.ConditionalMethod):
         self, settings: CGPGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
-        self.category_prior = CategoricalPrior(spec.categories, settings.prior_decay)
-        self.statistics = {"category_prior": self.category_prior}
-        players = self.networks["generator"], self.networks["discriminator"]
-        phase = DiscriminatorPhase(settings, *players, spec.categories)
-        phase.own(classifier=self.networks["classifier"])
-        self.phases = [phase, conditional.GeneratorPhase(settings, *players, spec.categories)]
+        self.statistics["category_prior"] = CategoricalPrior(spec.categories, settings.prior_decay)
+        g, d, q = ({name: networks[name]} for name in ("generator", "discriminator", "classifier"))
+        sizes = spec.categories
+        self.phases = [DiscriminatorPhase(d | q, g, settings, sizes), GeneratorPhase(g, d, settings, sizes)]
 
     @classmethod
     def build_networks(
@@ -116,9 +150,6 @@ class CGPGAN(conditional.ConditionalMethod):
             # before the argmax, so that the reals' labels are about as many in each category as the fakes'
             predicted = balanced(predicted, means["real_probabilities"], sizes)
         return {"real_probabilities": predicted, "real_category": most_likely(predicted, sizes).to(batch.real.dtype)}
-
-    def latent_state(self) -> dict[str, Tensor]:
-        return self.state()
 
     def summary(self) -> dict[str, Tensor]:
         return prior_summary(self.category_prior.probabilities)

@@ -1,19 +1,20 @@
-"""The classifier: D's trunk, relu of the latent head, dense logits (METHODS' OOD rivals, for energy scores and ReAct).
+"""The classifier: D's trunk, relu of the latent head, dense logits; for energy scores and ReAct.
 
-L = CE(c, Q(x)), averaged over labels.
+L = CE(c, Q(x)), averaged over labels (Cho 2025, §4.3).
 """
 
 from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from latentscale.latents.categories import most_likely, one_hot
+from latentscale.latents.categories import most_likely
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
 from latentscale.losses.classification import cross_entropy
-from latentscale.methods.base import Draw, Method, MethodSettings
-from latentscale.methods.conditional import label_values
-from latentscale.methods.phase import Batch, Phase, Terms
+from latentscale.methods.base import Draw, Method, MethodSettings, refuse_paired
+from latentscale.methods.categorical import label_category
+from latentscale.methods.passes import label_values
+from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
 from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.spec import ModelSpec
@@ -26,24 +27,19 @@ class ClassifierPhase(Phase):
     name = "classifier"
     classifier: nn.Module
 
-    def __init__(self, classifier: nn.Module, sizes: tuple[int, ...]) -> None:
-        super().__init__(owned={"classifier": classifier}, borrowed={})
-        self.sizes = sizes
-
     def forward(self, batch: Batch) -> Terms:
-        assert batch.labels is not None
         logits: Tensor = at_least_float32(self.classifier(batch.real))
-        category = one_hot(batch.labels, self.sizes).to(logits.dtype)
+        category = label_category(batch, self.sizes).to(logits.dtype)
         loss = cross_entropy(logits, category, self.sizes)
-        right = label_values(most_likely(logits.detach(), self.sizes), category, self.sizes).mean()
-        return Terms(loss, {}, {}, {"classification": loss.detach(), "accuracy": right})
+        accuracy = label_values(most_likely(logits.detach(), self.sizes), category, self.sizes).mean()
+        return weighted_terms({"classification": (1.0, loss)}, measured={"accuracy": accuracy})
 
 
 class Classifier(Method):
     """Labels from images; the keys ``method.adversarial``, ``r1`` and ``r2`` mean nothing to it."""
 
     name = "classifier"
-    paper = "T §4.3 (rival; energy score of Liu et al. 2020, ReAct of Sun et al. 2021)"
+    paper = "Cho 2025, §4.3 (baseline; energy score of Liu et al. 2020, ReAct of Sun et al. 2021)"
     labelled = True
     generates = False
     classifies = True
@@ -52,7 +48,7 @@ class Classifier(Method):
         self, settings: MethodSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
-        self.phases = [ClassifierPhase(self.networks["classifier"], spec.categories)]
+        self.phases = [ClassifierPhase(owned=networks, borrowed={}, sizes=spec.categories)]
 
     @classmethod
     def build_networks(
@@ -64,6 +60,10 @@ class Classifier(Method):
     @classmethod
     def heads(cls, spec: ModelSpec) -> Heads:
         return Heads(adversarial=0, latent=spec.latent_dim)
+
+    @classmethod
+    def validate(cls, settings: MethodSettings, law: str, stream_batch: int) -> None:
+        refuse_paired(settings, cls.name)
 
     def draws(self) -> dict[str, Draw]:
         return {}

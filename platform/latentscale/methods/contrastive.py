@@ -1,7 +1,8 @@
-"""Elastic InfoGAN's contrastive option: Q gives two views of a real the same class (Ojha et al. 2020; T §2.1.2).
+"""Elastic InfoGAN's contrastive option: Q gives two views of a real the same class.
 
-L_q += λ NT-Xent(Q(x), Q(view(x))) on reals, of Q's logits. A view is turned, zoomed, shifted, mirrored and of another
-gamma, as far as each keeps what the sample is: that depends on the data, so every strength is a setting.
+Ojha et al. 2020; Cho 2025, §2.1.2. L_q += λ NT-Xent(Q(x), Q(view(x))) on reals, of Q's logits. A view is turned,
+zoomed, shifted, mirrored and of another gamma, as far as each keeps what the sample is: that depends on the data, so
+every strength is a setting.
 """
 
 import math
@@ -15,9 +16,9 @@ from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 from latentscale.losses.classification import logits_of
 from latentscale.losses.contrastive import contrastive
-from latentscale.methods.adversary import identity
 from latentscale.methods.base import Draw, MethodSettings
-from latentscale.methods.phase import Batch
+from latentscale.methods.categorical import identity
+from latentscale.methods.phase import Batch, Weighted
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
@@ -78,9 +79,7 @@ def view(settings: ContrastiveSettings, x: Tensor, draws: Tensor) -> Tensor:
     return 2 * ((moved + 1) / 2).clamp(0, 1) ** power - 1
 
 
-def contrastive_terms(
-    settings: ContrastiveSettings, classifier: nn.Module, batch: Batch
-) -> dict[str, tuple[float, Tensor]]:
+def contrastive_terms(settings: ContrastiveSettings, classifier: nn.Module, batch: Batch) -> Weighted:
     """λ NT-Xent of the reals and of a view of each, where it is asked for: the term by its name, with its weight."""
     if not settings.contrastive_weight:
         return {}

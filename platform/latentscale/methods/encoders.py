@@ -1,64 +1,106 @@
-"""What MSEGAN, InfoGAN, DLSGAN and PVDGAN share: D predicts the latent, and v follows its predictions.
+"""What methods whose D is also an encoder share: v follows D's predictions of the fakes' latents.
 
-L_d = adv + λ_enc L_enc + λ_r R and L_g = adv + λ_enc L_enc (T eq. 17-18, 34-35); each method's file says its
-L_enc.
+MSEGAN and InfoGAN share their phases too: L_d = adv + λ_enc L_enc + λ_r R and L_g = adv + λ_enc L_enc with s = 1
+(Cho 2025, eq. 17-18); each method's file says its L_enc.
 """
 
-from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, cast
 
+import torch
 from torch import Tensor, nn
 
 from latentscale.latents.priors import Prior
 from latentscale.latents.scale import LatentScale
-from latentscale.methods import adversarial
-from latentscale.methods.base import Method, MethodSettings
-from latentscale.methods.phase import Batch
-from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.methods.base import Method, MethodSettings, refuse_paired
+from latentscale.methods.passes import (
+    Pass,
+    adversarial_terms,
+    compared_reals,
+    discriminate,
+    generator_loss,
+    predicted,
+    scores,
+)
+from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.factory import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
+
+LatentLoss = Callable[[Tensor, Pass], Tensor]
+"""L_enc, 0-dim, of the latents z ``[b, d_z]`` and D's pass over G(z)."""
 
 
 @dataclass
 class EncoderSettings(MethodSettings):
     encoder_weight: float = setting(1.0, "λ_enc, weight of L_enc", above=0)
     variance_start: float = setting(1e-4, "every element of v at the start", above=0)
-    variance_decay: float = setting(0.999, "a step's decay of v", minimum=0, maximum=1)
+    variance_decay: float = setting(0.999, "decay of v per step", minimum=0, maximum=1)
 
 
-class EncoderLoss:
-    """L_enc of one method, used by both of its phases."""
+class DiscriminatorPhase(Phase):
+    """L_d = adv + λ_enc L_enc + λ_r R, with the given L_enc."""
 
-    @abstractmethod
-    def encoder_loss(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> Tensor:
-        """0-dim: from ``[b, d_z]`` latents z and what D predicts of their fakes."""
-
-
-class DiscriminatorPhase(EncoderLoss, adversarial.DiscriminatorPhase):
-    """D's step with the encoder term on all fakes."""
-
+    name = "discriminator"
     settings: EncoderSettings
+    discriminator: nn.Module
 
-    def encoder_terms(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
-        return {"encoder": (self.settings.encoder_weight, self.encoder_loss(latent, fake, batch))}
+    def __init__(
+        self,
+        owned: Mapping[str, nn.Module],
+        borrowed: Mapping[str, nn.Module],
+        settings: EncoderSettings,
+        latent_loss: LatentLoss,
+    ) -> None:
+        super().__init__(owned, borrowed, settings)
+        self.latent_loss = latent_loss
 
-    def observed(self, fake: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
-        return {"variance": predicted(fake).detach()}
+    def forward(self, batch: Batch) -> Terms:
+        settings, z = self.settings, batch.draws["discriminator_latent"]
+        with torch.no_grad():
+            images = self.borrowed("generator")(z)
+        real = discriminate(self.discriminator, batch.real, batch, settings.r1)
+        fake = discriminate(self.discriminator, images, batch, settings.r2)
+        return weighted_terms(
+            {
+                **adversarial_terms(settings, real, fake),
+                "encoder": (settings.encoder_weight, self.latent_loss(z, fake)),
+            },
+            observed={"variance": fake.latent},
+            measured=scores(real, fake),
+        )
 
 
-class GeneratorPhase(EncoderLoss, adversarial.GeneratorPhase):
-    """G's step with the encoder term; its gradient passes through D's predicted latent into G."""
+class GeneratorPhase(Phase):
+    """L_g = adv + λ_enc L_enc; its gradient passes through D's predicted latent into G."""
 
+    name = "generator"
     settings: EncoderSettings
+    generator: nn.Module
 
-    def encoder_terms(self, latent: Tensor, fake: DiscriminatorOutput, batch: Batch) -> dict[str, tuple[float, Tensor]]:
-        return {"encoder": (self.settings.encoder_weight, self.encoder_loss(latent, fake, batch))}
+    def __init__(
+        self,
+        owned: Mapping[str, nn.Module],
+        borrowed: Mapping[str, nn.Module],
+        settings: EncoderSettings,
+        latent_loss: LatentLoss,
+    ) -> None:
+        super().__init__(owned, borrowed, settings)
+        self.latent_loss = latent_loss
 
-    def observed(self, fake: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
-        return {"variance": predicted(fake).detach()}
+    def forward(self, batch: Batch) -> Terms:
+        settings, z, discriminator = self.settings, batch.draws["generator_latent"], self.borrowed("discriminator")
+        real = compared_reals(settings, discriminator, batch)
+        fake = discriminate(discriminator, self.generator(z), batch)
+        return weighted_terms(
+            {
+                "adversarial": (1.0, generator_loss(settings, real, fake)),
+                "encoder": (settings.encoder_weight, self.latent_loss(z, fake)),
+            },
+            observed={"variance": fake.latent},
+        )
 
 
 class EncoderMethod(Method):
@@ -66,20 +108,18 @@ class EncoderMethod(Method):
 
     Settings = EncoderSettings
     inverts = True
-    discriminator_phase: ClassVar[type[DiscriminatorPhase]]
-    generator_phase: ClassVar[type[GeneratorPhase]]
 
     def __init__(
         self, settings: EncoderSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
-        players = self.networks["generator"], self.networks["discriminator"]
-        self.latent_scale = LatentScale(spec.latent_dim, settings.variance_start, settings.variance_decay)
-        self.statistics = {"variance": self.latent_scale}
-        self.phases = [
-            self.discriminator_phase(settings, *players, spec.categories),
-            self.generator_phase(settings, *players, spec.categories),
-        ]
+        scale = LatentScale(spec.latent_dim, settings.variance_start, settings.variance_decay)
+        self.statistics["variance"] = scale
+
+    @property
+    def latent_scale(self) -> LatentScale:
+        """v, and the s made of it."""
+        return cast(LatentScale, self.statistics["variance"])
 
     @classmethod
     def heads(cls, spec: ModelSpec) -> Heads:
@@ -102,12 +142,6 @@ class EncoderMethod(Method):
         return {**numbers, "effective_dimensions": self.latent_scale.effective_dimensions()}
 
 
-def predicted(output: DiscriminatorOutput) -> Tensor:
-    """``[b, d_z]`` E(x), which the methods here always build."""
-    assert output.latent is not None
-    return output.latent
-
-
 class SeparateEncoderMethod(Method):
     """A generator and an encoder with D's architecture, without a discriminator."""
 
@@ -123,6 +157,10 @@ class SeparateEncoderMethod(Method):
     @classmethod
     def heads(cls, spec: ModelSpec) -> Heads:
         return Heads(adversarial=0, latent=spec.latent_dim)
+
+    @classmethod
+    def validate(cls, settings: Any, law: str, stream_batch: int) -> None:
+        refuse_paired(settings, cls.name)
 
     def encode(self, sample: Tensor) -> Tensor:
         return predicted(self.networks["encoder"](sample))

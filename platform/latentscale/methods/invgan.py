@@ -1,26 +1,25 @@
-"""InvGAN: D infers the code w that G was fed, and codes of reals are fed to G as well (I §3).
+"""InvGAN: D infers the code w that G was fed, and codes of reals are fed to G as well (Ghosh et al. 2022, §3).
 
-w = M(z), x = G(w), w̃ = D_w(x), w_R = D_w(x_real). I eq. 3 reads min over G, M of [max over D of L_GAN + min over D of
-all other terms]: so M moves with G, in the generator phase, and every other term is in both phases, minimised by the
-phase's own networks. I gives no weights; all are 1, ours.
+w = M(z), x = G(w), w̃ = D_w(x), w_R = D_w(x_real). Eq. 3 of the paper reads min over G, M of [max over D of L_GAN + min
+over D of all other terms]: so M moves with G, in the generator phase, and every other term is in both phases, minimised
+by the phase's own networks. The paper gives no weights; all are 1, ours.
 
-- naive: adv + avg((w − w̃)²), fakes from w alone (I §3.2; eq. 5 and §4.4 have G and M minimise it too).
+- naive: adv + avg((w − w̃)²), fakes from w alone (§3.2; eq. 5 and §4.4 have G and M minimise it too).
 - augmented: half of every fake batch comes from w_R, stopped; the latent term is over both halves.
 - full: in D's phase w_R keeps its gradient through the frozen G, and both phases add L_fm = avg((F(x) − F(G(w_R)))²),
   F(x) stopped and F's parameters frozen (else D would shrink its features), the second cycle avg((w̃ − D_w(G(w̃)))²),
   and MMD² between w and w_R, which reaches M in one phase and D in the other.
 
-Ours, where I is silent: D's adversarial loss sees G(w_R) stopped in all variants (gradients come through G to reproduce
-an image, not to give D's own fakes away); D's fakes use the second half of each stream's reals and G's the first,
-whose w_R and F(x) are kept from D's phase as in PVDGAN; d_w = d_z; MMD² is
-within each stream; M has StyleGAN's gain √2, with which w starts as wide as z, and its learning rate × .01: all terms
-but adv are least where w is constant, and at full rate M went there.
+Ours, where the paper is silent: D's adversarial loss sees G(w_R) stopped in all variants (gradients come through G to
+reproduce an image, not to give D's own fakes away); D's fakes use the second half of each stream's reals and G's the
+first, whose w_R and F(x) are kept from D's phase as in PVDGAN; d_w = d_z; MMD² is within each stream; M has StyleGAN's
+gain √2, with which w starts as wide as z, and its learning rate × .01: all terms but adv are least where w is constant,
+and at full rate M went there.
 """
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -30,30 +29,36 @@ from latentscale.latents.priors import Prior
 from latentscale.losses.distances import squared_mmd
 from latentscale.losses.inversion import feature_mse, latent_mse
 from latentscale.losses.reach import through_frozen
-from latentscale.methods import adversarial
-from latentscale.methods.adversary import adversarial_value, discriminate
 from latentscale.methods.base import Method, MethodSettings, even_stream_batch
-from latentscale.methods.encoders import predicted
-from latentscale.methods.halves import first_half, second_half
-from latentscale.methods.phase import Batch, Terms, total
-from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
+from latentscale.methods.passes import (
+    adversarial_terms,
+    compared_reals,
+    discriminate,
+    generator_loss,
+    halves,
+    scores,
+    stream_options,
+)
+from latentscale.methods.phase import Batch, Phase, Terms, Weighted, weighted_terms
+from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.mapping import MappingNetwork
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
-Weighted = dict[str, tuple[float, Tensor]]
 Pair = tuple[Tensor, Tensor]
 
 
 @dataclass
 class InvGANSettings(MethodSettings):
-    variant: str = setting("full", "how much of I §3.2 is used", choices=("naive", "augmented", "full"))
+    variant: str = setting(
+        "full", "how much of Ghosh et al. 2022, §3.2, is used", choices=("naive", "augmented", "full")
+    )
     latent_weight: float = setting(1.0, "weight of avg((w − w̃)²)", above=0)
     feature_weight: float = setting(1.0, "full: weight of L_fm", minimum=0)
     cycle_weight: float = setting(1.0, "full: weight of the second cycle", minimum=0)
     mmd_weight: float = setting(1.0, "full: weight of MMD² between w and w_R", minimum=0)
-    mapping_layers: int = setting(2, "dense layers of M; I: 8 with StyleGAN, else 2", minimum=1)
+    mapping_layers: int = setting(2, "dense layers of M; Ghosh et al. 2022: 8 with StyleGAN, else 2", minimum=1)
     mapping_rate: float = setting(0.01, "multiplier of M's learning rate; at 1 w shrinks towards a constant", above=0)
 
 
@@ -66,76 +71,72 @@ def full_terms(settings: InvGANSettings, features: Pair, cycle: Pair, codes: Pai
     }
 
 
-class DiscriminatorPhase(adversarial.DiscriminatorPhase):
+class DiscriminatorPhase(Phase):
     """L_d = adv + λ_r R + avg((w − w̃)²) [+ L_fm + cycle + MMD²], G and M frozen."""
 
+    name = "discriminator"
     settings: InvGANSettings
+    discriminator: nn.Module
 
     def forward(self, batch: Batch) -> Terms:
-        settings, draw = self.settings, batch.draws["discriminator_latent"]
+        settings, z = self.settings, batch.draws["discriminator_latent"]
         generator, mapping = self.borrowed("generator"), self.borrowed("mapping")
-        look = partial(discriminate, self.discriminator, penalise=batch.penalise, value=adversarial_value)
-        real, real_gradient = look(x=batch.real, weight=settings.r1)
         naive, full = settings.variant == "naive", settings.variant == "full"
+        real = discriminate(self.discriminator, batch.real, batch, settings.r1)
         with torch.no_grad():
-            codes = mapping(draw if naive else first_half(draw))
-            images = generator(codes)
-        w, w_r = codes, second_half(predicted(real))
+            codes = w = mapping(z if naive else halves(z)[0])
+            images = generator(w)
         if not naive:
-            w_r = w_r if full else w_r.detach()
+            w_r = halves(real.latent)[1] if full else halves(real.latent)[1].detach()
             rebuilt = generator(w_r)
             codes, images = torch.cat([w, w_r]), torch.cat([images, rebuilt.detach()])
-        fake, fake_gradient = look(x=images, weight=settings.r2)
-
-        a_r, a_f = adversarial_value(real), adversarial_value(fake)
-        terms = self.adversarial_terms(a_r, a_f, real_gradient, fake_gradient)
-        inferred = predicted(fake)
+        fake = discriminate(self.discriminator, images, batch, settings.r2)
+        terms, inferred = adversarial_terms(settings, real, fake), fake.latent
         if full:
             # the same numbers as in the pass above, with the gradient through w_R
-            inferred = torch.cat([first_half(inferred), predicted(self.discriminator(rebuilt))])
-            again = predicted(self.discriminator(generator(inferred)))
-            features = through_frozen(self.discriminator, rebuilt).features
-            expected = second_half(real.features).detach()
-            terms |= full_terms(settings, (expected, features), (inferred, again), (w, w_r), batch)
+            inferred = torch.cat([halves(inferred)[0], discriminate(self.discriminator, rebuilt, batch).latent])
+            again = discriminate(self.discriminator, generator(inferred), batch).latent
+            frozen = through_frozen(self.discriminator, rebuilt, **stream_options(self.discriminator, batch))
+            features = halves(real.features)[1].detach(), frozen.features
+            terms |= full_terms(settings, features, (inferred, again), (w, w_r), batch)
         terms["latent"] = (settings.latent_weight, latent_mse(codes, inferred))
-        kept = {"latent": first_half(predicted(real).detach()), "features": first_half(real.features.detach())}
-        measured = {name: value.detach() for name, (_, value) in terms.items()}
-        measured |= {"real_score": a_r.detach().mean(), "fake_score": a_f.detach().mean()}
-        return Terms(total(terms), {} if naive else kept, {}, measured)
+        kept = {} if naive else {"latent": halves(real.latent)[0], "features": halves(real.features)[0]}
+        return weighted_terms(terms, kept=kept, measured=scores(real, fake))
 
 
-class GeneratorPhase(adversarial.GeneratorPhase):
+class GeneratorPhase(Phase):
     """L_g = adv + avg((w − w̃)²) [+ L_fm + cycle + MMD²] for G and M, w_R a constant."""
 
+    name = "generator"
     settings: InvGANSettings
+    generator: nn.Module
     mapping: nn.Module
 
     def forward(self, batch: Batch) -> Terms:
-        settings, draw = self.settings, batch.draws["generator_latent"]
-        discriminator = self.borrowed("discriminator")
+        settings, z, discriminator = self.settings, batch.draws["generator_latent"], self.borrowed("discriminator")
         if settings.variant == "naive":
-            codes = w = self.mapping(draw)
+            codes = w = self.mapping(z)
         else:
-            w = self.mapping(second_half(draw))
+            w = self.mapping(halves(z)[1])
             codes = torch.cat([batch.kept["latent"], w])
-        fake: DiscriminatorOutput = discriminator(self.generator(codes))
-        inferred = predicted(fake)
+        real = compared_reals(settings, discriminator, batch)
+        fake = discriminate(discriminator, self.generator(codes), batch)
         terms: Weighted = {
-            "adversarial": (1.0, self.loss.generator(adversarial_value(fake)).mean()),
-            "latent": (settings.latent_weight, latent_mse(codes, inferred)),
+            "adversarial": (1.0, generator_loss(settings, real, fake)),
+            "latent": (settings.latent_weight, latent_mse(codes, fake.latent)),
         }
         if settings.variant == "full":
-            again = predicted(discriminator(self.generator(inferred)))
-            features = batch.kept["features"], first_half(fake.features)
-            terms |= full_terms(settings, features, (inferred, again), (w, batch.kept["latent"]), batch)
-        return Terms(total(terms), {}, {}, {name: value.detach() for name, (_, value) in terms.items()})
+            again = discriminate(discriminator, self.generator(fake.latent), batch).latent
+            features = batch.kept["features"], halves(fake.features)[0]
+            terms |= full_terms(settings, features, (fake.latent, again), (w, batch.kept["latent"]), batch)
+        return weighted_terms(terms)
 
 
 class InvGAN(Method):
-    """Invertible GAN with a mapping network, in the three variants of I §4.4."""
+    """Invertible GAN with a mapping network, in the three variants of Ghosh et al. 2022, §4.4."""
 
     name = "invgan"
-    paper = "I §3"
+    paper = "Ghosh et al. 2022, §3"
     Settings = InvGANSettings
     inverts = True
 
@@ -143,11 +144,8 @@ class InvGAN(Method):
         self, settings: InvGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
-        players = self.networks["generator"], self.networks["discriminator"]
-        discriminator, generator = DiscriminatorPhase(settings, *players), GeneratorPhase(settings, *players)
-        discriminator.borrow(mapping=self.networks["mapping"])
-        generator.own(mapping=self.networks["mapping"])
-        self.phases = [discriminator, generator]
+        g, d, m = ({name: networks[name]} for name in ("generator", "discriminator", "mapping"))
+        self.phases = [DiscriminatorPhase(d, g | m, settings), GeneratorPhase(g | m, d, settings)]
 
     @classmethod
     def build_networks(

@@ -1,22 +1,30 @@
-"""Mixed batches (T §3.1.1, 4.1.2): A = (first m·b reals, the other fakes), B = (first m·b fakes, the other reals).
+"""Mixed batches: D sees A = (first m·b reals, last (1 − m)·b fakes) and B = (first m·b fakes, last (1 − m)·b reals).
 
-Batch-wise layers see A and B; the losses still pair reals with reals.
+Layers that look at a whole batch look at A and at B; the losses still take reals and fakes (Cho 2025, §3.1.1, §4.1.2).
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor, nn
 
-from latentscale.methods.adversary import FixedPriorSettings
+from latentscale.errors import UserError
+from latentscale.losses.adversarial import ADVERSARIAL
+from latentscale.methods.categorical import FixedPriorSettings
+from latentscale.methods.passes import Pass, Value, compared_reals, discriminate, halves, in_streams
 from latentscale.methods.phase import Batch
 from latentscale.networks.discriminator_output import DiscriminatorOutput
 from latentscale.settings import setting
 
+CategoryValue = Callable[[Tensor], Value]
+"""``[b, Σ d_c]`` categories of some samples to the values that the adversarial loss is taken of."""
+
 
 @dataclass
 class MixingSettings(FixedPriorSettings):
-    mix_rate: float = setting(0.0, "mixed batches: growth of the mixing ratio m an epoch", minimum=0)
+    mix_rate: float = setting(0.0, "mixed batches: growth of the mixing ratio m per epoch", minimum=0)
     mix_most: float = setting(0.5, "the largest mixing ratio", minimum=0, maximum=0.5)
     mix_epoch_steps: int = setting(1000, "an epoch of the mixing schedule", unit="steps", minimum=1)
 
@@ -36,10 +44,116 @@ def mixed_rows(batch: Batch) -> int:
     return int(batch.schedule.get("mixed_samples", 0)) * batch.streams
 
 
-def join_rows(first: DiscriminatorOutput, last: DiscriminatorOutput, rows: int) -> DiscriminatorOutput:
-    """The first rows of one pass and the others of another."""
-    parts = (
-        None if one is None or other is None else torch.cat([one[:rows], other[rows:]])
+def check_pairs(settings: MixingSettings, stream_batch: int) -> None:
+    """Refuse a mixing schedule that leaves a paired adversarial loss samples without a partner.
+
+    Such a loss pairs the reals of A with the fakes of A, and those of B with those of B. A holds ⌊m·b⌋ reals and
+    b − ⌊m·b⌋ fakes: as many of both only where ⌊m·b⌋ = b/2. Where ⌊m·b⌋ = 0 nothing is mixed, and all reals are paired
+    with all fakes.
+
+    Raises:
+        UserError: naming the keys.
+    """
+    mixes = settings.mix_rate > 0 and mixed_samples(settings.mix_most, stream_batch) > 0
+    if not (ADVERSARIAL[settings.adversarial].paired and mixes):
+        return
+    # m grows, and no epoch mixes more than half a stream: enough if the first epoch that mixes anything mixes half
+    mixed = max(1, mixed_samples(settings.mixing_ratio(settings.mix_epoch_steps), stream_batch))
+    if 2 * mixed != stream_batch:
+        raise UserError(
+            f"method.adversarial={settings.adversarial} pairs reals with fakes, and method.mix_rate="
+            f"{settings.mix_rate:g} with method.mix_most={settings.mix_most:g} mixes {mixed} of the {stream_batch}"
+            " samples per stream with the others: set method.mix_rate=0, or 0.5 with method.mix_most=0.5 and an even"
+            " number of samples per stream"
+        )
+
+
+def discriminator_passes(
+    settings: MixingSettings,
+    discriminator: nn.Module,
+    images: Tensor,
+    c_r: Tensor,
+    c_f: Tensor,
+    batch: Batch,
+    value: CategoryValue,
+) -> tuple[Pass, Pass]:
+    """D on the reals and on the fakes, with their penalties; by way of A and B where the step mixes.
+
+    Args:
+        images: the fakes.
+        c_r, c_f: ``[b, Σ d_c]`` categories of reals and fakes.
+        value: of samples of some categories.
+    """
+    real, rows = batch.real, mixed_rows(batch)
+    if rows == 0:
+        return (
+            discriminate(discriminator, real, batch, settings.r1, value(c_r)),
+            discriminate(discriminator, images, batch, settings.r2, value(c_f)),
+        )
+    weight = max(settings.r1, settings.r2)
+    a = discriminate(discriminator, _mixed(real, images, rows), batch, weight, value(_mixed(c_r, c_f, rows)))
+    b = discriminate(discriminator, _mixed(images, real, rows), batch, weight, value(_mixed(c_f, c_r, rows)))
+    real_pass = _mixed_passes(a, b, rows, penalised=settings.r1 > 0)
+    fake_pass = _mixed_passes(b, a, rows, penalised=settings.r2 > 0)
+    return real_pass, _beside_their_pairs(fake_pass, settings)
+
+
+def generator_passes(
+    settings: MixingSettings,
+    discriminator: nn.Module,
+    images: Tensor,
+    batch: Batch,
+    real_value: Value,
+    fake_value: Value,
+) -> tuple[Pass | None, Pass]:
+    """The frozen D on the reals, if the loss compares fakes with them, and on the fakes; by way of A and B likewise.
+
+    What D says of a real in A or B depends on the fakes beside it: there its gradient reaches G too.
+
+    Args:
+        images: the fakes.
+        real_value, fake_value: of the reals and of the fakes, in their own order.
+    """
+    real, rows = batch.real, mixed_rows(batch)
+    if rows == 0:
+        compared = compared_reals(settings, discriminator, batch, real_value)
+        return compared, discriminate(discriminator, images, batch, value=fake_value)
+    see = in_streams(discriminator, batch)
+    a, b = see(_mixed(real, images, rows)), see(_mixed(images, real, rows))
+    fake_output = _mixed_outputs(b, a, rows)
+    fake_pass = Pass(fake_output, fake_value(fake_output))
+    if not ADVERSARIAL[settings.adversarial].paired:
+        return None, fake_pass
+    real_output = _mixed_outputs(a, b, rows)
+    return Pass(real_output, real_value(real_output)), _beside_their_pairs(fake_pass, settings)
+
+
+def _beside_their_pairs(fake: Pass, settings: MixingSettings) -> Pass:
+    """Fakes whose values stand where the values of the reals stand that a paired loss compares them with.
+
+    The first half of the reals is in A, whose fakes are the last half, and the other way round.
+    """
+    if not ADVERSARIAL[settings.adversarial].paired:
+        return fake
+    of_b, of_a = halves(fake.value)
+    return fake._replace(value=torch.cat([of_a, of_b]))
+
+
+def _mixed_passes(first: Pass, last: Pass, rows: int, penalised: bool) -> Pass:
+    squared = first.squared_gradient, last.squared_gradient
+    gradient = None if squared[0] is None or squared[1] is None else _mixed(squared[0], squared[1], rows)
+    output, value = _mixed_outputs(first.output, last.output, rows), _mixed(first.value, last.value, rows)
+    return Pass(output, value, gradient if penalised else None)
+
+
+def _mixed_outputs(first: DiscriminatorOutput, last: DiscriminatorOutput, rows: int) -> DiscriminatorOutput:
+    heads = (
+        None if one is None or other is None else _mixed(one, other, rows)
         for one, other in zip(first, last, strict=True)
     )
-    return DiscriminatorOutput(*parts)  # type: ignore[arg-type]
+    return DiscriminatorOutput(*heads)  # type: ignore[arg-type]
+
+
+def _mixed(first: Tensor, last: Tensor, rows: int) -> Tensor:
+    """The first rows of one tensor and the last rows of another."""
+    return torch.cat([first[:rows], last[rows:]])

@@ -4,10 +4,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from functools import reduce
 from types import MappingProxyType
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+NOTHING: Mapping[str, Tensor] = MappingProxyType({})
+NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 
 
 class Batch(NamedTuple):
@@ -18,22 +21,22 @@ class Batch(NamedTuple):
     Attributes:
         real: ``[b · streams, …]`` real data, images in [-1, 1].
         draws: seeded draws by name, each ``[b · streams, …]``.
-        state: what the statistics left by the step before say (``scale``, ``variance``); serves both phases.
-        kept: what the method prepared, or an earlier phase of this step kept, for this micro-batch.
-        streams: number of streams; ``x.unflatten(0, (-1, streams))`` parts them, ``[b, streams, …]``.
+        streams: number of streams; ``x.unflatten(0, (-1, streams))`` separates them, ``[b, streams, …]``.
         penalise: whether this step carries the gradient penalties.
         labels: ``[b · streams, d_l]`` int64 categories of the reals, None where the method needs none.
-        schedule: what changes with the step and is no tensor, by name (see `Method.schedule`).
+        schedule: numbers that change with the step, by name (see `Method.schedule`).
+        state: the statistics as the step before left them (see `Method.state`); the same tensors serve every phase.
+        kept: what the method prepared, or an earlier phase of this step kept, for this micro-batch.
     """
 
     real: Tensor
     draws: dict[str, Tensor]
-    state: dict[str, Tensor]
-    kept: dict[str, Tensor]
     streams: int
     penalise: bool
     labels: Tensor | None = None
-    schedule: Mapping[str, float] = MappingProxyType({})
+    schedule: Mapping[str, float] = NO_NUMBERS
+    state: Mapping[str, Tensor] = NOTHING
+    kept: Mapping[str, Tensor] = NOTHING
 
 
 class Terms(NamedTuple):
@@ -50,6 +53,35 @@ class Terms(NamedTuple):
     kept: dict[str, Tensor]
     observed: dict[str, Tensor]
     measured: dict[str, Tensor]
+
+
+Weighted = dict[str, tuple[float, Tensor]]
+"""Terms of a loss by name: each one's weight, and its 0-dim value."""
+
+
+def weighted_terms(
+    terms: Weighted,
+    kept: Mapping[str, Tensor] | None = None,
+    observed: Mapping[str, Tensor] | None = None,
+    measured: Mapping[str, Tensor] | None = None,
+) -> Terms:
+    """What a phase returns: the loss Σ weight · term, and everything else detached.
+
+    A term of weight 0 is measured but stays out of the loss.
+
+    Args:
+        terms: in the order in which they are added up.
+        kept, observed: as in `Terms`.
+        measured: what to report besides the terms.
+    """
+    weighted = [value if weight == 1 else weight * value for weight, value in terms.values() if weight != 0]
+    loss = reduce(torch.add, weighted)
+    values = {name: value for name, (_, value) in terms.items()}
+    return Terms(loss, _detached(kept), _detached(observed), _detached(values) | _detached(measured))
+
+
+def _detached(tensors: Mapping[str, Tensor] | None) -> dict[str, Tensor]:
+    return {name: tensor.detach() for name, tensor in (tensors or {}).items()}
 
 
 class ParameterGroup(NamedTuple):
@@ -69,28 +101,34 @@ class ParameterGroup(NamedTuple):
 class Phase(nn.Module, ABC):
     """The unit of distribution: owns the networks it trains, borrows the others, and its forward is the loss.
 
-    Owned networks are registered, so that DDP sees their parameters; borrowed ones are hidden in a tuple.
+    Owned networks are registered, so that DDP sees their parameters, and are attributes by their names; borrowed ones
+    are hidden in a tuple.
+
+    Args:
+        owned: the networks that the phase trains, by name.
+        borrowed: the networks that it uses frozen, by name.
+        settings: the method's.
+        sizes: d_c of each label, empty without categories.
     """
 
     name: ClassVar[str]
+    settings: Any
 
-    def __init__(self, owned: Mapping[str, nn.Module], borrowed: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self,
+        owned: Mapping[str, nn.Module],
+        borrowed: Mapping[str, nn.Module],
+        settings: Any = None,
+        sizes: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
-        self._hidden: tuple[dict[str, nn.Module]] = ({},)
-        self.own(**owned)
-        self.borrow(**borrowed)
-
-    def own(self, **networks: nn.Module) -> None:
-        """Train these networks too; as attributes they have their names."""
-        for name, network in networks.items():
+        self.settings, self.sizes = settings, sizes
+        for name, network in owned.items():
             self.add_module(name, network)
+        self._hidden = (dict(borrowed),)
         # listed once: walking the modules every step would take longer than many a kernel
         self.owned_parameters = list(self.parameters())
-
-    def borrow(self, **networks: nn.Module) -> None:
-        """Use these networks too, frozen."""
-        self._hidden[0].update(networks)
-        self.borrowed_parameters = [p for network in self._hidden[0].values() for p in network.parameters()]
+        self.borrowed_parameters = [p for network in borrowed.values() for p in network.parameters()]
 
     def borrowed(self, name: str) -> nn.Module:
         """A network of another phase, frozen while this one runs."""
@@ -118,9 +156,3 @@ class Phase(nn.Module, ABC):
     @abstractmethod
     def forward(self, batch: Batch) -> Terms:
         """All forward passes and penalties of the phase, in one call."""
-
-
-def total(terms: Mapping[str, tuple[float, Tensor]]) -> Tensor:
-    """Σ weight · term, leaving terms of weight 0 out of the graph."""
-    weighted = [value if weight == 1 else weight * value for weight, value in terms.values() if weight != 0]
-    return reduce(torch.add, weighted)

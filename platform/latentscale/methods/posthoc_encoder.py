@@ -1,4 +1,4 @@
-"""The post-hoc encoder: an encoder for a finished, frozen generator (T §4.2.1 "baseline").
+"""The post-hoc encoder: an encoder for a finished, frozen generator (Cho 2025, §4.2.1, "baseline").
 
 L = avg((z − E(G(z)))²), z fresh, G with the averaged weights of another run; only E moves, and s = 1.
 """
@@ -13,8 +13,9 @@ from latentscale.latents.draws import Purpose
 from latentscale.latents.priors import Prior
 from latentscale.losses.inversion import latent_mse
 from latentscale.methods.base import Draw, MethodSettings
-from latentscale.methods.encoders import SeparateEncoderMethod, predicted
-from latentscale.methods.phase import Batch, Phase, Terms
+from latentscale.methods.encoders import SeparateEncoderMethod
+from latentscale.methods.passes import predicted
+from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
 
@@ -34,22 +35,18 @@ class EncoderPhase(Phase):
     name = "encoder"
     encoder: nn.Module
 
-    def __init__(self, generator: nn.Module, encoder: nn.Module) -> None:
-        super().__init__(owned={"encoder": encoder}, borrowed={"generator": generator})
-
     def forward(self, batch: Batch) -> Terms:
-        latent = batch.draws["generator_latent"]
+        z = batch.draws["generator_latent"]
         with torch.no_grad():
-            images = self.borrowed("generator")(latent)
-        loss = latent_mse(latent, predicted(self.encoder(images)))
-        return Terms(loss, {}, {}, {"encoder": loss.detach()})
+            images = self.borrowed("generator")(z)
+        return weighted_terms({"encoder": (1.0, latent_mse(z, predicted(self.encoder(images))))})
 
 
 class PosthocEncoder(SeparateEncoderMethod):
     """Encoder with D's architecture after the fact; ``method.adversarial``, ``r1`` and ``r2`` mean nothing to it."""
 
     name = "posthoc_encoder"
-    paper = "T §4.2.1 (baseline)"
+    paper = "Cho 2025, §4.2.1 (baseline)"
     Settings = PosthocEncoderSettings
     frozen_generator = True
 
@@ -57,7 +54,8 @@ class PosthocEncoder(SeparateEncoderMethod):
         self, settings: PosthocEncoderSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
-        self.phases = [EncoderPhase(self.networks["generator"], self.networks["encoder"])]
+        g, e = {"generator": networks["generator"]}, {"encoder": networks["encoder"]}
+        self.phases = [EncoderPhase(owned=e, borrowed=g)]
 
     def draws(self) -> dict[str, Draw]:
         return {"generator_latent": Draw(Purpose.GENERATOR_LATENT, self.spec.latent_dim)}

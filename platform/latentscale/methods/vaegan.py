@@ -1,4 +1,6 @@
-"""VAEGAN: a variational encoder beside generator and discriminator, with D's features as its likelihood (T eq. 19-24).
+"""VAEGAN: a variational encoder beside generator and discriminator, with D's features as its likelihood.
+
+Larsen et al. 2016; Cho 2025, eq. 19-24.
 
 z_x = E(x) + ε∘e^{E_lv(x)/2} makes half of every fake batch, the prior the other half: in D's step from the second half
 of each stream's reals, stopped, in the step of G and E from the first. D minimises adv + λ_r R, G minimises
@@ -21,11 +23,17 @@ from latentscale.latents.priors import Prior
 from latentscale.latents.scale import at_least_float32
 from latentscale.losses.inversion import feature_mse
 from latentscale.losses.reach import with_input_gradient
-from latentscale.methods import adversarial
 from latentscale.methods.base import Method, MethodSettings, even_stream_batch
-from latentscale.methods.encoders import predicted
-from latentscale.methods.halves import first_half, second_half
-from latentscale.methods.phase import Batch, Terms, total
+from latentscale.methods.passes import (
+    adversarial_terms,
+    compared_reals,
+    discriminate,
+    generator_loss,
+    halves,
+    predicted,
+    scores,
+)
+from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
 from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
 from latentscale.networks.factory import NetworkSettings, build_discriminator
 from latentscale.networks.spec import ModelSpec
@@ -39,53 +47,70 @@ class VAEGANSettings(MethodSettings):
 
 
 def posterior(encoder: nn.Module, real: Tensor, noise: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """z_x ``[b, d_z]`` (T eq. 19) with the mean and log-variance that it is drawn from."""
+    """z_x ``[b, d_z]`` (Cho 2025, eq. 19) with the mean and log-variance that it is drawn from."""
     seen: DiscriminatorOutput = encoder(real)
     assert seen.log_variance is not None
     mean, log_variance = at_least_float32(predicted(seen)), at_least_float32(seen.log_variance)
     return mean + noise * (log_variance / 2).exp(), mean, log_variance
 
 
-class DiscriminatorPhase(adversarial.DiscriminatorPhase):
+class DiscriminatorPhase(Phase):
     """L_d = adv + λ_r R, keeping what F says of the first half of the reals before D's update."""
 
-    def fakes(self, generator: nn.Module, latent: Tensor, category: Tensor | None, batch: Batch) -> Tensor:
-        z_x, _, _ = posterior(self.borrowed("encoder"), second_half(batch.real), second_half(latent))
-        images: Tensor = generator(torch.cat([first_half(latent), z_x]))
-        return images
+    name = "discriminator"
+    settings: VAEGANSettings
+    discriminator: nn.Module
 
-    def kept(self, real: DiscriminatorOutput, batch: Batch) -> dict[str, Tensor]:
-        return {"features": first_half(real.features.detach())}
+    def forward(self, batch: Batch) -> Terms:
+        settings, (z, noise) = self.settings, halves(batch.draws["discriminator_latent"])
+        with torch.no_grad():
+            z_x, _, _ = posterior(self.borrowed("encoder"), halves(batch.real)[1], noise)
+            images = self.borrowed("generator")(torch.cat([z, z_x]))
+        real = discriminate(self.discriminator, batch.real, batch, settings.r1)
+        fake = discriminate(self.discriminator, images, batch, settings.r2)
+        return weighted_terms(
+            adversarial_terms(settings, real, fake),
+            kept={"features": halves(real.features)[0]},
+            measured=scores(real, fake),
+        )
 
 
-class GeneratorPhase(adversarial.GeneratorPhase):
+class GeneratorPhase(Phase):
     """L_g = adv + λ_rec L_rec and L_e = λ_rec L_rec + λ_prr L_prr, each for its own network."""
 
+    name = "generator"
     settings: VAEGANSettings
+    generator: nn.Module
     encoder: nn.Module
 
     def forward(self, batch: Batch) -> Terms:
-        draw = batch.draws["generator_latent"]
-        z_x, mean, log_variance = posterior(self.encoder, first_half(batch.real), first_half(draw))
+        settings, discriminator = self.settings, self.borrowed("discriminator")
+        noise, z = halves(batch.draws["generator_latent"])
+        z_x, mean, log_variance = posterior(self.encoder, halves(batch.real)[0], noise)
+        real = compared_reals(settings, discriminator, batch)
 
         def judge(z_x: Tensor) -> tuple[Tensor, Tensor]:
-            fake = self.discriminate(self.generator(torch.cat([z_x, second_half(draw)])), batch)
-            return self.loss.generator(self.values(fake, None)).mean(), first_half(fake.features)
+            fake = discriminate(discriminator, self.generator(torch.cat([z_x, z])), batch)
+            return generator_loss(settings, real, fake), halves(fake.features)[0]
 
         adversarial, features, pull = with_input_gradient(judge, z_x)
-        terms = {
-            "adversarial": (1.0, adversarial),
-            "reconstruction": (self.settings.reconstruction_weight, feature_mse(batch.kept["features"], features)),
-            "prior": (self.settings.prior_weight, prior_loss(mean, log_variance)),
-        }
+        found = weighted_terms(
+            {
+                "adversarial": (1.0, adversarial),
+                "reconstruction": (settings.reconstruction_weight, feature_mse(batch.kept["features"], features)),
+                "prior": (settings.prior_weight, prior_loss(mean, log_variance)),
+            }
+        )
+        # only the gradient of the bracket is wanted: its own value keeps it out of the loss
         bracket = (pull * z_x).sum()
-        # the bracket's value means nothing, only its gradient: its own value keeps it out of the loss
-        loss = total(terms) - (bracket - bracket.detach())
-        return Terms(loss, {}, {}, {name: value.detach() for name, (_, value) in terms.items()})
+        return found._replace(loss=found.loss - (bracket - bracket.detach()))
 
 
 def prior_loss(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """avg(E² − E_lv + e^{E_lv}) of ``[b, d_z]`` (T eq. 21): twice the KL divergence from N(0, 1) an element, plus 1."""
+    """avg(E² − E_lv + e^{E_lv}) of ``[b, d_z]`` (Cho 2025, eq. 21).
+
+    It is twice the KL divergence from N(0, 1) per element, plus 1.
+    """
     return (mean.square() - log_variance + log_variance.exp()).mean()
 
 
@@ -93,7 +118,7 @@ class VAEGAN(Method):
     """Variational autoencoder and GAN in one; the encoder is a network of its own."""
 
     name = "vaegan"
-    paper = "Larsen et al. 2016; T §2.2, eq. 19-24"
+    paper = "Larsen et al. 2016; Cho 2025, §2.2, eq. 19-24"
     Settings = VAEGANSettings
     inverts = True
     unaveraged = ("discriminator",)
@@ -102,11 +127,8 @@ class VAEGAN(Method):
         self, settings: VAEGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
-        players = self.networks["generator"], self.networks["discriminator"]
-        discriminator, generator = DiscriminatorPhase(settings, *players), GeneratorPhase(settings, *players)
-        discriminator.borrow(encoder=self.networks["encoder"])
-        generator.own(encoder=self.networks["encoder"])
-        self.phases = [discriminator, generator]
+        g, d, e = ({name: networks[name]} for name in ("generator", "discriminator", "encoder"))
+        self.phases = [DiscriminatorPhase(d, g | e, settings), GeneratorPhase(g | e, d, settings)]
 
     @classmethod
     def build_networks(
@@ -124,7 +146,9 @@ class VAEGAN(Method):
     def validate(cls, settings: VAEGANSettings, law: str, stream_batch: int) -> None:
         even_stream_batch(stream_batch, "vaegan")
         if law != "normal":
-            raise UserError(f"latent.law={law}: vaegan's L_prr draws its encoder to N(0, 1): set latent.law=normal")
+            raise UserError(
+                f"latent.law={law}: vaegan's L_prr pulls its encoder towards N(0, 1): set latent.law=normal"
+            )
 
     def encode(self, sample: Tensor) -> Tensor:
         return predicted(self.networks["encoder"](sample))

@@ -1,76 +1,85 @@
-"""The vanilla GAN: adversarial losses and penalties alone (T eq. 49-51).
+"""The vanilla GAN: adversarial losses and penalties alone (Goodfellow et al. 2014; Cho 2025, eq. 49-51).
 
+D minimises softplus(−a(x)) + softplus(a(G(z))) + λ_r R, G minimises softplus(−a(G(z))), or another loss of the table.
 With ``latent.categories`` the generator also takes categories, drawn from a fixed P(C).
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from latentscale.latents.categories import CategoricalPrior, chosen_prior, prior_summary
+from latentscale.latents.categories import prior_summary
 from latentscale.latents.priors import Prior
-from latentscale.methods.adversarial import DiscriminatorPhase, GeneratorPhase
-from latentscale.methods.adversary import FixedPriorSettings, category_draws
-from latentscale.methods.base import Draw, Method, MethodSettings
+from latentscale.methods.base import MethodSettings
+from latentscale.methods.categorical import CategoricalMethod, FixedPriorSettings, drawn_category
+from latentscale.methods.passes import adversarial_terms, compared_reals, discriminate, generator_loss, scores
+from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
 from latentscale.networks.discriminator_output import Heads
-from latentscale.networks.factory import NetworkSettings, build_conditional_generator
 from latentscale.networks.spec import ModelSpec
 
 
-class Vanilla(Method):
-    """The GAN without an encoder: adversarial loss and penalties alone; P(C), where there are categories, is fixed."""
+class DiscriminatorPhase(Phase):
+    """L_d = adv + λ_r R."""
+
+    name = "discriminator"
+    settings: MethodSettings
+    discriminator: nn.Module
+
+    def forward(self, batch: Batch) -> Terms:
+        settings = self.settings
+        with torch.no_grad():
+            images = self.borrowed("generator")(*generator_input(batch, "discriminator", self.sizes))
+        real = discriminate(self.discriminator, batch.real, batch, settings.r1)
+        fake = discriminate(self.discriminator, images, batch, settings.r2)
+        return weighted_terms(adversarial_terms(settings, real, fake), measured=scores(real, fake))
+
+
+class GeneratorPhase(Phase):
+    """L_g = adv."""
+
+    name = "generator"
+    settings: MethodSettings
+    generator: nn.Module
+
+    def forward(self, batch: Batch) -> Terms:
+        discriminator = self.borrowed("discriminator")
+        images = self.generator(*generator_input(batch, "generator", self.sizes))
+        real = compared_reals(self.settings, discriminator, batch)
+        fake = discriminate(discriminator, images, batch)
+        return weighted_terms({"adversarial": (1.0, generator_loss(self.settings, real, fake))})
+
+
+def generator_input(batch: Batch, phase: str, sizes: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """What G takes in a phase: z, or z and c."""
+    z = batch.draws[f"{phase}_latent"]
+    return (z, drawn_category(batch, f"{phase}_category", sizes)) if sizes else (z,)
+
+
+class Vanilla(CategoricalMethod):
+    """The GAN without an encoder; P(C), where there are categories, is fixed."""
 
     name = "vanilla"
-    paper = "Goodfellow et al. 2014; T eq. 49-51"
+    paper = "Goodfellow et al. 2014; Cho 2025, eq. 49-51"
     Settings: ClassVar[type[MethodSettings]] = FixedPriorSettings
     categorical = True
-    unaveraged: ClassVar[tuple[str, ...]] = ("discriminator",)
     categories_optional = True
-    discriminator_phase: ClassVar[type[DiscriminatorPhase]] = DiscriminatorPhase
-    generator_phase: ClassVar[type[GeneratorPhase]] = GeneratorPhase
+    unaveraged = ("discriminator",)
 
     def __init__(
-        self, settings: MethodSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
+        self, settings: FixedPriorSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
     ) -> None:
         super().__init__(settings, networks, prior, spec)
         if spec.categories:
-            # a statistic that nothing observes stays as it is
-            start = self.fixed_probabilities(settings, spec)
-            self.statistics = {"category_prior": CategoricalPrior(spec.categories, start=start)}
-        players = self.networks["generator"], self.networks["discriminator"]
-        self.phases = [
-            self.discriminator_phase(settings, *players, spec.categories),
-            self.generator_phase(settings, *players, spec.categories),
-        ]
-
-    @classmethod
-    def fixed_probabilities(cls, settings: Any, spec: ModelSpec) -> Tensor:
-        """``[Σ d_c]`` the P(C) of the settings.
-
-        Raises:
-            UserError: naming the setting, unless each label's part sums to 1.
-        """
-        return chosen_prior(settings.category_probabilities, spec.categories)
-
-    @classmethod
-    def build_networks(cls, settings: Any, network: NetworkSettings, spec: ModelSpec) -> dict[str, nn.Module]:
-        cls.fixed_probabilities(settings, spec)
-        networks = super().build_networks(settings, network, spec)
-        return {**networks, "generator": build_conditional_generator(network, spec)} if spec.categories else networks
+            self.statistics["category_prior"] = settings.fixed_prior(spec.categories)
+        g, d = {"generator": networks["generator"]}, {"discriminator": networks["discriminator"]}
+        sizes = spec.categories
+        self.phases = [DiscriminatorPhase(d, g, settings, sizes), GeneratorPhase(g, d, settings, sizes)]
 
     @classmethod
     def heads(cls, spec: ModelSpec) -> Heads:
         return Heads(adversarial=1)
 
-    def draws(self) -> dict[str, Draw]:
-        return super().draws() | category_draws(self.spec)
-
-    def state(self) -> dict[str, Tensor]:
-        return {name: prior.probabilities for name, prior in self.statistics.items()}  # type: ignore[attr-defined]
-
-    def latent_state(self) -> dict[str, Tensor]:
-        return self.state()
-
     def summary(self) -> dict[str, Tensor]:
-        return prior_summary(self.state()["category_prior"]) if self.spec.categories else {}
+        return prior_summary(self.category_prior.probabilities) if self.spec.categories else {}

@@ -2,14 +2,12 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from latentscale.methods.phase import Terms
 
 _SUMMED_STEPS = 64
 """Values of so many steps are held until they are added up."""
@@ -78,16 +76,6 @@ class Health:
         room = torch.zeros(len(new), device=self.device)
         self._sums, self._counts = torch.cat([self._sums, room]), torch.cat([self._counts, room])
         self._slots[names] = torch.tensor([self._names.index(name) for name in names], device=self.device)
-
-
-def mean_measured(phase: str, results: Sequence[Terms]) -> dict[str, Tensor]:
-    """A phase's measured values averaged over its micro-batches, named ``phase/term``."""
-    if len(results) == 1:
-        return {f"{phase}/{name}": value for name, value in results[0].measured.items()}
-    return {
-        f"{phase}/{name}": torch.stack([result.measured[name] for result in results]).mean()
-        for name in results[0].measured
-    }
 
 
 class StageClock:

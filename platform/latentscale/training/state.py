@@ -28,7 +28,6 @@ class TrainingState:
             self._modules[f"network/{name}"] = network
             self._modules[f"average/{name}"] = average.networks[name]
         for name, statistic in method.statistics.items():
-            assert isinstance(statistic, nn.Module)
             self._modules[f"statistic/{name}"] = statistic
 
     def tensors(self) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 
-class Background:
+class BackgroundJobs:
     """A thread that does one job at a time; a second one waits its turn, so at most one is left to do.
 
     Args:
