@@ -28,7 +28,7 @@ DOCUMENTS = [
     ROOT / "launchers" / "README.md",
     *(ROOT / "docs").glob("*.md"),
 ]
-LANGUAGES = {"bash", "python", "text", "yaml", "toml"}
+LANGUAGES = {"bash", "diff", "python", "text", "toml", "yaml"}
 PROGRAMS = (
     "python", "latentscale", "accelerate", "torchrun", "make", "pip", "sbatch", "sudo", "git", "source", "pre-commit",
     "launchers/torchrun.sh",
