@@ -1,5 +1,6 @@
 """CONTRIBUTING's examples: a copy of the package gets their files and edits, and uses them for real."""
 
+import json
 import re
 import shutil
 import sys
@@ -93,4 +94,17 @@ def test_the_source_builds_a_dataset_and_passes_its_test(tmp_path: Path, process
     example.run("-m", "latentscale", "shards", "verify", "data/digits")
     settings = overrides(training__steps=2, data__name="shards", data__path="data/digits", run__dir="run")
     assert "trained pvdgan for 2 steps" in example.run("recipes/pvdgan.py", *settings).out
+    example.check_tests(2)
+
+
+def test_the_method_trains_and_passes_its_test(tmp_path: Path, processes: Processes) -> None:
+    example = Example("Add a method", tmp_path, processes)
+    settings = overrides(training__steps=2, snapshot__every_steps=2)
+    done = example.run("recipes/feature_matching.py", "run.dir=run", "method.feature_weight=2", *settings)
+    assert "trained feature_matching for 2 steps: run" in done.out
+    reported = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert any("generator/features" in line for line in reported)
+    # whoever has registered it finds it everywhere
+    assert "feature_matching" in example.run("-m", "latentscale", "methods").out
+    assert "step plan: " in example.run("-m", "latentscale", "train", "feature_matching", "--dry-run").out
     example.check_tests(2)
