@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from latentscale.atomic import new_file
 
-_MOST_HELD_LINES = 100_000
+_MAX_PENDING_LINES = 100_000
 
 
 class MetricsFile:
@@ -41,7 +41,7 @@ class MetricsFile:
             new.write_text("".join(line + "\n" for line in kept))
         self._path = path
         self._file = path.open("ab", buffering=0)
-        self._held: deque[bytes] = deque(maxlen=_MOST_HELD_LINES)
+        self._pending: deque[bytes] = deque(maxlen=_MAX_PENDING_LINES)
         self._lock = threading.Lock()
 
     def write(self, record: Mapping[str, Any]) -> None:
@@ -55,18 +55,18 @@ class MetricsFile:
             for key, value in record.items()
         }
         with self._lock:
-            self._held.append(json.dumps(finite).encode() + b"\n")
+            self._pending.append(json.dumps(finite).encode() + b"\n")
             if not self._path.exists():
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file.close()
                 self._file = self._path.open("ab", buffering=0)
-            while self._held:
+            while self._pending:
                 end = os.fstat(self._file.fileno()).st_size
-                written = self._file.write(self._held[0])
-                if written != len(self._held[0]):  # a full disk takes only a part
+                written = self._file.write(self._pending[0])
+                if written != len(self._pending[0]):  # a full disk takes only a part
                     os.ftruncate(self._file.fileno(), end)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self._held.popleft()
+                self._pending.popleft()
 
     def close(self) -> None:
         self._file.close()
@@ -104,18 +104,18 @@ class ProgressLine:
         self._task = self._progress.add_task("train", total=total, completed=done, speed="", losses="")
 
     def start(self) -> None:
-        """Begin to draw the live line."""
+        """Start drawing the live line."""
         self._progress.start()
 
     def stop(self) -> None:
-        """Leave the live line as it is; a second time changes nothing."""
+        """Stop drawing the live line; calling it again does nothing."""
         if self._stopped:
             return
         self._stopped = True
         self._progress.stop()
 
     def advance(self, step: int) -> None:
-        """Show that ``step`` steps are taken."""
+        """Show that ``step`` steps have been taken."""
         if self._live:
             self._progress.update(self._task, completed=step)
 
@@ -141,7 +141,7 @@ class ProgressLine:
                 soft_wrap=True,
             )
 
-    def say(self, text: str) -> None:
+    def info(self, text: str) -> None:
         """Print a line above the progress line, if progress is shown."""
         if self._live or self._plain:
             self.warn(text)

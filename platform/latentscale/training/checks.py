@@ -1,4 +1,4 @@
-"""From a configuration to a run's plan: impossible settings are refused before anything is allocated."""
+"""From a configuration to a run's plan: settings that cannot work are refused before anything is allocated."""
 
 import torch
 
@@ -36,9 +36,12 @@ def plan_run(config: Config, method: type[Method]) -> RunPlan:
 
 
 def plan_dry_run(config: Config, method: type[Method]) -> ModelPlan:
-    """What a dry run shows: a `RunPlan`, or a `ModelPlan` where ``data.shape`` stands for shards without a path.
+    """The plan that a dry run shows: without data if ``data.shape`` is given in place of the shards' path.
 
-    A method that inverts a finished run's generator may be shown without one.
+    A method that inverts a finished run's generator may be shown without that run.
+
+    Returns:
+        A `RunPlan` if there are data.
 
     Raises:
         UserError: naming the key and the remedy.
@@ -67,7 +70,7 @@ def _plan_without_data(config: Config, method: type[Method]) -> ModelPlan:
 
 
 def _check_launch(config: Config) -> Topology:
-    """What the launcher started must be what the configuration asks for, with an engine that can do it."""
+    """Refuse processes other than the configuration asks for, and an engine that cannot do what it is asked."""
     topology = Topology.from_environment()
     topology.check(config.distributed.processes)
     topology.refuse_launcher_contradictions(config.training.precision)
@@ -76,7 +79,7 @@ def _check_launch(config: Config) -> Topology:
     clipping = {"optimizer.gradient_clipping": config.optimizer.gradient_clipping}
     require_launcher_settings({**{f"distributed.{key}": value for key, value in chosen.items()}, **clipping})
     check_engine(**chosen, precision=config.training.precision)
-    # a process that is well must have sent several heartbeats before it counts as silent
+    # a healthy process must have sent several heartbeats before it can count as silent
     if ours.timeout_seconds < 4 * ours.heartbeat_seconds:
         raise UserError(
             f"distributed.timeout_seconds={ours.timeout_seconds:g} is less than four times"
@@ -86,7 +89,7 @@ def _check_launch(config: Config) -> Topology:
 
 
 def _check_step(config: Config, method: type[Method], processes: int) -> StepPlan:
-    """A step that streams and processes divide, and that the method's mathematics and the compiler can work with."""
+    """How a step is laid out, refusing what the method's mathematics or the compiler cannot work with."""
     training, shape = config.training, config.data.shape
     steps = StepPlan.make(training.batch, config.distributed.streams, processes, training.accumulation)
     method.validate(config.method, config.latent.law, steps.stream_batch)
@@ -100,7 +103,10 @@ def _check_step(config: Config, method: type[Method], processes: int) -> StepPla
         require_standard(prior, f"{method.name}'s dynamic scale")
     if training.compile and training.compile not in torch.compiler.list_backends(exclude_tags=()):
         known = ", ".join(torch.compiler.list_backends())
-        raise UserError(f"training.compile={training.compile} is no backend of torch.compile: one of {known}, or empty")
+        raise UserError(
+            f"training.compile={training.compile} is not a backend of torch.compile: choose one of {known}, or leave it"
+            " empty"
+        )
     if shape and len(shape) not in (1, 3):
         raise UserError(f"data.shape={list(shape)} must be [channels, height, width], [2] for points, or empty")
     return steps
@@ -109,14 +115,14 @@ def _check_step(config: Config, method: type[Method], processes: int) -> StepPla
 def _open_data(
     config: Config, topology: Topology, steps: StepPlan
 ) -> tuple[ShardedDataset | Clusters, ShardedDataset | Clusters]:
-    """The training split and the one that pictures and evaluations take their samples from."""
+    """The training split, and the held-out split that pictures and evaluations use."""
     _refuse_retries_that_outlast_the_others(config, topology)
     wanted, options = tuple(config.data.shape), storage_options(config)
     dataset = open_dataset(config.data.name, config.data.path or None, "train", options)
     if wanted and tuple(dataset.shape) != wanted:
         raise UserError(
-            f"data.shape={list(wanted)} but {dataset.name} holds {list(dataset.shape)}: choose the preset of that"
-            " size, or other shards"
+            f"data.shape={list(wanted)} but the samples of {dataset.name} are {list(dataset.shape)}: choose the preset"
+            " of that size, or other shards"
         )
     if dataset.count < steps.streams:
         raise UserError(
@@ -133,15 +139,14 @@ def _open_data(
     held_out = open_held_out(dataset, config.data.name, config.data.path or None, options)
     if held_out.shape != dataset.shape or held_out.count < 2:
         raise UserError(
-            f"{held_out.path} holds {counted(held_out.count, 'sample')} of {list(held_out.shape)}: what"
-            f" reconstructions are measured on must be 2 or more of {list(dataset.shape)}, the shape of the"
-            " training data"
+            f"{held_out.path} holds {counted(held_out.count, 'sample')} of {list(held_out.shape)}: evaluations need at"
+            f" least 2 samples of {list(dataset.shape)}, the shape of the training data"
         )
     return dataset, held_out
 
 
 def _check_model(plan: ModelPlan) -> ModelPlan:
-    """The same plan, whose networks can be built for samples of its shape."""
+    """Return the same plan, having refused networks that cannot be built for its samples."""
     if plan.config.data.horizontal_flip and len(plan.shape) != 3:
         raise UserError("data.horizontal_flip=true: points cannot be mirrored: leave it at false")
     network_sizes(plan)
@@ -149,7 +154,7 @@ def _check_model(plan: ModelPlan) -> ModelPlan:
 
 
 def _order(config: Config, dataset: ShardedDataset | Clusters, steps: StepPlan) -> Order:
-    """Which real sample stands where.
+    """The order in which the training split is read.
 
     Raises:
         UserError: naming ``data.label_probabilities``.
@@ -161,7 +166,7 @@ def _order(config: Config, dataset: ShardedDataset | Clusters, steps: StepPlan) 
 
 
 def _refuse_retries_that_outlast_the_others(config: Config, topology: Topology) -> None:
-    """While one process tries a remote again, the others wait for it in a collective, and give up first."""
+    """While one process retries a remote, the others wait for it in a collective, and must not give up first."""
     retry_seconds, timeout_seconds = config.data.retry_seconds, config.distributed.timeout_seconds
     reads_remote = config.data.name == "shards" and is_remote(config.data.path)
     if topology.processes > 1 and reads_remote and retry_seconds >= timeout_seconds:
@@ -176,7 +181,7 @@ def _categories(config: Config, method: type[Method], dataset: ShardedDataset | 
     chosen = tuple(config.latent.categories)
     if not (method.labelled or method.categorical):
         if chosen:
-            raise UserError(f"latent.categories={list(chosen)}: {method.name} knows no categories: leave it empty")
+            raise UserError(f"latent.categories={list(chosen)}: {method.name} has no categories: leave it empty")
         return ()
     if method.labelled and dataset is not None:
         if not dataset.label_sizes:
@@ -188,7 +193,7 @@ def _categories(config: Config, method: type[Method], dataset: ShardedDataset | 
             )
         return dataset.label_sizes
     if not chosen and not method.categories_optional:
-        why = ", which without data at hand must be said" if method.labelled else ""
+        why = ", which must be given when there are no data" if method.labelled else ""
         raise UserError(
             f"latent.categories is empty: {method.name} needs the number of categories of each label{why}, such as"
             " latent.categories=[10]"

@@ -22,7 +22,7 @@ class Components:
     """All that a step changes.
 
     Attributes:
-        phases: in the order of a step; the statistics travel with the last one's gradients.
+        phases: in the order of a step; the last one's gradients carry the statistics.
         rates: the learning rates of all phases.
         state: the tensors of all of these by name, for checkpoints.
         dtype: of networks and batches.
@@ -47,7 +47,7 @@ def build_components(plan: RunPlan, accelerator: Any, resumes: bool, tensors: di
         tensors: the checkpoint's, on rank 0, which sends them to the others; cleared once they are loaded.
 
     Raises:
-        UserError: on every process, where the checkpoint does not fit.
+        UserError: on every process, if the checkpoint does not fit the run.
     """
     config, device = plan.config, accelerator.device
     training, distributed = config.training, config.distributed

@@ -1,4 +1,4 @@
-"""What a step is fed: real samples and seeded draws of the process's own streams, made ready ahead."""
+"""The input of a step: real samples and seeded draws of the process's own streams, prepared in advance."""
 
 import math
 from types import TracebackType
@@ -30,7 +30,7 @@ class Feed:
     """Batches by step; a background thread reads, decodes and draws.
 
     Args:
-        method: says what is drawn.
+        method: declares the draws.
         rank: whose streams are read.
         start: first step, counted from 0.
 
@@ -134,7 +134,7 @@ class Feed:
         return shard_reader(plan, plan.dataset, self.owned, self.layout, preprocessing, start)
 
     def _block_steps(self, shape: tuple[int, ...]) -> int:
-        """As many steps as are small together; more than are asked for in advance where they are tiny."""
+        """How many steps are read together: several if they are small."""
         numbers = math.prod(shape) + sum(draw.size for draw in self.method.draws().values())
         step_bytes = self._steps.process_batch * numbers * torch.finfo(torch.float64).bits // 8
         return max(1, min(MOST_BLOCK_STEPS, MOST_BLOCK_BYTES // step_bytes))
@@ -145,8 +145,8 @@ class Feed:
         for name, draw in self.method.draws().items():
             count = self._steps.stream_batch * draw.size
             drawn = block_uniforms(self.seed, draw.purpose, steps, self.owned, count)
-            # np.take leaves each step's draws whole in memory: strides or offsets that depend on the block would change
-            # how a matrix product rounds, and a resumed run cuts other blocks
+            # np.take leaves each step's draws contiguous in memory: strides or offsets that depend on the block would
+            # change how a matrix product rounds, and a resumed run cuts other blocks
             rows = torch.from_numpy(np.take(drawn.reshape(len(steps), -1, draw.size), self.layout, axis=1))
             draws[name] = self._pin((draw.quantile or self.method.prior.quantile)(rows).to(self.dtype))
         # uint8 until on the device
@@ -159,15 +159,15 @@ class Feed:
         categories = self._pin(self.label_table[labels]) if self.method.labelled else None
         return [
             (
-                self._alone(images[i]),
+                self._own_memory(images[i]),
                 None if categories is None else categories[i],
-                {name: self._alone(draw[i]) for name, draw in draws.items()},
+                {name: self._own_memory(draw[i]) for name, draw in draws.items()},
             )
             for i in range(len(steps))
         ]
 
-    def _alone(self, step: Tensor) -> Tensor:
-        """On the CPU a copy, aligned as any tensor is; a block of one step is that already."""
+    def _own_memory(self, step: Tensor) -> Tensor:
+        """On the CPU a copy with an alignment of its own; the first step of a block has that already."""
         return step.clone() if self.device.type == "cpu" and step.storage_offset() else step
 
     def _normalise(self, images: Tensor) -> Tensor:

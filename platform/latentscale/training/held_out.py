@@ -1,4 +1,4 @@
-"""Samples to look at and to measure on: spread evenly over a data set, whole in memory."""
+"""Samples for pictures and evaluations: spread evenly over a data set and read into memory."""
 
 from collections.abc import Iterator, Sequence
 
@@ -37,7 +37,7 @@ def read_images(
 ) -> Tensor:
     """At most ``limit`` samples, spread evenly over a data set in the order of its shards, ``[n, C, H, W]`` uint8.
 
-    Data are often sorted by class; the beginning alone would be one of them.
+    Data are often sorted by class, so the first samples alone might all be of one.
 
     Args:
         decoder: ``auto`` without one.
@@ -56,14 +56,14 @@ def read_images(
                 raise
             refusal = error
     if len(images) < min(2, limit, dataset.count):
-        raise refusal or UserError(f"{dataset.path} cannot be read where images to measure on were looked for: mend it")
+        raise refusal or UserError(f"{dataset.path}: too few images for an evaluation can be read: fix the data")
     return torch.stack(images)
 
 
 def _readable(
     dataset: ShardedDataset, places: Sequence[tuple[int, int]], skip_errors: bool
 ) -> Iterator[tuple[tuple[int, int], bytes]]:
-    """The files at some (shard, member); without those that cannot be read where that may be."""
+    """The files at some (shard, member); with ``skip_errors`` without those that cannot be read."""
     if not skip_errors or dataset.folder.remote:
         for place, (data, _, _) in zip(places, dataset.read_sparse(places), strict=True):
             yield place, data

@@ -1,8 +1,8 @@
-"""The training loop, from top to bottom: set up; then per step fetch, step, record, and now and then more.
+"""The training loop: set up; then per step fetch, step, record, and now and then draw, evaluate, checkpoint.
 
-Everything it depends on is a function of (configuration, step) and the state in a checkpoint. Every process runs it
-alike: what only some of them do, or what they must decide together, is behind `Recorder` and `Consensus`. The order
-that must be kept here is explained in docs/training-loop.md.
+Everything it depends on is a function of (configuration, step) and the state in a checkpoint. All processes run the
+same lines: what only rank 0 does is behind `Recorder`, what they must decide together is behind `Consensus`.
+docs/training-loop.md explains the order that must be kept here.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ class Outcome:
         step: steps taken.
         finished: whether all of ``training.steps`` are.
         folder: the run's folder.
-        evaluation: what a finished run's last evaluation measured, on rank 0.
+        evaluation: a finished run's last evaluation, on rank 0.
     """
 
     step: int
@@ -50,23 +50,23 @@ def train(
     Args:
         config: the resolved configuration.
         method: the method's class; ``config.method`` is an instance of its Settings.
-        should_stop: asked once a step on every process; when any says yes, all stop after the same step, with a
+        should_stop: called once a step on every process; when any returns True, all stop after the same step, with a
             checkpoint.
-        make_recorder: makes each process's recorder, for a caller that is to be told of reports and checkpoints.
+        make_recorder: makes each process's recorder; a caller that wants to learn of reports and checkpoints gives its
+            own, with the arguments of `Recorder`.
 
     Raises:
-        UserError: for what the user can fix; the last checkpoint stays whole.
-        Interruption: for what the same command may survive: another process has gone, or a disk is full.
+        UserError: for what the user can fix; the last checkpoint stays intact.
+        Interruption: if the same command may succeed later: another process has died, or a disk is full.
     """
     with ExitStack() as stack:
         plan, accelerator, monitor = stack.enter_context(join_processes(config, method))
         run = stack.enter_context(open_run(plan))
         components = build_components(plan, accelerator, run.step > 0, run.tensors)
         recorder = stack.enter_context(make_recorder(plan, run, components, accelerator, monitor))
-        step, steps = run.step, config.training.steps
+        step, steps, rank = run.step, config.training.steps, plan.topology.rank
 
-        rank, device = accelerator.process_index, accelerator.device
-        with Feed(plan, components.method, rank, device, components.dtype, step) as feed:
+        with Feed(plan, components.method, rank, accelerator.device, components.dtype, step) as feed:
             consensus = Consensus(config, components.state, run.skipped, feed, recorder, monitor, should_stop)
             while step < steps:
                 recorder.begin_step(step)
@@ -93,7 +93,7 @@ def train(
                 elif due(step, config.distributed.divergence_every_steps):
                     consensus.refuse_divergence(step)
 
-            # the end, on all processes after the same step: what one of them failed at ends all, with what was reached
+            # all processes end after the same step, with a checkpoint; a failure of one of them ends all
             if step > run.step:
                 step = consensus.conclude(step)
                 with recorder.stage("checkpoint", host=True):
@@ -105,5 +105,5 @@ def train(
 
 
 def due(step: int, every_steps: int) -> bool:
-    """Whether something that happens every so many steps (0: never) happens after this one."""
+    """Whether something that is done every ``every_steps`` steps (0: never) is due after this one."""
     return every_steps > 0 and step % every_steps == 0

@@ -1,4 +1,4 @@
-"""From a plan to its method: networks with their first weights, or their sizes alone."""
+"""From a plan to its method: networks with their initial weights, or only their sizes."""
 
 from dataclasses import asdict
 
@@ -16,7 +16,7 @@ from latentscale.training.plan import ModelPlan
 
 
 def build_method(plan: ModelPlan) -> Method:
-    """Networks with the weights that (seed, name) give, and the method around them; on the CPU in float32."""
+    """The method with networks whose initial weights follow from (seed, name); on the CPU in float32."""
     config = plan.config
     networks = _networks(plan)
     for name, network in networks.items():
@@ -30,10 +30,10 @@ def build_method(plan: ModelPlan) -> Method:
 
 
 def network_sizes(plan: ModelPlan) -> dict[str, int]:
-    """Parameters by network, without allocating them.
+    """Number of parameters of each network, without allocating them.
 
     Raises:
-        UserError: naming the ``network.*`` key, where the networks cannot be built.
+        UserError: naming the ``network.*`` key, if the networks cannot be built.
     """
     with torch.device("meta"):
         networks = _networks(plan)

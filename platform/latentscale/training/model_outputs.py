@@ -1,4 +1,4 @@
-"""What a run leaves to look at and to use: pictures, evaluations and the trained model."""
+"""What a run produces from its averaged weights: pictures, evaluations and the trained model."""
 
 import copy
 from pathlib import Path
@@ -21,7 +21,7 @@ SHOWN_POINTS = 1000
 class ModelOutputs:
     """Pictures, evaluations and ``model/`` from the averaged weights; on rank 0 only.
 
-    Held-out images (a ``test`` split) serve where the data have them, else training images.
+    Real samples are held out (a ``test`` split) if the data have one, else training samples.
 
     Args:
         snapshots, model: the folders of the pictures and of the trained model.
@@ -52,7 +52,7 @@ class ModelOutputs:
         )
 
     def snapshot(self, model: TrainedModel) -> list[Path]:
-        """Write the pictures of a model's step."""
+        """Draw the pictures of a model and write them."""
         return write_snapshots(
             model,
             self._floats(self.plan.config.snapshot.images if len(self.plan.shape) == 3 else SHOWN_POINTS),
@@ -73,7 +73,7 @@ class ModelOutputs:
         """``[n, d_l]`` categories of the held-out samples that are measured on; None where they are not known."""
         limit, held_out = self.plan.config.evaluation.images, self.plan.held_out
         labels = read_labels(held_out, limit) if held_out.labels else None
-        # samples that cannot be read are left out, but their labels are not: then nothing says whose is whose
+        # unreadable samples are left out but their labels are not: labels and samples would no longer match
         return labels if labels is not None and len(labels) == len(self._held_out(limit)) else None
 
     def _floats(self, limit: int) -> Tensor:

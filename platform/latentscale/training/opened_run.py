@@ -1,4 +1,4 @@
-"""How a run begins: rank 0 opens its folder and finds the checkpoint to continue from, and tells the others."""
+"""Where a run continues from: rank 0 opens its folder, finds the checkpoint and broadcasts what all must know."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,10 +31,10 @@ class OpenedRun:
 
 @contextmanager
 def open_run(plan: RunPlan) -> Iterator[OpenedRun]:
-    """Open a run's folder, which rank 0 alone touches, and close it in the end.
+    """Open a run's folder, which only rank 0 touches, and close it at the end.
 
     Raises:
-        UserError: on every process, where the folder cannot be used.
+        UserError: on every process, if the folder cannot be used.
     """
     folder = run_on_rank_zero(plan.topology.rank, lambda: RunFolder(plan.config, plan.identity()))
     try:

@@ -1,4 +1,4 @@
-"""The optimizer of a phase, and how learning rates change as a run goes on."""
+"""The optimizer of a phase, and the schedule of the learning rates."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,7 +18,7 @@ class LearningRates:
         epoch_images: images of an epoch.
 
     Attributes:
-        factor: what every learning rate is multiplied by now.
+        factor: the present multiplier of every learning rate.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class LearningRates:
         self.factor = 1.0
 
     def set_for(self, step: int) -> None:
-        """Give every phase the rates of a step, counted from 0."""
+        """Set the learning rates of every phase to those of a step, counted from 0."""
         factor = self._decay ** (step * self._batch // self._epoch_images)
         if factor != self.factor:
             self.factor = factor

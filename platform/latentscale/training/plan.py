@@ -1,4 +1,4 @@
-"""What a run will be, once everything about it has been checked: nothing here is optional, and nothing changes."""
+"""The plan of a run whose configuration has passed every check: nothing in it is optional, and nothing changes."""
 
 from dataclasses import dataclass
 
@@ -34,13 +34,13 @@ class ModelPlan:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of one sample."""
+        """Shape of one sample."""
         return self.spec.shape
 
 
 @dataclass(frozen=True)
 class RunPlan(ModelPlan):
-    """A model's plan with the data that it is trained on: all that a run needs.
+    """A model's plan with the data that it is trained on.
 
     Attributes:
         dataset: the training split.
@@ -53,6 +53,6 @@ class RunPlan(ModelPlan):
     order: Order
 
     def identity(self) -> dict[str, str]:
-        """What, beside the configuration, makes this the same run when it is continued."""
+        """What must stay the same, besides the configuration, for a run to be continued."""
         files = {} if isinstance(self.dataset, Clusters) else self.decoder.identity(self.dataset.extensions)
         return {"method": self.method.name, "data": self.dataset.fingerprint, **files}

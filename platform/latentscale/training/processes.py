@@ -1,4 +1,4 @@
-"""The processes of a run, from the first check until they part: they begin together or not at all."""
+"""The processes of a run: all are checked and joined before any of them trains, and are released at the end."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -22,11 +22,11 @@ from latentscale.training.plan import RunPlan
 
 
 class Processes(NamedTuple):
-    """What one process has once all have joined.
+    """What each process has once all have joined.
 
     Attributes:
-        accelerator: Accelerate's, which knows this process's rank and device.
-        monitor: tells the others that this process is there, and notices whoever has gone.
+        accelerator: Accelerate's, which holds this process's device.
+        monitor: sends this process's heartbeats and notices processes that have died.
     """
 
     plan: RunPlan
@@ -36,22 +36,22 @@ class Processes(NamedTuple):
 
 @contextmanager
 def join_processes(config: Config, method: type[Method]) -> Iterator[Processes]:
-    """Check the run on every process, then join them all; part in the end.
+    """Check the run on every process, join all processes, and leave the group at the end.
 
     Raises:
-        UserError: on every process, for what any of them refuses, or where their configurations or data differ.
-        Interruption: where another process did not come, or has gone while they were joined.
+        UserError: on every process, if a check fails on any, or if their configurations or data differ.
+        Interruption: if another process did not come, or died while the group stood.
     """
     plan = _plan_or_refusal(config, method)
     if isinstance(plan, UserError) and Topology.processes_launched() == 1:
         raise plan
-    # before there are threads and a process group
+    # before the process has threads and a process group
     if config.data.workers:
         start_fork_server()
     if not uses_gpu():
         keep_freed_memory()
     limits, topology = config.distributed, Topology.from_environment()
-    # a process group that stood before, whoever made it, outlives the run
+    # a process group that a caller has made outlives the run
     ours = not dist.is_initialized()
     monitor = HeartbeatMonitor(topology.rank, limits.heartbeat_seconds, limits.timeout_seconds, exit_interrupted)
     try:

@@ -1,6 +1,7 @@
-"""What is written down of a run: reports, pictures, evaluations, checkpoints, and how long everything took.
+"""What is recorded of a run: reports, pictures, evaluations, checkpoints, and how long each stage took.
 
-The loop tells it what happens and does not know what becomes of it: whatever else is to be told of a run hangs here.
+The loop reports every event to the recorder and does not know what becomes of it. Whatever else consumes these events,
+such as a metrics server, belongs here and leaves the loop as it is.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ from latentscale.training.plan import RunPlan
 from latentscale.training.run_writer import RunWriter
 from latentscale.training.step import StepResult
 
-SHOWN = (
+PROGRESS_VALUES = (
     "discriminator/adversarial",
     "generator/adversarial",
     "generator/encoder",
@@ -33,21 +34,22 @@ SHOWN = (
     "classifier/classification",
     "encoder/encoder",
 )
-"""Values of a report that the progress line shows."""
+"""Values of a report that the progress line shows, as far as the report has them."""
 
 
 class Recorder:
-    """Every process has one; rank 0 alone writes into the run's folder and on the terminal.
+    """Every process has one, with its own timings; only rank 0 writes into the run's folder and on the terminal.
 
-    All processes call `report`, `checkpoint` and `last_checkpoint` after the same step, for what they hold is joined
-    there. Nothing else needs the others.
+    All processes must call `report`, `checkpoint` and `last_checkpoint` after the same step, because these make
+    collectives. The other methods do not.
 
     Args:
-        run: what the run continues from, with its folder on rank 0.
-        monitor: told the step and its stage.
+        run: where the run continues from, with its folder on rank 0.
+        accelerator: Accelerate's, which holds the device and the TensorBoard tracker.
+        monitor: the heartbeat monitor, which is kept up to date on the step and its stage.
 
     Raises:
-        UserError: on every process, where rank 0 cannot write.
+        UserError: on every process, if rank 0 cannot write.
     """
 
     def __init__(
@@ -59,18 +61,18 @@ class Recorder:
         self._clock = StageClock(self._device, monitor.enter)
         self._reported_step = run.step
         telemetry, steps = plan.config.telemetry, plan.config.training.steps
-        self._progress = ProgressLine(steps, run.step, telemetry.progress and self.rank == 0, SHOWN)
+        self._progress = ProgressLine(steps, run.step, telemetry.progress and self.rank == 0, PROGRESS_VALUES)
         self._writer = run_on_rank_zero(self.rank, self._open_writer)
         self._tensorboard = tensorboard_logger(accelerator, run.step) if telemetry.tensorboard else None
 
     def __enter__(self) -> "Recorder":
         config, folder = self._plan.config, self._run.folder
         if folder and folder.moved_to:
-            self._progress.say(f"moved the earlier run to {folder.moved_to}")
+            self._progress.info(f"moved the earlier run to {folder.moved_to}")
         for remark in self._plan.method.remarks(config.method, config.training.steps):
-            self._progress.say(f"note: {remark}")
+            self._progress.info(f"note: {remark}")
         if self._run.step:
-            self._progress.say(f"continuing {config.run.dir} from step {self._run.step:,}")
+            self._progress.info(f"continuing {config.run.dir} from step {self._run.step:,}")
         self._progress.start()
         return self
 
@@ -88,36 +90,44 @@ class Recorder:
 
     @property
     def failure(self) -> UserError | None:
-        """Why this process can go on writing no more, such as held-out data that are damaged."""
+        """Why this process cannot go on recording, for instance because held-out data are damaged."""
         return self._writer.failure if self._writer else None
 
     def nonfinite_terms(self) -> list[str]:
-        """Names of this process's values of the last step that are not finite; waits for the device."""
+        """Names of this process's values in the latest step that are not finite; waits for the device."""
         return self._health.nonfinite()
 
     def warn(self, text: str) -> None:
-        """Show the user a line, on rank 0."""
+        """Print a line on the terminal, on rank 0 only."""
         if self.rank == 0:
             self._progress.warn(text)
 
     def begin_step(self, step: int) -> None:
-        """A step begins, after so many."""
+        """Note that the next step begins.
+
+        Args:
+            step: steps taken before it.
+        """
         self._monitor.step = step
 
     def stage(self, name: str, host: bool = False) -> AbstractContextManager[None]:
-        """Time a part of a step; ``host`` for what happens on the CPU alone."""
+        """Time a stage of the step; ``host`` for work on the CPU alone."""
         return self._clock.stage(name, host)
 
     def record(self, step: int, result: StepResult) -> None:
-        """So many steps are taken, the last one with this result; waits for nothing."""
+        """Record a step's result; does not wait for the device.
+
+        Args:
+            step: steps taken, this one included.
+        """
         self._health.add({**result.measured, "skipped_steps": result.skip})
         self._progress.advance(step)
 
     def report(self, step: int, skipped: Sequence[Skipped]) -> None:
-        """Join what the processes measured since the last report, and write it down.
+        """Join what all processes measured since the last report, and write it.
 
         Args:
-            skipped: samples that the run has skipped so far.
+            skipped: all samples that the run has skipped so far.
         """
         config, batch = self._plan.config, self._plan.steps.batch
         values = self._health.join()
@@ -148,13 +158,13 @@ class Recorder:
         self._progress.report(step, record)
 
     def draw_and_evaluate(self, step: int, pictures: bool, evaluation: bool) -> None:
-        """Begin to draw the pictures of this step's model and to evaluate it, beside the training."""
+        """Start drawing the pictures of this step's model, or evaluating it, in the background."""
         if self._writer and (pictures or evaluation):
             with self.stage("snapshots", host=True):
                 self._writer.draw_and_evaluate(step, pictures, evaluation)
 
     def checkpoint(self, step: int, skipped: Sequence[Skipped]) -> None:
-        """Begin to write a checkpoint, beside the training."""
+        """Gather a checkpoint and start writing it in the background."""
         checkpoint = self._gather(step, skipped)
         if self._writer and checkpoint:
             self._writer.write_checkpoint(checkpoint)
@@ -163,8 +173,8 @@ class Recorder:
         """Gather the checkpoint that the run ends with.
 
         Returns:
-            Writes it, where called on rank 0, and waits for it; told whether the run was asked to stop. Raises
-            Interruption where it cannot be written.
+            A function that writes it on rank 0, returns when it is complete, and raises Interruption if it cannot be
+            written. Its argument is whether the run was asked to stop.
         """
         checkpoint = self._gather(step, skipped)
 
@@ -175,19 +185,19 @@ class Recorder:
         return write
 
     def finish(self, step: int, finished: bool) -> dict[str, Any] | None:
-        """Export the model, and evaluate and draw it where the run is finished.
+        """Export the model; if the run is finished, evaluate and draw it too.
 
         Returns:
             The evaluation of a finished run, on rank 0.
 
         Raises:
-            UserError: where the folder cannot be written, or the held-out data cannot be read.
+            UserError: if the folder cannot be written, or the held-out data cannot be read.
         """
         self._progress.stop()
         return self._writer.finish(step, finished) if self._writer else None
 
     def _gather(self, step: int, skipped: Sequence[Skipped]) -> Checkpoint | None:
-        """All that a checkpoint holds, on rank 0; what several processes hold together, all must ask for."""
+        """The checkpoint on rank 0, None elsewhere; all processes take part, for an engine may partition the state."""
         tensors = self._components.state.tensors()
         if self._writer is None:
             return None

@@ -1,7 +1,7 @@
-"""What rank 0 writes into a run's folder, beside the training: checkpoints, pictures, evaluations and numbers.
+"""What rank 0 writes into a run's folder, in the background: checkpoints, pictures, evaluations and reports.
 
-A disk that is full, read-only or gone costs what could not be written then, never the run: a line warns of it, and the
-next is tried again.
+A disk that is full, read-only or missing never ends a run in the middle. What cannot be written is left out with a
+warning, and the next write is tried as usual.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,17 +20,18 @@ from latentscale.training.plan import RunPlan
 from latentscale.training.run_folder import RunFolder
 
 _PATIENCE, _MOST_PATIENCE_SECONDS = 0.25, 10.0
-"""Of the time after which the others give up waiting in a collective; a request to stop is not held up for longer."""
+"""How long a new job waits for the one before: a part of the time that a collective may wait, and never longer than a
+request to stop should."""
 DISK_ERRORS = (OSError, SafetensorError)
 
 
 class RunWriter:
-    """Rank 0's writer. Two jobs may run beside the training: a checkpoint, and pictures with evaluations.
+    """Rank 0's writer. Two jobs may run in the background: a checkpoint, and pictures with evaluations.
 
     Args:
         outputs: draws and measures models.
         start: the step the run continues from.
-        warn: shows the user a line.
+        warn: prints a line on the terminal.
 
     Raises:
         UserError: where ``metrics.jsonl`` cannot be written.
@@ -57,7 +58,7 @@ class RunWriter:
         self._metrics_warned = False
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """A line in ``metrics.jsonl``; what a full disk has no room for is written with a later one."""
+        """Append a line to ``metrics.jsonl``; on a full disk it is held back and written with a later one."""
         try:
             self._metrics.write(values)
             self._metrics_warned = False
@@ -81,16 +82,18 @@ class RunWriter:
                     found = self._outputs.evaluate(model)
                     self.record({"step": step, **{f"evaluation/{name}": value for name, value in found.items()}})
             except DISK_ERRORS as error:
-                self._warn(f"warning: what was drawn or measured at step {step:,} cannot be kept ({_reason(error)})")
+                self._warn(
+                    f"warning: the pictures or the evaluation of step {step:,} cannot be written ({_reason(error)})"
+                )
 
         if not self._pictures.start(job):
             self._warn(
-                f"note: nothing is drawn or measured at step {step:,}, since that of an earlier step is still at work:"
-                " raise snapshot.every_steps or evaluation.every_steps"
+                f"note: step {step:,} gets no pictures and no evaluation, because those of an earlier step are still in"
+                " progress: raise snapshot.every_steps or evaluation.every_steps"
             )
 
     def write_checkpoint(self, checkpoint: Checkpoint) -> None:
-        """Write a copy beside the training; until it is complete the one before stands."""
+        """Write a copy in the background; the previous checkpoint stays until this one is complete."""
         tensors = {name: tensor.detach().to("cpu", copy=True) for name, tensor in checkpoint.tensors.items()}
         copied = replace(checkpoint, tensors=tensors)
         if not self._checkpoints.start(lambda: self._try_to_write(copied)):
@@ -126,17 +129,17 @@ class RunWriter:
 
     @property
     def failure(self) -> UserError | None:
-        """Why a job beside the training failed, such as held-out data that are damaged."""
+        """Why a background job failed, for instance because held-out data are damaged."""
         for error in (self._pictures.error, self._checkpoints.error):
             if error is not None and not isinstance(error, UserError):
                 raise error
         return self._pictures.error  # type: ignore[return-value]
 
     def finish(self, step: int, finished: bool) -> dict[str, Any] | None:
-        """Export the model, and evaluate and draw it where the run is finished.
+        """Export the model; if the run is finished, evaluate and draw it too.
 
         Returns:
-            The evaluation; None for a run that only stopped, whose time may be short.
+            The evaluation; None for a run that was stopped, which may have little time left.
         """
         evaluation = None
         try:
@@ -178,7 +181,7 @@ class RunWriter:
         save_checkpoint(self._folder.checkpoints, checkpoint, self._config.checkpoint.keep)
 
     def _last_good(self) -> str:
-        """The checkpoint that a run would continue from."""
+        """Which checkpoint a run would continue from, in words."""
         try:
             there = list_checkpoints(self._folder.checkpoints)
         except OSError:

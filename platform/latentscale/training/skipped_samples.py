@@ -36,7 +36,7 @@ class SkippedSamples:
                 self._new.setdefault(place, sample)
 
     def count_unannounced(self) -> int:
-        """How many this process has found since the last call; where any process has some, all are to join."""
+        """How many samples this process has found since the last call; if any process has some, all must join."""
         unannounced = len(self._new) - self._announced
         self._announced = len(self._new)
         return unannounced
@@ -53,7 +53,7 @@ class SkippedSamples:
                 self._warn(f"skipped: {sample.reason}")
 
     def failure(self) -> UserError | None:
-        """Why the run must end, where there were more than ``data.max_errors`` up to the last ``join``."""
+        """Why the run must end, if there were more than ``data.max_errors`` at the last ``join``."""
         count = len(self._known)
         if count <= self._limit:
             return None

@@ -1,7 +1,7 @@
 """One training step: each phase's loss, backward pass and optimizer in turn, then the statistics and the average.
 
-Nothing here waits for a GPU, and the only collectives are those of the gradients, which the statistics and the
-processes' signals travel with, and the means that some methods prepare.
+Nothing here waits for a GPU. The only collectives are those of the gradients, which carry the statistics and the
+processes' signals, and the one of the means that some methods prepare.
 """
 
 from collections.abc import Callable, Sequence
@@ -46,9 +46,9 @@ def take_step(
     Args:
         step: counted from 0.
         batches: as `Feed.fetch` returns them.
-        signals: what this process tells the others with the step: whether it asks to stop, and how many samples it
-            newly found unreadable. Called once, after the last forward pass.
-        stage: times a part of the step by its name.
+        signals: returns whether this process asks to stop, and how many samples it newly found unreadable; called
+            once, after the last forward pass.
+        stage: times a stage of the step, by its name.
         check_gradients: whether to refuse parameters that no gradient reaches.
 
     Raises:
@@ -124,7 +124,7 @@ def refuse_untrained(phase: DistributedPhase) -> None:
     """Every owned parameter must have received a gradient in the first step.
 
     Raises:
-        UserError: naming those that did not; under DDP they would silently spoil the others' gradients.
+        UserError: naming those that did not; under DDP they would silently corrupt the gradients of the others.
     """
     if names := phase.untrained():
         raise UserError(
