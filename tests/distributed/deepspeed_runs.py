@@ -201,8 +201,8 @@ def forgetful(folder: Path) -> None:
     """Moments, or weights, that are not loaded."""
     for engine in ENGINES:
         kind = adapter.PartitionedPhase if engine in PARTITIONED else DistributedPhase
-        whole: Callable[[Any, Any], None] = kind.take
-        with replaced(kind, "take", lambda self, moments, whole=whole: whole(self, {})):
+        whole: Callable[[Any, Any], None] = kind.load_moments
+        with replaced(kind, "load_moments", lambda self, moments, whole=whole: whole(self, {})):
             proceed(folder / "1-ddp", folder / f"forgetful-{engine}", engine)
 
 
