@@ -1,10 +1,10 @@
-"""A cluster of N nodes on this one Linux machine, each with a network of its own, and a run on all of them.
+"""A run on a cluster of N nodes on this Linux machine, each in its own network namespace.
 
     sudo python launchers/localcluster.py --nodes 2 --processes 2 recipes/pvdgan.py run.dir=runs/two key=value …
 
-The nodes are network namespaces with the host names node-0 … and the addresses 10.77.0.1 …, joined by a bridge that
-nothing else can reach. Needs root, iproute2 and util-linux. Ctrl-C or SIGTERM stops the run with a checkpoint; a second
-one ends everything at once. Nothing is left behind, whatever happens.
+The nodes have the host names node-0 … and the addresses 10.77.0.1 …, and are connected by a bridge that nothing else
+can reach. Needs root, iproute2 and util-linux. Ctrl-C or SIGTERM stops the run with a checkpoint; a second one ends
+everything at once. Nothing is left behind, however it ends.
 """
 
 import argparse
@@ -26,9 +26,9 @@ class Signals:
     def __init__(self) -> None:
         self.count = 0
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._take)
+            signal.signal(number, self._count)
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
+    def _count(self, number: int, frame: FrameType | None) -> None:
         self.count += 1
 
 
@@ -40,19 +40,21 @@ def parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("--nodes", type=int, default=2, metavar="N", help="default 2")
-    parser.add_argument("--processes", type=int, default=1, metavar="P", help="of the run, on each node (default 1)")
-    parser.add_argument("--gpu", action="store_true", help="let the processes use GPUs: every node sees all of them")
-    parser.add_argument("--max-restarts", type=int, default=0, metavar="R", help="of the whole gang (default 0)")
-    parser.add_argument("--grace-seconds", type=float, default=120, metavar="S", help="to stop in (default 120)")
-    parser.add_argument("--bits-per-second", type=float, metavar="B", help="of each node's link, both ways")
-    parser.add_argument("--delay-seconds", type=float, default=0.0, metavar="S", help="of each link; needs netem")
+    parser.add_argument("--nodes", type=int, default=2, metavar="N", help="number of nodes (default 2)")
+    parser.add_argument("--processes", type=int, default=1, metavar="P", help="processes on each node (default 1)")
+    parser.add_argument("--gpu", action="store_true", help="use GPUs; every node sees all of them")
+    parser.add_argument("--max-restarts", type=int, default=0, metavar="R", help="restarts after a failure (default 0)")
+    parser.add_argument("--grace-seconds", type=float, default=120, metavar="S", help="time to stop (default 120)")
+    parser.add_argument(
+        "--bits-per-second", type=float, metavar="B", help="bandwidth of each node's link, in both directions"
+    )
+    parser.add_argument("--delay-seconds", type=float, default=0.0, metavar="S", help="delay of each link; needs netem")
     add_command(parser)
     return parser.parse_args()
 
 
 def run() -> int:
-    """Build the cluster, run, and return the worst of the nodes' exit statuses."""
+    """Build the cluster, run, and return the worst exit status of the nodes."""
     options = parse()
     signals = Signals()
     with LocalCluster(options.nodes) as cluster:
@@ -71,11 +73,11 @@ def run() -> int:
 
 
 def watch(launchers: list[Command], signals: Signals) -> int:
-    """Wait for the launchers, pass a first signal on, and give up at a second one."""
-    passed_on = False
+    """Wait for the launchers; forward a first signal, and give up at a second one."""
+    forwarded = False
     while any(launcher.poll() is None for launcher in launchers):
-        if signals.count and not passed_on:
-            passed_on = True
+        if signals.count and not forwarded:
+            forwarded = True
             for launcher in launchers:
                 launcher.signal(signal.SIGTERM)
         if signals.count > 1:

@@ -6,7 +6,7 @@ from latentscale.recipe import main
 METHOD = InvGAN
 DEFAULTS = {
     "preset": "digits8",
-    # MMD² takes several samples a stream
+    # MMD² needs several samples per stream
     "distributed.streams": 4,
     "run.dir": "runs/invgan",
 }

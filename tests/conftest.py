@@ -13,15 +13,15 @@ from latentscale.shards.dataset_writer import write_shards
 from latentscale.shards.sharded_dataset import ShardedDataset
 from launching import ROOT, Finished, Processes, Train, launch_command, overrides
 
-# files that take minutes; where several are tested at a time they start first, so that none is left for the end
+# files that take minutes; with several pytest workers they start first, so that none is left for the end
 LONGEST = (
     "test_faults.py", "test_interruptions.py", "test_deepspeed.py", "test_node_faults.py", "test_every_method.py",
     "test_remote_training.py", "test_shard_invariance.py", "test_node_launcher.py", "test_invariance.py",
     "test_collectives.py", "test_agreement.py", "test_learning.py", "test_localcluster.py",
-    "test_clusters_reproduction.py", "test_wheel.py",
+    "test_clusters_reproduction.py", "test_documents.py", "test_wheel.py",
 )  # fmt: skip
 
-# an example is no slower for a busy machine's hiccup
+# no deadline: a busy machine may delay an example
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def processes() -> Iterator[Processes]:
-    """A starter of real processes; whatever is left at the end is killed."""
+    """A starter of real processes; remaining processes are killed at the end."""
     starter = Processes()
     yield starter
     starter.close()
@@ -42,7 +42,7 @@ def processes() -> Iterator[Processes]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
-    """A disk that can be filled; mounting one takes root."""
+    """A disk that can be filled; mounting it needs root."""
     try:
         disk = SmallDisk(tmp_path / "small-disk")
     except (PermissionError, FileNotFoundError) as error:
@@ -53,7 +53,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder of this session, so that tests neither use nor fill the user's."""
+    """A cache folder for this session, so that tests neither use nor fill the user's."""
     folder = tmp_path_factory.mktemp("cache")
     before = os.environ.get("LATENTSCALE_CACHE")
     os.environ["LATENTSCALE_CACHE"] = str(folder)

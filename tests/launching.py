@@ -1,4 +1,4 @@
-"""What tests start: real processes with bounded time, of one small configuration."""
+"""Helpers that start real processes with a time limit, and one small configuration for them."""
 
 import contextlib
 import itertools
@@ -16,7 +16,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# A model small enough that a step takes milliseconds, in float64, with two parameters' worth of everything.
+# a model so small that a step takes milliseconds, in float64
 TINY = {
     "latent.dim": 8,
     "network.widths": "[4]",
@@ -44,7 +44,7 @@ class Finished:
 
 
 def environment(**extra: str) -> dict[str, str]:
-    """This environment without what an outer launcher may have left, one thread a process, loopback only."""
+    """This environment without the variables of an outer launcher, with one thread per process, on the loopback."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -55,9 +55,9 @@ def environment(**extra: str) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A TCP port that is free, and that stays so until it is used, seconds later.
+    """A free TCP port, which stays free until it is used seconds later.
 
-    The kernel gives ports from 32768 on to whoever asks for any; each pytest worker has some below for itself.
+    The kernel assigns ephemeral ports from 32768 on; each pytest worker has its own range below.
     """
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     first = 20_000 + worker % 12 * 1_000
@@ -72,7 +72,7 @@ def _is_free(port: int) -> bool:
 
 
 def launch_command(processes: int, script: Path | str) -> list[str]:
-    """How a user starts a recipe on N processes of this machine."""
+    """The command that starts a recipe with N processes on this machine."""
     if processes == 1:
         return [sys.executable, str(script)]
     return [
@@ -97,14 +97,14 @@ class Processes:
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            # a shell starts what runs in its background with Ctrl-C ignored, and children would inherit that
+            # a shell ignores Ctrl-C in background commands, and children would inherit that
             preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
         )
         self._started.append(process)
         return process
 
     def start_ranks(self, count: int, command: Sequence[str], **extra: str) -> list[subprocess.Popen[str]]:
-        """Start N processes that meet on this machine, without a launcher that would end the others with one."""
+        """Start N connected processes on this machine, without a launcher that would end the others with one."""
         port = str(free_port())
         return [
             self.start(
@@ -123,7 +123,7 @@ class Processes:
         return Finished(process.returncode, out, err)
 
     def end(self, process: subprocess.Popen[str]) -> None:
-        # a launcher starts its workers in sessions of their own: they are found as its children
+        # a launcher starts its workers in their own sessions: find them as its children
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(process.pid).children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -144,16 +144,16 @@ def overrides(**changes: object) -> list[str]:
 
 
 def slowed_script(path: Path, recipe: str, lines: str = "", phase_seconds: float = 0.03) -> Path:
-    """A recipe after some lines, whose phases each last a while more, as a larger model's do."""
+    """A recipe with some lines before it, whose phases are slowed down like those of a larger model."""
     script = ROOT / "recipes" / f"{recipe}.py"
     path.write_text(f"""
 import os, runpy, sys, time
 from latentscale.distributed.phases import DistributedPhase
 RANK = os.environ.get("RANK", "0")
 backward_at_once = DistributedPhase.backward
-def backward(self, batches, *told):
+def backward(self, batches, *args):
     time.sleep({phase_seconds})
-    return backward_at_once(self, batches, *told)
+    return backward_at_once(self, batches, *args)
 DistributedPhase.backward = backward
 {lines}
 if __name__ == "__main__":

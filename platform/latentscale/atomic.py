@@ -1,4 +1,4 @@
-"""Files and folders that are complete or absent: written aside, flushed to the disk, then renamed."""
+"""Files and folders that are complete or absent: written under a temporary name, flushed to disk, then renamed."""
 
 import os
 import shutil
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until what was written to a file, or which names a folder holds, is on the disk."""
+    """Wait until the content of a file, or the list of names in a folder, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -17,15 +17,15 @@ def flush_to_disk(path: Path) -> None:
 
 
 def _aside(path: Path, purpose: str) -> Path:
-    # In the same folder, so that the rename stays on one file system.
+    # in the same folder, so that the rename stays within one file system
     return path.with_name(f".{path.name}.{purpose}-{os.getpid()}")
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """Yield a path to write to; on success it becomes ``path``, replacing what stood there.
+    """Yield a path to write to; on success it becomes ``path`` and replaces an existing file.
 
-    If the body raises, ``path`` is left as it was and nothing stays behind. Missing parent folders are made.
+    If the body raises, ``path`` stays as it was and no temporary file is left. Missing parent folders are created.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _aside(path, "new")
@@ -40,10 +40,10 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; on success it becomes ``path``, replacing a folder that stood there.
+    """Yield an empty folder to fill; on success it becomes ``path`` and replaces an existing folder.
 
-    The body writes plain files, no sub-folders. If it raises, ``path`` is left as it was. A folder cannot be
-    renamed onto a filled one, so an old folder is first moved aside: a kill between the two renames leaves
+    The body writes plain files, no subfolders. If it raises, ``path`` stays as it was. A folder cannot be
+    renamed onto a non-empty one, so an old folder is first moved aside: a kill between the two renames leaves
     ``path`` absent (never half written) and the old content beside it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""The whole configuration of a run: typed, merged by OmegaConf, refused with the key's name when wrong.
+"""The whole configuration of a run: typed, merged by OmegaConf; an error names the key.
 
-Order of precedence, weakest first: the defaults here, the recipe's, ``preset=NAME``, ``key=value`` on the
+Sources, the later overriding the earlier: the defaults here, the recipe's, ``preset=NAME``, ``key=value`` on the
 command line.
 """
 
@@ -24,57 +24,59 @@ from latentscale.settings import allowed_range, check_ranges, setting
 
 @dataclass
 class RunSettings:
-    dir: str = setting("runs/latentscale", "the run's folder; an existing run in it is continued", may_change=True)
-    seed: int = setting(0, "of the weights, the draws and the order of the data", minimum=0, maximum=2**63 - 1)
-    restart: bool = setting(False, "start over, after moving an existing folder aside", may_change=True)
+    dir: str = setting(
+        "runs/latentscale", "the run's folder; a run that is already in it is continued", may_change=True
+    )
+    seed: int = setting(0, "seed of the weights, the draws and the order of the data", minimum=0, maximum=2**63 - 1)
+    restart: bool = setting(False, "move an existing folder aside and start over", may_change=True)
 
 
 @dataclass
 class LatentSettings:
-    dim: int = setting(256, "d_z, elements of the latent vector", minimum=1)
+    dim: int = setting(256, "d_z, size of the latent vector", minimum=1)
     categories: list[int] = setting(
         factory=list,
-        help="d_c of each label, e.g. [10] or [3,2,2]; labelled methods take the data's own",
+        help="number of categories of each label, e.g. [10] or [3,2,2]; labelled methods use those of the data",
         minimum=1,
     )
-    law: str = setting("normal", "prior of each element; a dynamic scale needs mean 0, variance 1", choices=LAWS)
-    quantile: str = setting("", "law=custom: the law's quantile function of torch tensors, as package.module:function")
+    law: str = setting("normal", "prior of each element; a dynamic scale needs mean 0 and variance 1", choices=LAWS)
+    quantile: str = setting(
+        "", "for law=custom: quantile function of the prior on torch tensors, as package.module:function"
+    )
 
 
 @dataclass
 class OptimizerSettings:
-    name: str = setting("adam", "one optimizer a phase", choices=("adam", "adamw"))
+    name: str = setting("adam", "optimizer of each phase", choices=("adam", "adamw"))
     learning_rate: float = setting(3e-3, "step size", above=0, may_change=True)
     epoch_decay: float = setting(
-        1.0, "all learning rates times this after every epoch of the data", above=0, maximum=1, may_change=True
+        1.0, "factor on all learning rates after each epoch of the data", above=0, maximum=1, may_change=True
     )
-    beta1: float = setting(0.0, "decay of the first moment", minimum=0, maximum=0.999999)
-    beta2: float = setting(0.99, "decay of the second moment", minimum=0, maximum=0.999999)
-    epsilon: float = setting(1e-8, "added to the root of the second moment", above=0)
+    beta1: float = setting(0.0, "decay rate of the first moment", minimum=0, maximum=0.999999)
+    beta2: float = setting(0.99, "decay rate of the second moment", minimum=0, maximum=0.999999)
+    epsilon: float = setting(1e-8, "added to the square root of the second moment", above=0)
     gradient_clipping: float = setting(
-        0.0, "scale each phase's reduced gradient down to this norm where it is larger; 0: never", minimum=0
+        0.0, "largest norm of each phase's reduced gradient, scaled down where larger; 0: no clipping", minimum=0
     )
-    weight_decay: float = setting(0.0, "decoupled for adamw, added to the gradient for adam", minimum=0)
+    weight_decay: float = setting(0.0, "weight decay: decoupled for adamw, added to the gradient for adam", minimum=0)
 
 
 @dataclass
 class TrainingSettings:
     steps: int = setting(10_000, "length of the run", unit="steps", minimum=1, may_change=True)
-    batch: int = setting(32, "global batch: over all processes and accumulation", unit="images", minimum=1)
-    accumulation: int = setting(
-        1, "micro-batches a process walks before each optimizer step", minimum=1, may_change=True
-    )
+    batch: int = setting(32, "global batch size, over all processes and accumulation", unit="images", minimum=1)
+    accumulation: int = setting(1, "micro-batches per process and optimizer step", minimum=1, may_change=True)
     precision: str = setting(
-        "fp32", "bf16 is autocast over fp32 weights; fp64 is for proofs", choices=("fp32", "bf16", "fp64")
+        "fp32", "bf16 is autocast over fp32 weights; fp64 is for numerical checks", choices=("fp32", "bf16", "fp64")
     )
-    ema_decay: float = setting(0.999, "a step's decay of the weights' moving average", minimum=0, maximum=1)
+    ema_decay: float = setting(0.999, "decay per step of the moving average of the weights", minimum=0, maximum=1)
     compile: str = setting("", "torch.compile backend for the phases, e.g. inductor; empty: eager", may_change=True)
     report_every_steps: int = setting(
-        50, "a line in metrics.jsonl and TensorBoard", unit="steps", minimum=1, may_change=True
+        50, "interval of reports in metrics.jsonl and TensorBoard", unit="steps", minimum=1, may_change=True
     )
     max_nonfinite_steps: int = setting(
         20,
-        "stop after this many skipped (non-finite) steps in a row",
+        "stop after this many consecutive skipped (non-finite) steps",
         unit="steps",
         minimum=1,
         may_change=True,
@@ -83,42 +85,44 @@ class TrainingSettings:
 
 @dataclass
 class DistributedSettings:
-    streams: int = setting(0, "fixed cuts of the batch, data and draws; 0: min(8, batch // 2)", minimum=0)
+    streams: int = setting(
+        0, "number of streams that the batch, data and draws are divided into; 0: min(8, batch // 2)", minimum=0
+    )
     engine: str = setting(
-        "ddp", "what averages gradients over processes", choices=("ddp", "deepspeed"), may_change=True
+        "ddp", "engine that averages gradients over processes", choices=("ddp", "deepspeed"), may_change=True
     )
     zero: int = setting(
         0,
-        "deepspeed's ZeRO stage, 0 to 2: 1 parts the moments over processes, 2 also the gradients",
+        "DeepSpeed's ZeRO stage, 0 to 2: 1 partitions optimizer states over processes, 2 also gradients",
         minimum=0,
         may_change=True,
     )
     offload_optimizer: bool = setting(
-        False, "keep and step the moments on the CPU; deepspeed with zero 1 or 2", may_change=True
+        False, "keep optimizer states and steps on the CPU; needs engine=deepspeed with zero=1 or 2", may_change=True
     )
     processes: int = setting(
-        0, "refuse to start on another number of processes than this; 0: any", minimum=0, may_change=True
+        0, "required number of processes, otherwise the run does not start; 0: any", minimum=0, may_change=True
     )
     timeout_seconds: float = setting(
         300.0,
-        "a process not heard from for so long, or a collective that waits longer, ends the run",
+        "end the run if a process sends no heartbeat, or a collective waits, for this long",
         unit="seconds",
         above=0,
         may_change=True,
     )
     startup_timeout_seconds: float = setting(
         600.0,
-        "the same until the first step is taken: meeting, reading, compiling",
+        "the same until the first step is taken: joining, reading, compiling",
         unit="seconds",
         above=0,
         may_change=True,
     )
     heartbeat_seconds: float = setting(
-        2.0, "each process tells the others its step so often", unit="seconds", above=0, may_change=True
+        2.0, "interval at which each process sends a heartbeat", unit="seconds", above=0, may_change=True
     )
     divergence_every_steps: int = setting(
         500,
-        "compare checksums of all weights and statistics over processes; also before every checkpoint; 0: only then",
+        "interval of comparing checksums of weights and statistics over processes; 0: only before checkpoints",
         unit="steps",
         minimum=0,
         may_change=True,
@@ -127,33 +131,41 @@ class DistributedSettings:
 
 @dataclass
 class CheckpointSettings:
-    every_steps: int = setting(1000, "0: only at the end and when stopped", unit="steps", minimum=0, may_change=True)
-    keep: int = setting(3, "the newest so many stay", minimum=1, may_change=True)
+    every_steps: int = setting(
+        1000, "interval of checkpoints; 0: only at the end and when stopped", unit="steps", minimum=0, may_change=True
+    )
+    keep: int = setting(3, "number of newest checkpoints to keep", minimum=1, may_change=True)
 
 
 @dataclass
 class SnapshotSettings:
-    every_steps: int = setting(500, "0: only at the end", unit="steps", minimum=0, may_change=True)
-    images: int = setting(24, "real images shown", unit="images", minimum=1, may_change=True)
+    every_steps: int = setting(
+        500, "interval of pictures; 0: only at the end", unit="steps", minimum=0, may_change=True
+    )
+    images: int = setting(24, "number of real images shown", unit="images", minimum=1, may_change=True)
 
 
 @dataclass
 class EvaluationSettings:
-    every_steps: int = setting(0, "0: only at the end", unit="steps", minimum=0, may_change=True)
+    every_steps: int = setting(
+        0, "interval of evaluations; 0: only at the end", unit="steps", minimum=0, may_change=True
+    )
     images: int = setting(
-        1024, "fresh draws, and at most so many real images", unit="images", minimum=2, may_change=True
+        1024, "number of draws, and largest number of real images", unit="images", minimum=2, may_change=True
     )
 
 
 @dataclass
 class TelemetrySettings:
     tensorboard: bool = setting(True, "write TensorBoard events into the run's folder", may_change=True)
-    progress: bool = setting(True, "a progress line on the terminal", may_change=True)
+    progress: bool = setting(True, "show a progress line on the terminal", may_change=True)
 
 
 @dataclass
 class Config:
-    preset: str = setting("", "YAML beside the recipes, by name, or a path to one; empty: none", may_change=True)
+    preset: str = setting(
+        "", "name of a preset beside the recipes, or path of a YAML file; empty: none", may_change=True
+    )
     run: RunSettings = field(default_factory=RunSettings)
     data: DataSettings = field(default_factory=DataSettings)
     latent: LatentSettings = field(default_factory=LatentSettings)
@@ -204,18 +216,18 @@ def load_config(
     presets: Path | None = None,
     launched: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Merge defaults ← recipe ← preset ← ``key=value`` arguments, and check every value by itself.
+    """Merge defaults ← recipe ← preset ← ``key=value`` arguments, and check each value on its own.
 
     Args:
         method_settings: the dataclass of the method's own keys, which become ``method.*``.
-        method_name: picks the preset's ``methods.NAME`` section, where it has one.
-        recipe: dotted keys to values; its ``preset`` serves where the arguments name no other.
+        method_name: selects the preset's ``methods.NAME`` section, if it has one.
+        recipe: dotted keys to values; its ``preset`` is used unless the arguments name another.
         arguments: ``key=value`` strings.
         presets: folder of the preset files.
-        launched: dotted keys to what the launcher has said of them, which nobody else may contradict.
+        launched: dotted keys to the launcher's values, which no other source may contradict.
 
     Raises:
-        UserError: for an unknown key, a wrong type or a value out of range, naming the key.
+        UserError: an unknown key, a wrong type or a value out of range; names the key.
     """
     config = OmegaConf.structured(Config(method=method_settings()))
     known = [key.name for key in keys(Config(method=method_settings()))]
@@ -223,18 +235,20 @@ def load_config(
         config = _set(config, known, name, value, f"{name}={value}")
     given = [_split(argument) for argument in arguments]
     preset = [str(config.preset), *(value for name, value in given if name == "preset")][-1]
-    said = {*(recipe or {}), *(name for name, _ in given)}
+    given_names = {*(recipe or {}), *(name for name, _ in given)}
     if preset:
         for name, value in _read_preset(preset, method_name, presets):
-            said.add(name)
+            given_names.add(name)
             config = _set(config, known, name, value, f"preset {preset}: {name}={value}")
-    texts = {key.name for key in keys(Config(method=method_settings())) if isinstance(key.value, str)}
+    string_names = {key.name for key in keys(Config(method=method_settings())) if isinstance(key.value, str)}
     for name, text in given:
-        # a text is taken as it stands (007 is a folder's name); else OmegaConf reads numbers, booleans, lists
-        value = text if name in texts or name not in known else OmegaConf.from_dotlist([f"value={text}"])["value"]
+        # a string is taken literally (007 is a folder's name); OmegaConf parses numbers, booleans, lists
+        value = (
+            text if name in string_names or name not in known else OmegaConf.from_dotlist([f"value={text}"])["value"]
+        )
         config = _set(config, known, name, value, f"{name}={text}")
     for name, value in (launched or {}).items():
-        if name in said and OmegaConf.select(config, name) != value:
+        if name in given_names and OmegaConf.select(config, name) != value:
             raise contradiction(name, value, OmegaConf.select(config, name))
         config = _set(config, known, name, value, f"{name}={value}")
     resolved = OmegaConf.to_object(config)
@@ -244,14 +258,14 @@ def load_config(
 
 
 def changed_keys(old: Mapping[str, Any], new: Config) -> list[str]:
-    """What a run may not change when it continues but did: ``key: old → new``, one entry a key.
+    """The keys that changed although a continued run may not change them: ``key: old → new``, one entry per key.
 
-    A key that only the old configuration has, of another method say, counts too.
+    A key that only the old configuration has, such as one of another method, counts too.
     """
-    there = {key.name for key in keys(new)}
-    # a run of a release that had not yet a key trained as its default says
+    new_names = {key.name for key in keys(new)}
+    # a run from a release without a key was trained with its default
     defaults = {key.name: key.value for key in keys(Config(method=type(new.method)()))}
-    changes = [f"{name}: {value} → (absent)" for name, value in _flatten(old) if name not in there]
+    changes = [f"{name}: {value} → (absent)" for name, value in _flatten(old) if name not in new_names]
     for key in keys(new):
         if key.spec.metadata.get("may_change"):
             continue
@@ -280,7 +294,7 @@ def describe_keys(config: Config) -> list[tuple[str, str, str, str]]:
 def _split(argument: str) -> tuple[str, str]:
     name, equals, value = argument.partition("=")
     if not equals or not name:
-        raise UserError(f"'{argument}' is not key=value: write for example training.steps=1000 (--help lists the keys)")
+        raise UserError(f"'{argument}' must be key=value, such as training.steps=1000 (--help lists the keys)")
     return name.lstrip("-"), value
 
 
@@ -290,10 +304,10 @@ def _set(config: DictConfig, known: list[str], name: str, value: Any, shown: str
         if section:
             raise UserError(f"{shown}: '{name}' is a section: set one of its keys, such as {section[0]}")
         near = get_close_matches(name, known, n=1, cutoff=0.5)
-        # a key given without its section, or with another one, is the commonest slip
+        # the most common mistake is a key without its section, or with another section
         near = [key for key in known if key.split(".")[-1] == name.split(".")[-1]][:1] or near
         hint = f"did you mean {near[0]}?" if near else "--help lists the keys"
-        raise UserError(f"{shown}: there is no key '{name}': {hint}")
+        raise UserError(f"{shown}: unknown key '{name}': {hint}")
     try:
         nested = OmegaConf.create()
         OmegaConf.update(nested, name, value)
@@ -307,8 +321,8 @@ def _set(config: DictConfig, known: list[str], name: str, value: Any, shown: str
             "float": "a number",
             "bool": "true or false",
             "list": "a list such as [64,128]",
-        }.get(kind, "text")
-        raise UserError(f"{shown}: {name} takes {kind} ({str(error).splitlines()[0]})") from None
+        }.get(kind, "a string")
+        raise UserError(f"{shown}: {name} must be {kind} ({str(error).splitlines()[0]})") from None
     assert isinstance(merged, DictConfig)
     return merged
 
@@ -319,16 +333,16 @@ def _read_preset(preset: str, method_name: str, folder: Path | None) -> list[tup
     elif folder is not None:
         path = folder / f"{preset}.yaml"
     else:
-        raise UserError(f"preset={preset}: no folder of presets is known here: give the path of a YAML file")
+        raise UserError(f"preset={preset}: there is no folder of presets here: give the path of a YAML file")
     if not path.is_file():
-        there = sorted(file.stem for file in folder.glob("*.yaml")) if folder and folder.is_dir() else []
-        raise UserError(f"preset={preset}: no file {path} (presets: {', '.join(there) or 'none'})")
+        names = sorted(file.stem for file in folder.glob("*.yaml")) if folder and folder.is_dir() else []
+        raise UserError(f"preset={preset}: there is no file {path} (presets: {', '.join(names) or 'none'})")
     try:
         content = OmegaConf.to_container(OmegaConf.load(path))
     except Exception as error:
-        raise UserError(f"preset={preset}: {path} is not readable as YAML: {str(error).splitlines()[0]}") from None
+        raise UserError(f"preset={preset}: {path} is not valid YAML: {str(error).splitlines()[0]}") from None
     if not isinstance(content, dict):
-        raise UserError(f"preset={preset}: {path} must hold keys and values")
+        raise UserError(f"preset={preset}: {path} must contain keys and values")
     sections = content.pop("methods", None) or {}
     own = sections.get(method_name, {})
     return list(_flatten(content)) + list(_flatten(own))

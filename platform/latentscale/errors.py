@@ -1,13 +1,13 @@
-"""What ends a run in one line, without a traceback."""
+"""Errors that end a run with one line and no traceback."""
 
 
 class UserError(Exception):
-    """A mistake in what the user gave (a key, a file, a shard), with its remedy in one line.
+    """An error that the user must fix (in a key, a file, a shard), with the remedy in one line.
 
-    Entry points print the message alone and exit with status 2.
+    Entry points print only the message and exit with status 2.
 
     Attributes:
-        shared: whether every process of a node raises it, so that one of them need say it.
+        shared: whether every process of a node raises it, so that only one of them needs to print it.
     """
 
     shared = False
@@ -19,9 +19,9 @@ class UserError(Exception):
 
 
 class Interruption(UserError):
-    """What the same command may well survive: a process, a remote or a disk that was gone. Exit status 75."""
+    """A failure after which the same command may succeed: a process, a remote or a disk was gone. Exit status 75."""
 
 
 USER_STATUS = 2
 INTERRUPTED_STATUS = 75
-"""EX_TEMPFAIL of sysexits.h, "the user is invited to retry": what started the run may start it again."""
+"""EX_TEMPFAIL of sysexits.h, "the user is invited to retry": whoever started the run may restart it."""

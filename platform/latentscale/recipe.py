@@ -25,49 +25,49 @@ from latentscale.wording import counted
 if TYPE_CHECKING:
     from latentscale.training.loop import Outcome
 
-INSIST_SECONDS = 3.0
-SAY_SECONDS = 1.0
-"""For a process that is refused to say so: a launcher tells it to stop as soon as another one has ended."""
+SECOND_INTERRUPT_SECONDS = 3.0
+REPORT_SECONDS = 1.0
+"""For a process with a user error to print it: a launcher stops a process as soon as another one has ended."""
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a flag that the loop reads, from its first question on.
+    """Turns SIGTERM and SIGINT into a flag for the training loop, from the loop's first call on.
 
-    Before it, while processes meet, networks are built and the first step is compiled, there is nothing to lose: a
-    signal ends the process after SAY_SECONDS, as one that has stopped. That is a thread's to do, for the main one may
-    be waiting for others where Python does not reach it. A launcher passes a Ctrl-C on to processes that the terminal
-    has told already, and a supervisor that means it follows with SIGKILL, so repeated signals change nothing; only a
+    Before that call, while processes join, networks are built and the first step is compiled, nothing can be lost: a
+    signal ends the process after REPORT_SECONDS, as a stopped one. A thread does this, since the main thread may be
+    waiting for other processes outside of Python. A launcher forwards a Ctrl-C to processes that the terminal has
+    already signalled, and a supervisor that insists follows with SIGKILL, so repeated signals change nothing. Only a
     Ctrl-C that comes seconds after the first one ends the process at once.
     """
 
     def __init__(self) -> None:
-        self._trains = False
-        self._asked_at: float | None = None
-        told, tell = os.pipe()
-        os.set_blocking(tell, False)
-        # written to as a signal arrives, whatever the main thread does
-        signal.set_wakeup_fd(tell, warn_on_full_buffer=False)
+        self._training = False
+        self._requested_at: float | None = None
+        read_end, write_end = os.pipe()
+        os.set_blocking(write_end, False)
+        # the interpreter writes to it when a signal arrives, whatever the main thread does
+        signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._take)
-        threading.Thread(target=self._end_before_training, args=(told,), name="signals", daemon=True).start()
+            signal.signal(number, self._record)
+        threading.Thread(target=self._end_before_training, args=(read_end,), name="signals", daemon=True).start()
 
     def __call__(self) -> bool:
-        self._trains = True
-        return self._asked_at is not None
+        self._training = True
+        return self._requested_at is not None
 
-    def _take(self, number: int, frame: FrameType | None) -> None:
-        if self._asked_at is None:
-            self._asked_at = time.monotonic()
-        elif number == signal.SIGINT and time.monotonic() - self._asked_at > INSIST_SECONDS:
+    def _record(self, number: int, frame: FrameType | None) -> None:
+        if self._requested_at is None:
+            self._requested_at = time.monotonic()
+        elif number == signal.SIGINT and time.monotonic() - self._requested_at > SECOND_INTERRUPT_SECONDS:
             raise KeyboardInterrupt
 
-    def _end_before_training(self, told: int) -> None:
-        while number := os.read(told, 1):
-            if self._trains:
+    def _end_before_training(self, read_end: int) -> None:
+        while number := os.read(read_end, 1):
+            if self._training:
                 return
             if number[0] in (signal.SIGTERM, signal.SIGINT):
-                time.sleep(SAY_SECONDS)
-                if not self._trains:
+                time.sleep(REPORT_SECONDS)
+                if not self._training:
                     exit_before_training()
 
 
@@ -109,12 +109,12 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
     """Run a recipe.
 
     Args:
-        method: what it trains.
+        method: the method that it trains.
         recipe: its defaults, dotted keys to values.
-        launch: how the user has started it.
-        arguments: the command line after that.
+        launch: how the user started it.
+        arguments: the rest of the command line.
 
-    Exits with status 2 and one line when the user can fix what is wrong.
+    Exits with status 2 and one line after an error that the user must fix.
     """
     try:
         options, overrides = _parse(method, recipe, launch, arguments)
@@ -126,19 +126,19 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
             print(dry_run(config, method))
             return
         _train(config, method)
-        # pictures that are still being drawn beside a stopped training are not waited for
+        # do not wait for pictures that are still being drawn after a stop
         exit_process()
     except UserError as error:
         fail(error)
     except OSError as error:
         if error.filename is None:
             raise
-        fail(UserError(f"{error.filename}: {error.strerror}: mend that, then run the same command to continue"))
+        fail(UserError(f"{error.filename}: {error.strerror}: fix that, then run the same command to continue"))
 
 
 def _train(config: Config, method: type[Method]) -> None:
     stop = StopRequest()
-    # the training stack is imported only now: --help and refusals are quick
+    # imported only now, so that --help and early errors are fast
     from latentscale.training.loop import train
 
     outcome = train(config, method, stop)
@@ -149,7 +149,7 @@ def _train(config: Config, method: type[Method]) -> None:
 
 
 def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
-    """Print how the run ended, what was measured, and where everything is; called on rank 0."""
+    """Print how the run ended, the evaluation, and where the results are; called on rank 0."""
     from latentscale.evaluation.explain import explain
 
     if not outcome.finished:
@@ -162,11 +162,11 @@ def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
     if outcome.evaluation is not None:
         for line in explain(outcome.evaluation):
             print(f"  {line}")
-        held_out = "held out: training never saw them"
-        seen = "training images: the data have no test split"
-        print(f"  real images are {held_out if outcome.evaluation['held_out'] else seen}")
+        held_out = "held out from training"
+        seen = "training images: the dataset has no test split"
+        print(f"  the real images are {held_out if outcome.evaluation['held_out'] else seen}")
     pictures = outcome.folder / "snapshots"
-    # a method that neither generates nor inverts draws none
+    # a method that neither generates nor inverts makes no pictures
     if pictures.is_dir() and any(pictures.iterdir()):
         print(f"pictures: {pictures}")
     print(f"model:    {outcome.folder / 'model'}")
@@ -175,7 +175,7 @@ def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
 
 
 def exit_before_training() -> NoReturn:
-    """End well before the first step: a checkpoint that the run continues from, if there is one, stands as it was."""
+    """Exit successfully before the first step; an existing checkpoint stays as it was."""
     topology = Topology.from_environment()
     try:
         if topology.local_rank == 0:
@@ -186,37 +186,38 @@ def exit_before_training() -> NoReturn:
 
 
 def dry_run(config: Config, method: type[Method]) -> str:
-    """The resolved configuration, the network sizes and the step plan, in words."""
-    from latentscale.training.prepare import prepare
+    """The resolved configuration, the network sizes and the step plan, as text."""
+    from latentscale.training.checks import plan_dry_run
+    from latentscale.training.method_building import network_sizes
+    from latentscale.training.plan import RunPlan
 
-    preparation = prepare(config, method, dry=True)
-    plan, data = preparation.plan, preparation.dataset
-    sizes = preparation.sizes()
-    shape = " × ".join(map(str, preparation.shape))
-    held = f"{shape}, not at hand"
-    if data:
-        held = f"{data.count:,} samples of {shape} in {counted(len(data.shard_counts), 'shard')}"
-    allowed = ", ".join(f"{p}×{a}" for p, a in plan.allowed())
+    plan = plan_dry_run(config, method)
+    steps, shape = plan.steps, " × ".join(map(str, plan.shape))
+    data, epochs = f"samples of {shape}, not available here", ""
+    if isinstance(plan, RunPlan):
+        count = plan.dataset.count
+        data = f"{count:,} samples of {shape} in {counted(len(plan.dataset.shard_counts), 'shard')}"
+        epochs = f", {config.training.steps * steps.batch / count:,.1f} epochs"
+    allowed = ", ".join(f"{p}×{a}" for p, a in steps.allowed())
     lines = [
         config.to_yaml().rstrip(),
         "",
         f"method: {method.name} ({method.paper})",
-        f"data: {held}",
-        *(f"{name}: {count:,} parameters ({count / 1e6:.1f} M)" for name, count in sizes.items()),
-        *([f"images: decoded by {preparation.decoder.describe()}"] if len(preparation.shape) == 3 else []),
-        f"step plan: global batch {plan.batch} images = {plan.streams} streams × {plan.stream_batch};"
-        f" {plan.processes} processes × {plan.process_batch} images, accumulation {plan.accumulation}"
-        f" × micro-batch {plan.microbatch}",
-        f"same steps with processes×accumulation: {allowed}",
-        f"run: {config.training.steps:,} steps, {config.training.steps * plan.batch / 1000:,.0f} kimg"
-        + (f", {config.training.steps * plan.batch / data.count:,.1f} epochs" if data else ""),
+        f"data: {data}",
+        *(f"{name}: {count:,} parameters ({count / 1e6:.1f} M)" for name, count in network_sizes(plan).items()),
+        *([f"images: decoded by {plan.decoder.describe()}"] if len(plan.shape) == 3 else []),
+        f"step plan: global batch {steps.batch} images = {steps.streams} streams × {steps.stream_batch};"
+        f" {steps.processes} processes × {steps.process_batch} images, accumulation {steps.accumulation}"
+        f" × micro-batch {steps.microbatch}",
+        f"the same steps with processes×accumulation: {allowed}",
+        f"run: {config.training.steps:,} steps, {config.training.steps * steps.batch / 1000:,.0f} kimg{epochs}",
         *(f"note: {remark}" for remark in method.remarks(config.method, config.training.steps)),
     ]
     return "\n".join(lines)
 
 
 def help_text(config: Config) -> str:
-    """Every key with its type, default, unit and one line."""
+    """Every key with its type, default, unit and help line."""
     rows = describe_keys(config)
     name_width = max(len(row[0]) for row in rows)
     kind_width = max(len(row[1]) for row in rows)
@@ -228,20 +229,20 @@ def help_text(config: Config) -> str:
 
 
 def fail(error: UserError) -> NoReturn:
-    """One line on stderr and exit status 2, or 75 where the same command may succeed; then the process ends.
+    """Print one line on stderr and exit with status 2, or 75 if the same command may succeed.
 
-    What every process of a node raises is said by its first.
+    Only the first process of a node prints an error that all of them raise.
     """
     rank, local_rank = os.environ.get("RANK", "0"), os.environ.get("LOCAL_RANK", "0")
-    passing = isinstance(error, Interruption)
+    temporary = isinstance(error, Interruption)
     if local_rank == "0" or not error.shared:
         where = "" if rank == "0" or error.shared else f"rank {rank}: "
         print(f"error: {where}{error}", file=sys.stderr, flush=True)
     if rank.isdigit():
         write_exit_report(
-            ExitReport(int(rank), ExitReason.FAILED if passing else ExitReason.USER_ERROR, message=str(error))
+            ExitReport(int(rank), ExitReason.FAILED if temporary else ExitReason.USER_ERROR, message=str(error))
         )
-    exit_process(INTERRUPTED_STATUS if passing else USER_STATUS)
+    exit_process(INTERRUPTED_STATUS if temporary else USER_STATUS)
 
 
 def _parse(
@@ -274,6 +275,6 @@ def _parse(
     flags = [text for text in unknown if "=" not in text]
     if flags:
         raise UserError(
-            f"there is no option {flags[0]}: settings are key=value, options are --dry-run and --help"
+            f"unknown option {flags[0]}: settings are key=value, options are --dry-run and --help"
         ).on_every_process()
     return options, [*options.overrides, *unknown]

@@ -1,4 +1,4 @@
-"""Typed settings: a dataclass field that knows its own help line, unit and allowed range."""
+"""Typed settings: a dataclass field with its help line, unit and allowed range."""
 
 import math
 from dataclasses import MISSING, Field, field, fields
@@ -19,16 +19,16 @@ def setting(
     choices: tuple[str, ...] = (),
     may_change: bool = False,
 ) -> Any:
-    """A dataclass field with what `--help`, validation and resuming need to know.
+    """A dataclass field with the metadata for `--help`, validation and resuming.
 
     Args:
         default, factory: as in ``dataclasses.field``.
         help: one line.
         unit: of the value, e.g. ``steps`` or ``images``.
-        minimum, maximum: inclusive bounds; for lists, of every element.
+        minimum, maximum: inclusive bounds; for a list, of each element.
         above: exclusive lower bound.
         choices: the allowed strings.
-        may_change: whether a resumed run may use another value than the run it continues.
+        may_change: whether a resumed run may have a different value.
     """
     metadata = {
         "help": help,
@@ -45,7 +45,7 @@ def setting(
 
 
 def allowed_range(spec: Field[Any]) -> str:
-    """The allowed values of a field in words, empty where there is no limit."""
+    """The allowed values of a field in words; empty if any value is allowed."""
     meta = spec.metadata
     if meta.get("choices"):
         return "one of " + ", ".join(meta["choices"])
@@ -60,10 +60,10 @@ def allowed_range(spec: Field[Any]) -> str:
 
 
 def check_ranges(settings: Any, prefix: str = "") -> None:
-    """Refuse values outside their field's range, naming the key.
+    """Check that all values are in their field's range.
 
     Raises:
-        UserError: with the full key, the value and what is allowed.
+        UserError: a value is not; with the full key, the value and the allowed range.
     """
     for spec in fields(settings):
         value = getattr(settings, spec.name)

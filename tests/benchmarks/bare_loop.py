@@ -1,4 +1,4 @@
-"""PVDGAN as one would write it by hand in plain PyTorch: what the platform's step is held against.
+"""PVDGAN written by hand in plain PyTorch, to compare the platform's step with.
 
 The networks are the platform's modules; everything around them is here: the losses (T eq. 38-41), R1 by
 ``torch.autograd.grad(create_graph=True)``, fused Adam, the running variance and the average of the weights. It has
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @dataclass
 class BareSettings:
-    """The few numbers of the algorithm, by the configuration's names."""
+    """The algorithm's settings, by the configuration's names."""
 
     latent_dim: int
     r1: float
@@ -31,7 +31,7 @@ class BareSettings:
 
 
 class BareLoop:
-    """One process, one device, nothing but the mathematics.
+    """One process and one device, with only the mathematics.
 
     Args:
         generator: ``[b, d_z]`` latents to images.
@@ -117,7 +117,7 @@ class BareLoop:
 
 
 def train_on(loop: BareLoop, images: Tensor, batch: int, should_stop: Callable[[], bool]) -> None:
-    """Step on random batches of images held in memory until told to stop.
+    """Step on random batches of images in memory until asked to stop.
 
     Args:
         images: ``[n, C, H, W]``, decoded, in [-1, 1].

@@ -1,4 +1,4 @@
-"""Measures what a step costs and holds it against the bars: ``make bench``.
+"""Measures the cost of a step and compares it with the bars: ``make bench``.
 
 Loops are timed beside each other in one process, turn by turn, each round in another order; what is compared is the
 median over rounds of the ratio within a round. The platform's PVDGAN is there twice: its ratios are of the
@@ -39,7 +39,7 @@ WAITING_STEPS = {"digits8": 400, "images32": 100, "images32_decoded": 100}
 
 @dataclass
 class Bar:
-    """A figure and the most that it may be.
+    """A figure and its limit.
 
     Attributes:
         shown: the figure in words, with its scatter.
@@ -99,7 +99,7 @@ def step_bars(case: Case, rounds: int) -> tuple[list[Bar], dict[str, float]]:
 
 
 def waiting_bar(case: Case) -> Bar:
-    """The share of a run's time that the loop spends on getting its data, by the run's own reports."""
+    """The share of a run's time that the loop waits for data, from the run's own reports."""
     steps = WAITING_STEPS[case.name]
     fits = MemoryCachedReader.fits if case.remembered else lambda count, shape: False
     with scratch() as folder, mock.patch.object(MemoryCachedReader, "fits", staticmethod(fits)):
@@ -108,7 +108,7 @@ def waiting_bar(case: Case) -> Bar:
         )
         train(config, METHODS["pvdgan"])
         records = [json.loads(line) for line in (folder / "run" / "metrics.jsonl").read_text().splitlines()]
-    # the first report holds the start
+    # the first report includes the start
     reports = [record for record in records if "seconds/total" in record][1:]
     shares = [record["seconds/data"] / record["seconds/total"] for record in reports]
     share = sum(record["seconds/data"] for record in reports) / sum(record["seconds/total"] for record in reports)
@@ -117,7 +117,7 @@ def waiting_bar(case: Case) -> Bar:
 
 
 def two_processes(rounds: int, batch: int) -> dict[str, Any]:
-    """What ``statistics_cost.py`` measured.
+    """The measurements of ``statistics_cost.py``.
 
     Raises:
         RuntimeError: the run failed.
@@ -161,7 +161,7 @@ def collective_bar(case: Case, rounds: int) -> tuple[list[Bar], dict[str, float]
 
 
 def machine(rounds: int) -> dict[str, Any]:
-    """What the figures depend on, without names."""
+    """The machine that the figures depend on, without names."""
     return {
         "cores": len(os.sched_getaffinity(0)),
         "threads": torch.get_num_threads(),
@@ -183,7 +183,7 @@ def at_least_seven(text: str) -> int:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure what a step costs, and hold it against the bars.")
     parser.add_argument("--rounds", type=at_least_seven, default=31, help="paired rounds, at least 7")
-    parser.add_argument("--strict", action="store_true", help="exit 1 where a bar is missed")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a bar is missed")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of cost.txt and cost.json")
     options = parser.parse_args()
     torch.set_num_threads(1)

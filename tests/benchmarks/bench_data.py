@@ -1,4 +1,4 @@
-"""Measures how fast samples are read on one core and holds it against the bars: ``make bench-data``.
+"""Measures how fast samples are read on one core and compares it with the bars: ``make bench-data``.
 
 The platform's loader (`data.workers=0`: one thread) beside a bare loop that decodes the same bytes from memory into
 batches, which is the limit, torch's DataLoader over a folder of images, webdataset's own pipeline and
@@ -40,7 +40,7 @@ BARS = {"bare loop": 0.90, "DataLoader": 1.5, "webdataset": 1.0}
 
 @dataclass
 class Bar:
-    """How many times another's images/s the loader's are, and the least that it may be.
+    """The ratio of the loader's images/s to another reader's, and its lower limit.
 
     Attributes:
         starts: the median over rounds in each start of the process.
@@ -73,7 +73,7 @@ def spread(starts: Sequence[float]) -> str:
 
 @dataclass
 class Measured:
-    """A case in one start.
+    """A case in one process start.
 
     Attributes:
         ratios: the loader's images/s as a multiple of each other's, medians over rounds.
@@ -89,7 +89,7 @@ class Measured:
 
 
 def measure(case: Case, rounds: int) -> Measured:
-    """All contestants, turn by turn."""
+    """Measure all readers in turns."""
     with scratch() as folder:
         data = write_case(case, folder)
         contestants: dict[str, Contestant] = {}
@@ -100,11 +100,11 @@ def measure(case: Case, rounds: int) -> Measured:
             except Missing as reason:
                 absent.append(f"{name}: {reason}")
         seconds: Mapping[str, list[float]] = time_rounds(contestants, rounds, case.turn_batches)
-    # the loader is there twice: as in the cost of a step, its ratios are of the mean of the two
+    # the loader takes part twice, as a control: ratios use the mean of the two
     both = [(one + other) / 2 for one, other in zip(seconds[OURS], seconds[f"{OURS} again"], strict=True)]
     compared = {**seconds, OURS: both}
     return Measured(
-        # a ratio of images/s is the other's seconds over ours
+        # a ratio of images/s is the other's seconds divided by ours
         {name: ratio(compared, name, OURS).median for name in contestants if not name.startswith(OURS)},
         ratio(seconds, f"{OURS} again", OURS).median,
         {name: case.batch / statistics.median(each) for name, each in seconds.items()},
@@ -113,7 +113,7 @@ def measure(case: Case, rounds: int) -> Measured:
 
 
 def one_start(rounds: int) -> None:
-    """Print what is measured in this process, as JSON."""
+    """Measure in this process and print the result as JSON."""
     stay_on_one_core()
     torch.set_num_threads(1)
     keep_freed_memory()  # as training does
@@ -121,7 +121,7 @@ def one_start(rounds: int) -> None:
 
 
 def started(rounds: int) -> dict[str, Measured]:
-    """The same in a process of its own."""
+    """Measure in a separate process."""
     command = [sys.executable, __file__, "--one-start", "--rounds", str(rounds)]
     finished = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return {name: Measured(**found) for name, found in json.loads(finished.stdout.splitlines()[-1]).items()}
@@ -129,9 +129,9 @@ def started(rounds: int) -> dict[str, Measured]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Measure how fast samples are read, and hold it against the bars.")
-    parser.add_argument("--rounds", type=at_least_seven, default=7, help="paired rounds of a start, at least 7")
-    parser.add_argument("--starts", type=int, default=5, help="of the process, each with all rounds")
-    parser.add_argument("--strict", action="store_true", help="exit 1 where a bar is missed")
+    parser.add_argument("--rounds", type=at_least_seven, default=7, help="paired rounds per start, at least 7")
+    parser.add_argument("--starts", type=int, default=5, help="process starts, each with all rounds")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a bar is missed")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of data.txt and data.json")
     parser.add_argument("--one-start", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -32,8 +32,9 @@ from latentscale.errors import UserError
 from latentscale.methods.registry import METHODS
 from latentscale.shards.dataset_writer import write_shards
 from latentscale.shards.sample import Sample
+from latentscale.training.checks import plan_run
 from latentscale.training.loop import train
-from latentscale.training.prepare import prepare
+from latentscale.training.method_building import build_method
 
 SHOWN = (("pvdgan", "afhq256"), ("dlsgan", "ffhq256"), ("cgpgan", "afhq256_cgpgan"), ("invgan", "ffhq256"))
 BARE = "pvdgan"
@@ -62,7 +63,7 @@ MODES = (Mode("fp32", "fp32"), Mode("bf16", "bf16"), Mode("bf16+compile", "bf16"
 
 
 class Device:
-    """What is measured on: a GPU, or in tests the CPU, which has neither queue nor figures of memory."""
+    """The device to measure: a GPU, or in tests the CPU, which has no queue and no memory statistics."""
 
     def __init__(self, device: torch.device, name: str, peak: Peak | None) -> None:
         self.device, self.name, self.peak = device, name, peak
@@ -70,14 +71,14 @@ class Device:
 
     @classmethod
     def here(cls) -> "Device | None":
-        """The first GPU, None where there is none."""
+        """The first GPU; None without GPUs."""
         if not torch.cuda.is_available():
             return None
         name = torch.cuda.get_device_name(0)
         return cls(torch.device("cuda", 0), name, peak_of(name))
 
     def now(self) -> float:
-        """Seconds, when all that was launched is done."""
+        """The time in seconds, after all launched work has finished."""
         if self._gpu:
             torch.cuda.synchronize(self.device)
         return time.perf_counter()
@@ -87,11 +88,11 @@ class Device:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def peak_memory_bytes(self) -> int | None:
-        """The most that tensors took since it was forgotten; None on a CPU."""
+        """Peak memory of tensors since the last reset; None on a CPU."""
         return torch.cuda.max_memory_allocated(self.device) if self._gpu else None
 
     def clear(self) -> None:
-        """Give back what the last measurement held: tensors in cycles, cached blocks, compiled code."""
+        """Free the memory of the last measurement: tensors in reference cycles, cached blocks, compiled code."""
         gc.collect()
         torch._dynamo.reset()
         if self._gpu:
@@ -100,7 +101,7 @@ class Device:
 
 @dataclass
 class Timed:
-    """What a loop took.
+    """Time and memory of a loop.
 
     Attributes:
         step_seconds: of each turn.
@@ -181,11 +182,11 @@ class Result:
 
 
 class Enough(Exception):
-    """Leaves the platform's loop without the checkpoint of a run that is stopped."""
+    """Leaves the platform's loop without the checkpoint of a stopped run."""
 
 
 class Stopwatch:
-    """Asked once a step: turns of so many steps, after those that warm up.
+    """Called once per step: times turns of steps, after warm-up steps.
 
     Raises:
         Enough: after the last turn.
@@ -214,7 +215,7 @@ class Stopwatch:
         return False
 
     def time(self, loop: Callable[[Callable[[], bool]], object]) -> Timed:
-        """Run a loop until enough was measured."""
+        """Run a loop until all turns are measured."""
         with suppress(Enough):
             loop(self)
         if len(self.step_seconds) < self._turns:
@@ -223,7 +224,7 @@ class Stopwatch:
 
 
 def noise(folder: Path, shape: tuple[int, ...], count: int) -> Path:
-    """A folder of PNG images of noise; they are decoded once, and then remembered."""
+    """A folder of PNG images of noise; each is decoded once, then cached in memory."""
     out = folder / "x".join(map(str, shape))
     if out.exists():
         return out
@@ -241,7 +242,7 @@ def noise(folder: Path, shape: tuple[int, ...], count: int) -> Path:
 
 
 def configuration(method: str, preset: str, mode: Mode, settings: dict[str, object]) -> Config:
-    """Of a preset as it is published, in a mode."""
+    """The configuration of a published preset, in a mode."""
     merged = {
         **QUIET, "training.precision": mode.precision, "training.compile": mode.compile, "training.steps": 10**9,
         **settings,
@@ -251,18 +252,18 @@ def configuration(method: str, preset: str, mode: Mode, settings: dict[str, obje
 
 
 def platform_timed(config: Config, method: str, stopwatch: Stopwatch) -> Timed:
-    """The platform's own loop, just as a recipe calls it."""
+    """The platform's own loop, called like a recipe does."""
     return stopwatch.time(lambda should_stop: train(config, METHODS[method], should_stop))
 
 
 def bare_timed(device: Device, config: Config, stopwatch: Stopwatch) -> Timed:
-    """The hand-written loop, eager, its images and draws on the device already."""
-    preparation = prepare(config, METHODS[BARE])
-    networks = preparation.build_method().networks
+    """The hand-written loop, eager, with images and draws already on the device."""
+    plan = plan_run(config, METHODS[BARE])
+    networks = build_method(plan).networks
     generator, discriminator = (networks[name].to(device.device) for name in ("generator", "discriminator"))
     loop = BareLoop(generator, discriminator, bare_settings(config))
     batch, dim = config.training.batch, config.latent.dim
-    images = torch.rand(IMAGES, *preparation.shape, device=device.device) * 2 - 1
+    images = torch.rand(IMAGES, *plan.shape, device=device.device) * 2 - 1
     autocast = config.training.precision == "bf16"
 
     def run(should_stop: Callable[[], bool]) -> None:
@@ -276,7 +277,7 @@ def bare_timed(device: Device, config: Config, stopwatch: Stopwatch) -> Timed:
 
 
 def counted(method: str, preset: str, settings: dict[str, object]) -> int:
-    """FLOP of a step in any mode."""
+    """FLOP of a step, the same in each mode."""
     return sum(flops_of_a_step(configuration(method, preset, MODES[0], settings), METHODS[method]).values())
 
 
@@ -292,7 +293,7 @@ def measure(
     warm_up_steps: int = WARM_UP_STEPS,
     settings: dict[str, object] | None = None,
 ) -> Result:
-    """A row of the table; what fails is said in it, so that the others are measured.
+    """A row of the table; it shows a failure, so that the other rows are still measured.
 
     Args:
         flops: of a step.
@@ -329,7 +330,7 @@ def measure(
     except Exception as error:
         first = (str(error).strip().splitlines() or [""])[0]
         result.failure = f"failed: {type(error).__name__}: {first[:80]}"
-    # only here is the error gone, and with it the frames that hold the tensors
+    # the error is freed only here, and with it the frames that hold the tensors
     device.clear()
     return result
 
@@ -343,7 +344,7 @@ def table(results: Sequence[Result]) -> list[str]:
 
 
 def verdicts(results: Sequence[Result]) -> list[str]:
-    """PASS or MISS of the bar, compiled against written by hand."""
+    """PASS or MISS of the bar for the compiled loop against the hand-written one."""
     lines = []
     for each in results:
         if "compile" not in each.mode or each.method != BARE:
@@ -365,9 +366,9 @@ def positive(text: str) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--turns", type=positive, default=5, help="timed turns, of which the median counts")
-    parser.add_argument("--steps", type=positive, default=20, help="of a turn")
-    parser.add_argument("--batch", type=positive, help="global batch; without it each preset's published one")
+    parser.add_argument("--turns", type=positive, default=5, help="timed turns; their median counts")
+    parser.add_argument("--steps", type=positive, default=20, help="steps per turn")
+    parser.add_argument("--batch", type=positive, help="global batch (default: each preset's published batch)")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of gpu.txt and gpu.json")
     options = parser.parse_args()
     device = Device.here()
@@ -387,14 +388,14 @@ def main() -> None:
         for method, preset in SHOWN:
             try:
                 flops = counted(method, preset, settings)
-            except UserError as error:  # a batch that cannot be cut
+            except UserError as error:  # a batch that cannot be divided
                 parser.error(f"{method}, {preset}: {error}")
             for mode in MODES:
                 found = measure(
                     device, method, preset, mode, flops, folder, options.turns, options.steps, settings=settings
                 )
                 results.append(found)
-                if device is not None:  # each row as soon as it is there: compiling takes minutes
+                if device is not None:  # print each row at once: compiling takes minutes
                     print("  ".join(found.cells()), flush=True)
     ending = [*table(results), *verdicts(results)]
     if device is None:

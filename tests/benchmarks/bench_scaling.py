@@ -1,4 +1,4 @@
-"""Measures what more processes cost a step besides their gradients: ``make bench-scaling``.
+"""Measures the cost per step of more processes, apart from their gradients: ``make bench-scaling``.
 
 Groups of 1, 2 and 4 processes train through the platform's loop, each process behind a link of a known bandwidth, with
 phases that sleep instead of computing (``scaling_process.py``). They take turns: one group is at work at a time, each
@@ -33,7 +33,8 @@ from scaling_process import PHASES, REPORT_EVERY_STEPS, SleepingPVDGAN, configur
 from turns import rounds_of_turns
 from worker_groups import WorkerGroup, stop, worker_groups
 
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import network_sizes
 
 PROCESSES = (1, 2, 4)
 COMPUTE_SECONDS = 0.1
@@ -49,7 +50,7 @@ BEYOND = "all beyond sleep and gradients"
 
 @dataclass
 class Measured:
-    """What was measured of a group, in the order of rounds; each round has two turns.
+    """The measurements of a group, in the order of rounds; each round has two turns.
 
     Attributes:
         step_seconds: of the platform's loop, ``[rounds][2]``.
@@ -108,7 +109,7 @@ class Row:
 
 @dataclass
 class Bar:
-    """A figure and the most that it may be, as shares of the step.
+    """A figure and its limit, as shares of the step.
 
     Attributes:
         most: None where it is only shown.
@@ -128,12 +129,12 @@ class Bar:
 
     @property
     def spread(self) -> str:
-        """Nine in ten."""
+        """The 90% interval."""
         return "" if math.isnan(self.low) else f"{self.low:+.2%} .. {self.high:+.2%}"
 
     @property
     def within_noise(self) -> bool:
-        """Whether its bound lies between what rounds drawn anew give."""
+        """Whether its limit lies within the interval of resampled rounds."""
         return self.most is not None and self.low <= self.most < self.high
 
     def line(self) -> str:
@@ -210,7 +211,7 @@ def bars(rows: Sequence[Row], cores: int, drawn: Sequence[Sequence[Row]] = ()) -
 
 
 def figures(rows: Sequence[Row], cores: int) -> list[Bar]:
-    """See bars."""
+    """See `bars`."""
     clock = [each.overhead_seconds for each in rows]
     own = [each.own_cpu_seconds for each in rows]
     share = any(each.processes > cores for each in rows)
@@ -259,7 +260,7 @@ def drawn_anew(found: Sequence[Measured], to_row: Callable[[Measured], Row], tim
 
 
 def of_rounds(measured: Measured, chosen: Sequence[int]) -> Measured:
-    """What was measured in some rounds."""
+    """The measurements of some rounds."""
     kept = {
         name: [value[number] for number in chosen]
         for name, value in vars(measured).items()
@@ -269,14 +270,14 @@ def of_rounds(measured: Measured, chosen: Sequence[int]) -> Measured:
 
 
 def tally(judged: Sequence[Bar]) -> str:
-    """How many passed, in words."""
+    """The number of bars that passed, as text."""
     verdicts = Counter(bar.verdict for bar in judged)
     text = f"{verdicts['PASS']} of {verdicts['PASS'] + verdicts['MISS']} bars passed"
     return text + (f", {verdicts['not judged']} not judged" if verdicts["not judged"] else "")
 
 
 def remarks(rows: Sequence[Row], cores: int, judged: Sequence[Bar] = ()) -> list[str]:
-    """What a machine of so many cores, and its load, leave of the verdicts."""
+    """How the number of cores and the load of the machine limit the verdicts."""
     found = [
         "What is beyond sleep and gradients (by the formula) holds what any loop does, such as Adam, the average of"
         " the weights and DDP's own: it is not the platform's alone, and not judged; with"
@@ -304,7 +305,7 @@ def remarks(rows: Sequence[Row], cores: int, judged: Sequence[Bar] = ()) -> list
 
 
 def measure(groups: list[WorkerGroup], rounds: int, steps: int) -> list[Measured]:
-    """Turn by turn, each group beside the others."""
+    """Measure the groups in turns, next to each other."""
     found = [Measured(len(each.workers)) for each in groups]
     for each in groups:  # first steps allocate
         slowest(each.all("train 3"), "seconds")
@@ -349,13 +350,13 @@ def elements_of_a_step(counted: Sequence[Sequence[int]]) -> list[int]:
 
 
 def calibrate(groups: Sequence[WorkerGroup]) -> dict[str, float]:
-    """Every process learns how much too long it sleeps; medians over processes."""
+    """Each process measures by how much its sleeps are too long; medians over processes."""
     replies = [reply for each in groups for reply in each.all("calibrate")]
     return {name: statistics.median(reply[name] for reply in replies) for name in replies[0]}
 
 
 def table(rows: Sequence[Row], sleep_seconds: float) -> list[str]:
-    """The figures in lines: ms and bytes of a step."""
+    """The figures as lines of text: ms and bytes per step."""
     times = [
         [
             "processes", "step", "by hand", "sleep", "gradients: formula", "alone", "step beyond sleep, gradients",
@@ -398,8 +399,8 @@ def ms(seconds: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=at_least_seven, default=15, help="paired rounds, at least 7")
-    parser.add_argument("--steps", type=int, default=REPORT_EVERY_STEPS, help="of a turn")
-    parser.add_argument("--strict", action="store_true", help="exit 1 where a bar is missed")
+    parser.add_argument("--steps", type=int, default=REPORT_EVERY_STEPS, help="steps per turn")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 if a bar is missed")
     parser.add_argument("--out", type=Path, default=HERE / "results", help="folder of scaling.txt and scaling.json")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _end)
@@ -435,7 +436,7 @@ def main() -> None:
         )
         found = measure(started, options.rounds, options.steps)
         stop(started)
-    sizes = prepare(configuration(Path("unused"), 0), SleepingPVDGAN, dry=True).sizes()
+    sizes = network_sizes(plan_dry_run(configuration(Path("unused"), 0), SleepingPVDGAN))
     bytes_per_second = None if obstacle else BITS_PER_SECOND / 8
 
     def to_row(measured: Measured) -> Row:

@@ -1,4 +1,4 @@
-"""What is trained in the benchmark: the bundled digits as ``make train`` does, and larger images of noise."""
+"""The benchmark's cases: the bundled digits like ``make train``, and larger images of noise."""
 
 import io
 from collections.abc import Callable, Iterator
@@ -17,9 +17,10 @@ from latentscale.methods.pvdgan import PVDGANSettings
 from latentscale.methods.registry import METHODS
 from latentscale.shards.dataset_writer import ShardsExist, write_shards
 from latentscale.shards.sample import Sample
+from latentscale.training.checks import plan_run
+from latentscale.training.held_out import read_images
 from latentscale.training.loop import train
-from latentscale.training.outputs import read_images
-from latentscale.training.prepare import prepare
+from latentscale.training.method_building import build_method
 
 PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
 QUIET = {
@@ -34,7 +35,7 @@ FOREVER_STEPS = 10**9
 
 @dataclass
 class Case:
-    """Settings that a benchmark is run with.
+    """Settings of a benchmark.
 
     Attributes:
         meaning: in words.
@@ -104,7 +105,7 @@ CASES = {
 
 
 def noise_shards(folder: Path, shape: tuple[int, int, int]) -> Path:
-    """A folder of 512 PNG images of noise, the slowest to decode of their size; made once, safe to ask for again."""
+    """A folder of 512 PNG images of noise, the slowest to decode of their size; created once, then reused."""
     out = folder / "shards"
     if not out.exists():
         channels, height, width = shape
@@ -118,7 +119,7 @@ def noise_shards(folder: Path, shape: tuple[int, int, int]) -> Path:
                 Image.fromarray(random.integers(0, 256, (height, width, 3), np.uint8)).save(buffer, format="PNG")
                 yield Sample(buffer.getvalue(), "png", number % len(labels))
 
-        with suppress(ShardsExist):  # the other process was quicker
+        with suppress(ShardsExist):  # another process was faster
             write_shards(samples(), out, name="noise", shape=shape, labels=labels, licence="CC0", shard_bytes=2**20)
     return out
 
@@ -152,11 +153,10 @@ def bare_settings(config: Config) -> BareSettings:
 def bare_loop(case: Case, folder: Path) -> Loop:
     """The hand-written loop on the same networks, started from the same weights."""
     config = case.config("pvdgan", folder)
-    preparation = prepare(config, METHODS["pvdgan"])
-    assert preparation.dataset is not None
-    networks = preparation.build_method().networks
+    plan = plan_run(config, METHODS["pvdgan"])
+    networks = build_method(plan).networks
     loop = BareLoop(networks["generator"], networks["discriminator"], bare_settings(config))
-    images = read_images(preparation.dataset, preparation.dataset.count).float() / 127.5 - 1
+    images = read_images(plan.dataset, plan.dataset.count).float() / 127.5 - 1
     batch = config.training.batch
 
     def run(should_stop: Callable[[], bool]) -> None:
@@ -167,6 +167,6 @@ def bare_loop(case: Case, folder: Path) -> Loop:
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder for runs, removed with all they wrote."""
+    """A folder for runs, removed at the end with its content."""
     with TemporaryDirectory(prefix="latentscale-bench-") as folder:
         yield Path(folder)

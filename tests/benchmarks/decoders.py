@@ -1,4 +1,4 @@
-"""Which library decodes fastest on one core, and whether it gives the same pixels: ``make bench-data``.
+"""Compares the speed and pixels of image decoders on one core: ``make bench-data``.
 
 JPEG and PNG of 64² and 256², interleaved round by round. Libraries that are not installed are left out by name.
 """
@@ -56,7 +56,7 @@ def libraries(extension: str) -> tuple[dict[str, Decode], list[str]]:
 
 
 class Timed:
-    """Decodes the same files again and again, in its turns."""
+    """Decodes the same files repeatedly, in its turns."""
 
     def __init__(self, decode: Decode, files: list[bytes]) -> None:
         self._decode, self._files = decode, files

@@ -10,12 +10,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from latentscale.config import Config
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
-from latentscale.training.loop import prepare_batches
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.step import prepare_batches
 
 
 class _NoModules:
-    """Stands for the counter's tracker of modules, whose hooks refuse a gradient taken inside a forward pass."""
+    """Replaces the counter's module tracker, whose hooks do not allow a gradient inside a forward pass."""
 
     parents = frozenset({"Global"})
 
@@ -32,7 +32,7 @@ class _NoModules:
 
 
 def counter() -> FlopCounterMode:
-    """torch's own counter: matrix products and convolutions, 2 operations a multiply-add; nothing element-wise."""
+    """torch's counter: matrix products and convolutions, 2 operations per multiply-add; nothing element-wise."""
     counting = FlopCounterMode(display=False)
     tracker: Any = _NoModules()
     counting.mod_tracker = tracker
@@ -40,22 +40,22 @@ def counter() -> FlopCounterMode:
 
 
 def flops_of_a_step(config: Config, kind: type[Method]) -> dict[str, int]:
-    """By phase: forward, backward and penalties, over the global batch; ``prepare`` where the method prepares.
+    """FLOP per phase of forward, backward and penalties over the global batch; and of ``prepare``, if there is one.
 
     Of a step that carries penalties, run eagerly: what a compiler recomputes or leaves out does not count.
     """
-    preparation = prepare(config, kind, dry=True)
-    plan, spec = preparation.plan, preparation.spec
+    plan = plan_dry_run(config, kind)
+    steps, spec = plan.steps, plan.spec
     found = {}
-    method = without_memory(preparation)
+    method = without_memory(plan)
     with torch.device("meta"):
         batch = Batch(
-            torch.empty(plan.batch, *spec.shape),
-            {name: torch.empty(plan.batch, draw.size) for name, draw in method.draws().items()},
-            plan.streams,
+            torch.empty(steps.batch, *spec.shape),
+            {name: torch.empty(steps.batch, draw.size) for name, draw in method.draws().items()},
+            steps.streams,
             True,
-            torch.empty(plan.batch, len(spec.categories), dtype=torch.int64) if kind.labelled else None,
-            method.schedule(0, plan.stream_batch),
+            torch.empty(steps.batch, len(spec.categories), dtype=torch.int64) if kind.labelled else None,
+            method.schedule(0, steps.stream_batch),
         )
         with counter() as counting:
             (batch,) = prepare_batches(method, [batch], torch.float32)

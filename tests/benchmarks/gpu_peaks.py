@@ -1,4 +1,4 @@
-"""What GPUs can do at most, by the name that the driver gives them: dense matrix products, FLOP/s, from the makers."""
+"""Peak FLOP/s of GPUs for dense matrix products, by the driver's name for them, from the vendors."""
 
 import re
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Peak:
-    """A data sheet's figures, without sparsity.
+    """The figures of a data sheet, without sparsity.
 
     Attributes:
         bf16, tf32, fp32: FLOP/s.
@@ -19,7 +19,7 @@ class Peak:
     source: str
 
 
-# the first that fits; a part of a card (MIG) has no figure of its own
+# the first match; a MIG instance has no figures
 PEAKS: tuple[tuple[str, Peak | None], ...] = (
     (r"MIG", None),
     (r"H200 NVL", Peak(835.5e12, 417.5e12, 60e12, "NVIDIA H200 data sheet, NVL")),
@@ -36,12 +36,12 @@ PEAKS: tuple[tuple[str, Peak | None], ...] = (
 
 
 def peak_of(name: str) -> Peak | None:
-    """The card's figures, None where they are not known."""
+    """The card's figures; None if they are unknown."""
     return next((peak for pattern, peak in PEAKS if re.search(pattern, name)), None)
 
 
 def attainable(peak: Peak, precision: str, tensor_cores: bool) -> float:
-    """FLOP/s that a step in this precision is held against.
+    """Peak FLOP/s for a step in this precision.
 
     Args:
         precision: of ``training.precision``.

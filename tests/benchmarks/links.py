@@ -1,4 +1,4 @@
-"""One network namespace a process, each on a link of a known bandwidth; the host's own network is untouched.
+"""One network namespace per process, each on a link of known bandwidth; the host's own network is untouched.
 
 Needs root, iproute2 and a kernel with veth, bridge and tbf. What was made is removed at the end, and what a killed
 process left behind is removed by the next one that asks for links.
@@ -43,7 +43,7 @@ def loopback_places(count: int) -> list[Place]:
 
 
 def why_no_links() -> str:
-    """Why links cannot be made here, in words; empty where they can."""
+    """Why links cannot be made here; empty if they can."""
     if os.geteuid() != 0:
         return "slowing the network needs root"
     missing = [tool for tool in ("ip", "tc") if shutil.which(tool) is None]
@@ -62,7 +62,7 @@ class LinksError(Exception):
 
 @contextmanager
 def links(count: int, bits_per_second: float) -> Iterator[list[Place]]:
-    """Namespaces with one link each, which sends at most so many bits a second; at the end all are removed.
+    """Namespaces with one link each of limited bandwidth; all are removed at the end.
 
     Raises:
         LinksError: with what the system said.
@@ -116,7 +116,7 @@ def ours() -> list[str]:
 
 
 def remove_left_behind() -> None:
-    """Remove the namespaces of processes that are no more."""
+    """Remove the namespaces of processes that have ended."""
     _remove([name for name in ours() if not Path(f"/proc/{name.split('-')[2]}").exists()])
 
 

@@ -1,4 +1,4 @@
-"""What a step of every method costs beside the vanilla GAN's, with the published figures where there are any.
+"""Measures the cost of a step of each method relative to the vanilla GAN's, next to the published figures.
 
 Part of ``make bench``; all methods are timed beside each other in one process, turn by turn.
 """
@@ -17,7 +17,7 @@ from turns import Contestant, Ratio, ratio, time_rounds
 from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 
-# METHODS: published results, step time against the others
+# published step times relative to other methods
 PUBLISHED = {"pvdgan": "about 1", "dlsgan": "about 1", "msegan": "about 1", "infogan": "about 1", "vaegan": "about 1.3"}
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "invgan": ("invgan (full)", {"method__variant": "full"}),
@@ -33,7 +33,7 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
 
 @dataclass
 class MethodCost:
-    """A method's step.
+    """The step of a method.
 
     Attributes:
         step_seconds: median over rounds.
@@ -51,7 +51,7 @@ class MethodCost:
 
 
 def needs(name: str, finished: Path) -> dict[str, object]:
-    """What a method cannot do without, as keywords of `Case.config`."""
+    """The settings that a method requires, as keywords of `Case.config`."""
     kind = METHODS[name]
     found: dict[str, object] = {}
     if kind.categorical and not kind.categories_optional:
@@ -66,7 +66,7 @@ def needs(name: str, finished: Path) -> dict[str, object]:
 
 
 def methods_cost(case: Case, rounds: int) -> list[MethodCost]:
-    """Every registered method's steps timed beside each other; vanilla is there twice, as its own control."""
+    """Steps of all registered methods, timed next to each other; vanilla takes part twice, as its own control."""
     with scratch() as folder:
         finished = folder / "finished"
         train(case.config("vanilla", folder, run__dir=finished, training__steps=1), METHODS["vanilla"])

@@ -1,4 +1,4 @@
-"""How long gradients take through a network: the formulas of ring, tree and two-level all-reduce.
+"""The time that gradients take over a network: formulas of ring, tree and two-level all-reduce.
 
 Bytes are of one process's gradients, seconds are of one all-reduce, bandwidths are what one process may send in a
 second, one direction.
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Link:
-    """What connects a process with the next.
+    """The connection of a process to the next.
 
     Attributes:
         bytes_per_second: that one process can send, one direction.
@@ -23,7 +23,7 @@ class Link:
 
 
 def ring_bytes(processes: int, size_bytes: float) -> float:
-    """What each process sends in a ring all-reduce: 2 (N − 1)/N of the buffer."""
+    """Bytes that each process sends in a ring all-reduce: 2 (N − 1)/N of the buffer."""
     return 2 * (processes - 1) / processes * size_bytes
 
 
@@ -39,7 +39,7 @@ def tree_seconds(processes: int, size_bytes: float, link: Link) -> float:
 
 
 def two_level_seconds(processes: int, per_node: int, size_bytes: float, inside: Link, between: Link) -> float:
-    """Reduce-scatter within each node, all-reduce of each process's part between the nodes, all-gather within.
+    """Reduce-scatter within each node, all-reduce of each process's share between nodes, all-gather within.
 
     Within a node a ring, between nodes a tree; every process has a link of its own between nodes. N ≤ per_node is the
     ring of one node.
@@ -76,7 +76,7 @@ def buckets(sizes_bytes: Sequence[int]) -> list[int]:
 
 
 def exposed_seconds(sizes: Sequence[int], backward_seconds: float, seconds_of: Callable[[int], float]) -> float:
-    """What of the buckets' all-reduces is left when backward has ended.
+    """The time of the buckets' all-reduces that remains after backward.
 
     Buckets are sent one after the other, each when backward has filled it, which takes its share of the bytes in
     time.

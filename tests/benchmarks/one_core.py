@@ -1,4 +1,4 @@
-"""What is measured on one core stays there, whatever threads it starts; and what the figures depend on."""
+"""Binds a measurement and its threads to one core, and describes the machine."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ LIBRARIES = ("numpy", "pillow", "simplejpeg", "imagecodecs", "opencv-python-head
 
 
 def stay_on_one_core() -> None:
-    """Bind this process, and all threads and processes it starts, to the last core it may use; where that can be."""
+    """Bind this process, and all threads and processes it starts, to the last core it may use, if the system can."""
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
 

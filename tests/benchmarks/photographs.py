@@ -26,7 +26,7 @@ def photograph(number: int, size: int) -> NDArray[np.uint8]:
 
 
 def encode(pixels: NDArray[np.uint8], extension: str) -> bytes:
-    """A file as datasets have them: PNG at the usual compression, JPEG of quality 90 with 4:2:0 chroma."""
+    """A file as in datasets: PNG with the usual compression, or JPEG of quality 90 with 4:2:0 chroma."""
     buffer = io.BytesIO()
     if extension == "png":
         Image.fromarray(pixels).save(buffer, format="PNG")

@@ -1,4 +1,4 @@
-"""Who reads samples in `bench_data`: the platform's loader, the limit, and other libraries as their users write them.
+"""The readers in `bench_data`: the platform's loader, the limit, and other libraries in their usual form.
 
 Time is the processor's: of all threads of this process, and of nobody else's programs.
 """
@@ -33,19 +33,19 @@ SHARDS = 8
 
 
 class Missing(Exception):
-    """Why somebody cannot take part."""
+    """Why a reader cannot take part."""
 
 
 class Contestant(Protocol):
-    """Reads batches in its turns; nothing of it runs in between."""
+    """Reads batches in its turns; nothing runs in between."""
 
     def take(self, batches: int) -> float:
-        """Processor seconds that so many batches took."""
+        """CPU seconds of a number of batches."""
 
 
 @dataclass
 class Case:
-    """Images that are read.
+    """The images to read.
 
     Attributes:
         turn_batches: read in a turn.
@@ -70,7 +70,7 @@ class Data:
 
 
 def write_case(case: Case, folder: Path) -> Data:
-    """Make a case's images, and write them where everybody reads them."""
+    """Create a case's images and write them in all formats."""
     contents = [encode(photograph(number, case.size), case.extension) for number in range(case.count)]
     shards = folder / "shards"
     samples = (Sample(content, case.extension, number % 10) for number, content in enumerate(contents))
@@ -87,7 +87,7 @@ def write_case(case: Case, folder: Path) -> Data:
 
 
 def timed(batches: Iterator[tuple[Tensor, Any]], case: Case, count: int) -> float:
-    """Processor seconds to take so many batches of a case.
+    """CPU seconds to read a number of batches of a case.
 
     Raises:
         RuntimeError: a batch is not what it must be, or one is missing.
@@ -107,7 +107,7 @@ def timed(batches: Iterator[tuple[Tensor, Any]], case: Case, count: int) -> floa
 
 
 class PlatformLoader:
-    """The platform's loader, one thread, as a Feed uses it; a new one each turn, for it reads ahead by itself."""
+    """The platform's loader with one thread, used like a Feed does; a new one per turn, since it prefetches."""
 
     def __init__(self, case: Case, data: Data) -> None:
         dataset = ShardedDataset.open(data.shards)
@@ -133,7 +133,7 @@ class PlatformLoader:
 
 
 class BareLoop:
-    """Decodes bytes that lie in memory, by the library that the loader uses.
+    """Decodes bytes in memory with the loader's library.
 
     In the order in which the loader reads them: walking through memory from one end to the other is quicker.
 
@@ -175,7 +175,7 @@ class BareLoop:
 
 
 class ImageFolder(Dataset[tuple[Tensor, int]]):
-    """A folder of images, a subfolder a label, as everybody writes it: Pillow, then ``[3, H, W]``."""
+    """A folder of images with one subfolder per label, in the usual form: Pillow, then ``[3, H, W]``."""
 
     def __init__(self, files: list[Path], channels_last: bool) -> None:
         self._files, self._channels_last = files, channels_last
@@ -233,12 +233,12 @@ class WebDatasetLoader:
 
 
 class MosaicLoader:
-    """mosaicml-streaming over shards of its own format."""
+    """mosaicml-streaming over shards in its own format."""
 
     def __init__(self, case: Case, data: Data) -> None:
         try:
             from streaming import MDSWriter, StreamingDataset
-        except Exception as error:  # it imports torchvision and transformers, each of which fails in its own way
+        except Exception as error:  # it imports torchvision and transformers, which may fail with any error
             raise Missing(f"cannot be imported ({str(error).splitlines()[0]})") from error
         folder = data.shards.parent / "mosaic"
         columns = {"image": "jpeg" if case.extension == "jpg" else "png", "label": "int"}

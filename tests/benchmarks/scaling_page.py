@@ -1,7 +1,7 @@
-"""Writes launchers/SCALING.md: what a step of the 256² presets sends, and what that takes on 8, 64 and 512 GPUs.
+"""Writes launchers/SCALING.md: what a step of the 256² presets sends, and how long it takes on 8, 64 and 512 GPUs.
 
-Sizes come from the presets, the platform's own cost from ``results/scaling.json``, bandwidths from the makers. Another
-compute time: ``python tests/benchmarks/scaling_page.py --compute-seconds 0.1``.
+Sizes come from the presets, the platform's overhead from ``results/scaling.json``, bandwidths from the vendors. For
+another compute time: ``python tests/benchmarks/scaling_page.py --compute-seconds 0.1``.
 """
 
 import argparse
@@ -36,14 +36,16 @@ from latentscale.errors import UserError
 from latentscale.latents.priors import make_prior
 from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
-from latentscale.training.prepare import Preparation, prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import network_sizes
+from latentscale.training.plan import ModelPlan
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "launchers" / "SCALING.md"
 MEASURED = ROOT / "tests" / "benchmarks" / "results" / "scaling.json"
 SHOWN = (("pvdgan", "afhq256"), ("dlsgan", "ffhq256"), ("cgpgan", "afhq256_cgpgan"), ("invgan", "ffhq256"))
 GPUS = (8, 64, 512)
-GPUS_A_NODE = 8
+GPUS_PER_NODE = 8
 FLOAT32_BYTES = 4
 COMPUTE_SECONDS = 0.2
 # backward takes about twice as long as forward
@@ -55,7 +57,7 @@ class Fabric:
     """A published link.
 
     Attributes:
-        link: of one GPU, one direction; latencies are our assumptions, of the usual order.
+        link: of one GPU, in one direction; latencies are assumptions of the usual order of magnitude.
         meaning: how the bandwidth follows from the published figure.
     """
 
@@ -68,26 +70,26 @@ class Fabric:
 NVLINK = Fabric(
     "NVLink 4",
     Link(450e9, 3e-6),
-    "900 GB/s a GPU over both directions: 450 GB/s each way",
+    "900 GB/s per GPU over both directions: 450 GB/s each way",
     "NVIDIA H100 Tensor Core GPU data sheet, interconnect of the SXM form",
 )
 BETWEEN = (
     Fabric(
         "InfiniBand NDR",
         Link(400e9 / 8, 5e-6),
-        "400 Gb/s a port, a port for every GPU: 50 GB/s each way",
+        "400 Gb/s per port, one port per GPU: 50 GB/s each way",
         "NVIDIA ConnectX-7 data sheet; DGX H100 data sheet, eight ports for eight GPUs",
     ),
     Fabric(
         "100 GbE",
-        Link(100e9 / 8 / GPUS_A_NODE, 30e-6),
-        f"100 Gb/s a port, one for the {GPUS_A_NODE} GPUs of a node: {100 / 8 / GPUS_A_NODE:.2f} GB/s a GPU",
+        Link(100e9 / 8 / GPUS_PER_NODE, 30e-6),
+        f"100 Gb/s per port, one port for {GPUS_PER_NODE} GPUs of a node: {100 / 8 / GPUS_PER_NODE:.2f} GB/s per GPU",
         "IEEE 802.3ba, the line rate",
     ),
     Fabric(
         "25 GbE",
-        Link(25e9 / 8 / GPUS_A_NODE, 30e-6),
-        f"25 Gb/s a port, one for the {GPUS_A_NODE} GPUs of a node: {25 / 8 / GPUS_A_NODE:.2f} GB/s a GPU",
+        Link(25e9 / 8 / GPUS_PER_NODE, 30e-6),
+        f"25 Gb/s per port, one port for {GPUS_PER_NODE} GPUs of a node: {25 / 8 / GPUS_PER_NODE:.2f} GB/s per GPU",
         "IEEE 802.3by, the line rate",
     ),
 )
@@ -101,11 +103,11 @@ class Traffic:
         parameters: by network.
         phases: bytes of each bucket of each phase's gradients, in the order of sending; the last phase's first bucket
             begins with the statistics.
-        statistics_bytes: of their vector.
-        prepared_bytes: of the means that the method needs before its first phase, 0 without.
-        batch: published, images.
-        streams: of the preset.
-        most_streams: into which that batch can be cut, which is the most processes that can take its steps.
+        statistics_bytes: size of the vector of statistics.
+        prepared_bytes: size of the means that the method needs before its first phase; 0 without.
+        batch: the published batch, in images.
+        streams: number of streams of the preset.
+        most_streams: largest number of streams for that batch, and so of processes that can take its steps.
     """
 
     method: str
@@ -124,30 +126,30 @@ class Traffic:
 
     @property
     def carried_bytes(self) -> int:
-        """Gradients and statistics."""
+        """Bytes of gradients and statistics."""
         return sum(map(sum, self.phases.values()))
 
     @property
     def least_images(self) -> int:
-        """Of a stream, and so of a GPU."""
+        """Smallest number of images per stream, and so per GPU."""
         return self.batch // self.most_streams
 
 
-def prepared(method: str, preset: str) -> Preparation:
+def planned(method: str, preset: str) -> ModelPlan:
     """A preset as it is published, without its data."""
     kind = METHODS[method]
-    return prepare(load_config(kind.Settings, method, {}, [f"preset={preset}"], PRESETS), kind, dry=True)
+    return plan_dry_run(load_config(kind.Settings, method, {}, [f"preset={preset}"], PRESETS), kind)
 
 
 def traffic(method: str, preset: str) -> Traffic:
-    """Read off a preset's networks, which are built without memory."""
-    preparation = prepared(method, preset)
-    config, kind = preparation.config, preparation.method
-    built = without_memory(preparation)
+    """The traffic of a preset, from its networks, which are built without allocating memory."""
+    plan = planned(method, preset)
+    config, kind = plan.config, plan.method
+    built = without_memory(plan)
     with torch.device("meta"):
         vector = FusedStatistics(built.statistics, torch.device("meta"), torch.float32).buffer
-    means = sum(preparation.spec.categories) + 1 if kind.prepare is not Method.prepare else 0
-    # backward begins with the seat of the statistics, and then the last layer
+    means = sum(plan.spec.categories) + 1 if kind.prepare is not Method.prepare else 0
+    # backward begins with the carrier of the statistics, then the last layer
     sizes = {
         phase.name: [FLOAT32_BYTES * each.numel() for each in reversed(list(phase.parameters()))]
         for phase in built.phases
@@ -156,26 +158,26 @@ def traffic(method: str, preset: str) -> Traffic:
     return Traffic(
         method,
         preset,
-        preparation.sizes(),
+        network_sizes(plan),
         {name: buckets(each) for name, each in sizes.items()},
         FLOAT32_BYTES * vector.numel(),
         FLOAT32_BYTES * means,
         config.training.batch,
-        preparation.plan.streams,
+        plan.steps.streams,
         most_streams(config, kind),
     )
 
 
-def without_memory(preparation: Preparation) -> Method:
+def without_memory(plan: ModelPlan) -> Method:
     """The method with its networks and phases on torch's meta device."""
-    config, kind = preparation.config, preparation.method
+    config, kind = plan.config, plan.method
     with torch.device("meta"):
-        networks = kind.build_networks(config.method, config.network, preparation.spec)
-        return kind(config.method, networks, make_prior(config.latent.law, config.latent.quantile), preparation.spec)
+        networks = kind.build_networks(config.method, config.network, plan.spec)
+        return kind(config.method, networks, make_prior(config.latent.law, config.latent.quantile), plan.spec)
 
 
 def most_streams(config: Config, kind: type[Method]) -> int:
-    """Into how many streams the batch can be cut, at most, before the method refuses."""
+    """The largest number of streams that the method accepts for its batch."""
     batch = config.training.batch
     for streams in reversed(divisors(batch)):
         try:
@@ -183,17 +185,17 @@ def most_streams(config: Config, kind: type[Method]) -> int:
         except UserError:
             continue
         return streams
-    raise ValueError(f"{kind.name} takes no batch of {batch}")
+    raise ValueError(f"{kind.name} does not accept a batch of {batch}")
 
 
 @dataclass
 class Step:
-    """A step's time on so many GPUs.
+    """The time of a step on a number of GPUs.
 
     Attributes:
-        network_seconds: that the all-reduces of the gradients take.
-        exposed_seconds: of these, what is left after backward.
-        own_seconds: the platform's, extrapolated.
+        network_seconds: time of the all-reduces of the gradients.
+        exposed_seconds: the part of it that remains after backward.
+        own_seconds: the platform's overhead, extrapolated.
     """
 
     compute_seconds: float
@@ -212,10 +214,10 @@ class Step:
 
 
 def step(sent: Traffic, gpus: int, between: Fabric, compute_seconds: float, own_seconds: float) -> Step:
-    """A step whose phases take the compute time in equal parts."""
+    """A step whose phases share the compute time equally."""
 
     def seconds_of(size: int) -> float:
-        return two_level_seconds(gpus, GPUS_A_NODE, size, NVLINK.link, between.link)
+        return two_level_seconds(gpus, GPUS_PER_NODE, size, NVLINK.link, between.link)
 
     backward = BACKWARD_SHARE * compute_seconds / len(sent.phases)
     return Step(
@@ -227,7 +229,7 @@ def step(sent: Traffic, gpus: int, between: Fabric, compute_seconds: float, own_
 
 
 def fit(rows: Sequence[dict[str, Any]]) -> tuple[float, float]:
-    """Least squares a + b log₂ N through the platform's own seconds; b is never taken below 0."""
+    """Least-squares fit a + b log₂ N of the platform's overhead; b is never below 0."""
     doublings = [log2(row["processes"]) for row in rows]
     slope, start = statistics.linear_regression(doublings, [row["overhead_seconds"] for row in rows])
     if slope < 0:
@@ -248,7 +250,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def paragraph(text: str) -> list[str]:
-    """Wrapped as the other pages are, and an empty line."""
+    """Text wrapped like the other pages, and an empty line."""
     return [*wrap(text, 118, break_long_words=False, break_on_hyphens=False), ""]
 
 
@@ -256,18 +258,18 @@ def render(measured: dict[str, Any], compute_seconds: float = COMPUTE_SECONDS) -
     """The page.
 
     Args:
-        measured: what ``scaling.json`` holds.
-        compute_seconds: of a step on one GPU, all phases.
+        measured: the content of ``scaling.json``.
+        compute_seconds: time of a step on one GPU, all phases.
     """
     presets = [traffic(*each) for each in SHOWN]
     lines = [
-        "# What a step sends, and what that takes on 8, 64 and 512 GPUs",
+        "# What a step sends, and how long it takes on 8, 64 and 512 GPUs",
         "",
         *paragraph(
-            "Written by `make bench-scaling`, from the presets, from makers' figures and from [what was"
-            " measured](../tests/benchmarks/results/scaling.txt) on CPU processes; a test computes it anew."
-            " **Nothing here was measured on a GPU**: it is what the bytes and the published bandwidths say, and"
-            " real networks reach less than those."
+            "`make bench-scaling` writes this page from the presets, from vendors' figures and from"
+            " [measurements](../tests/benchmarks/results/scaling.txt) with CPU processes; a test recomputes it."
+            " **Nothing here was measured on a GPU**: the times follow from the bytes and the published bandwidths,"
+            " and real networks are slower."
         ),
         *bytes_of_a_step(presets),
         *formulas(),
@@ -286,15 +288,15 @@ def bytes_of_a_step(presets: Sequence[Traffic]) -> list[str]:
         "## Bytes of a step",
         "",
         *paragraph(
-            "Under DDP a step makes one all-reduce of every phase's gradients, in float32 for both `fp32` and `bf16`,"
-            f" cut into buckets (the first of {FIRST_BUCKET_BYTES // 2**20} MiB, then of {BUCKET_BYTES // 2**20}"
+            "Under DDP a step has one all-reduce of each phase's gradients, in float32 for both `fp32` and `bf16`,"
+            f" divided into buckets (the first of {FIRST_BUCKET_BYTES // 2**20} MiB, then of {BUCKET_BYTES // 2**20}"
             " MiB each, or more where a layer is larger). The first bucket of the last phase also carries the"
-            " statistics: a vector of the stop flag, the news flag and each statistic's count and sums. CGPGAN"
-            " reduces the means of its reals' labels besides,"
-            " before its first phase. Nothing else crosses the network in every step: a"
+            " statistics: a vector of two flags and each statistic's count and sums. CGPGAN also reduces the mean"
+            " labels of its real samples before its first phase. Nothing else crosses the network in every step: a"
             " [test](../tests/distributed/test_collectives.py) counts the collectives with torch's profiler, and"
-            " `make bench-scaling` the bytes on the links. DeepSpeed sends the same gradients and the statistics by"
-            " themselves, at ZeRO 1 and 2 also the weights of each process's part and two numbers for the norm."
+            " `make bench-scaling` counts the bytes on the links. DeepSpeed sends the same gradients, and the"
+            " statistics separately; at ZeRO 1 and 2 also the weights of each process's partition and two numbers for"
+            " the norm."
         ),
         *table(
             ("method, preset", "parameters", "gradients", "buckets", "statistics", "before the phases"),
@@ -320,24 +322,24 @@ def formulas() -> list[str]:
     return [
         "## Formulas",
         "",
-        "B: bytes of a bucket. N: GPUs. β: bytes a second that one GPU sends, one direction. α: seconds of a message.",
+        "B: bytes of a bucket. N: GPUs. β: bytes per second that one GPU sends. α: latency of a message in seconds.",
         "",
         "- ring: `2 (N − 1)/N · B/β + 2 (N − 1) α`",
-        "- tree (two of them, each for half of B): `2 (N − 1)/N · B/β + 2 ⌈log₂ N⌉ α`",
-        f"- m nodes of g = {GPUS_A_NODE}: a ring's halves within each node, between nodes a tree for each GPU's part:",
+        "- tree (two trees, each for half of B): `2 (N − 1)/N · B/β + 2 ⌈log₂ N⌉ α`",
+        f"- m nodes of g = {GPUS_PER_NODE}: a ring within each node, and a tree between nodes for each GPU's share:",
         "  `2 (g − 1)/g · B/β₁ + 2 (g − 1) α₁ + 2 (m − 1)/m · (B/g)/β₂ + 2 ⌈log₂ m⌉ α₂`",
-        "- left after backward: buckets go one after the other, each when backward has filled it; the last one is",
-        "  filled by the first layers, when nothing is left to hide under",
+        "- exposed after backward: buckets are sent one after the other, each once backward has filled it; the first",
+        "  layers fill the last bucket, so no computation hides it",
         "",
         *table(
-            ("link", "one direction, one GPU", "α, assumed", "source of the bandwidth"),
+            ("link", "one GPU, one direction", "α, assumed", "source of the bandwidth"),
             [
                 (each.name, each.meaning, f"{1e6 * each.link.latency_seconds:.0f} µs", each.source)
                 for each in (NVLINK, *BETWEEN)
             ],
         ),
         "",
-        f"One all-reduce of {BUCKET_BYTES // 2**20} MiB between single GPUs on {fastest.name}, ring against tree, ms:",
+        f"One all-reduce of {BUCKET_BYTES // 2**20} MiB between single GPUs on {fastest.name}, ring and tree, in ms:",
         "",
         *table(
             ("GPUs", "sent by each", "ring", "tree"),
@@ -363,20 +365,29 @@ def time_of_a_step(presets: Sequence[Traffic], measured: dict[str, Any], compute
         "## Time of a step",
         "",
         *paragraph(
-            f"For {milliseconds(compute_seconds)} ms of compute a step on each GPU, in equal parts for the phases,"
-            f" of which backward takes {BACKWARD_SHARE:.0%}. **That is an assumption, to be replaced by your own**:"
-            " `python tests/benchmarks/scaling_page.py --compute-seconds 0.1` prints this page for another one, and"
-            " it is `training.batch` / `images_per_second` of your run on one GPU. All GPUs of a node are joined by"
-            " NVLink; a step is compute + what is left of the network + the platform's own; efficiency is compute /"
-            " step."
+            f"For {milliseconds(compute_seconds)} ms of compute per step and GPU, in equal parts for the phases, of"
+            f" which backward takes {BACKWARD_SHARE:.0%}. **This is an assumption; replace it with your own figure**:"
+            " `training.batch` / `images_per_second` of your run on one GPU."
+            " `python tests/benchmarks/scaling_page.py --compute-seconds 0.1` prints this page for it. NVLink connects"
+            " all GPUs of a node. A step is compute + exposed network time + the platform's overhead. Efficiency is"
+            " compute / step."
         ),
         *table(
-            ("method, preset", "GPUs", "between nodes", "network ms", "hidden", "left ms", "own ms", "efficiency"),
+            (
+                "method, preset",
+                "GPUs",
+                "between nodes",
+                "network ms",
+                "hidden",
+                "exposed ms",
+                "overhead ms",
+                "efficiency",
+            ),
             [
                 (
                     each.name,
                     str(gpus),
-                    "none: one node" if gpus <= GPUS_A_NODE else fabric.name,
+                    "none: one node" if gpus <= GPUS_PER_NODE else fabric.name,
                     milliseconds(found.network_seconds),
                     f"{found.hidden_share:.0%}",
                     milliseconds(found.exposed_seconds),
@@ -385,25 +396,24 @@ def time_of_a_step(presets: Sequence[Traffic], measured: dict[str, Any], compute
                 )
                 for each in presets
                 for gpus in GPUS
-                for fabric in (BETWEEN[:1] if gpus <= GPUS_A_NODE else BETWEEN)
+                for fabric in (BETWEEN[:1] if gpus <= GPUS_PER_NODE else BETWEEN)
                 for found in [step(each, gpus, fabric, compute_seconds, start + slope * log2(gpus))]
             ],
         ),
         "",
         *paragraph(
-            f"The platform's own part is a + b log₂ N, a = {1e3 * start:.2f} ms and b = {1e3 * slope:.2f} ms, fitted"
-            f" to what was measured with {counts} processes that share {cores} CPU cores, beyond a loop written by"
-            " hand. What the statistics cost is in it: they are packed before the last backward pass, and travel with"
-            " its gradients."
-            " On a GPU the host's part is launched ahead of the device, and mostly hidden; so this is the larger"
-            " guess."
+            f"The platform's overhead is a + b log₂ N with a = {1e3 * start:.2f} ms and b = {1e3 * slope:.2f} ms. It is"
+            f" fitted to measurements with {counts} processes that share {cores} CPU cores, and counts the time beyond"
+            " a hand-written loop. It includes the statistics, which are packed before the last backward pass and"
+            " piggybacked on its gradients. On a GPU the host runs ahead of the device, which hides most of the"
+            " overhead, so this is an upper estimate."
         ),
         *how_sure(measured),
     ]
 
 
 def how_sure(measured: dict[str, Any]) -> list[str]:
-    """What was judged of that measurement, and on which machine."""
+    """The bars of that measurement, and its machine."""
     bars = [Bar(**{name: bar[name] for name in ("name", "value", "most", "low", "high")}) for bar in measured["bars"]]
     rows = [
         (
@@ -420,14 +430,14 @@ def how_sure(measured: dict[str, Any]) -> list[str]:
     notes = " ".join(f"{note}." for note in remarks(rows_measured, machine["cores"], bars))
     return [
         *paragraph(
-            f"How that measurement stood to its bars ({tally(bars)}); the load average before it was"
-            f" {machine['load_average']:g} on {machine['cores']} cores:"
+            f"The measurement against its bars ({tally(bars)}). The load average before it was"
+            f" {machine['load_average']:g} on {machine['cores']} cores."
         ),
-        *table(("bar, shares of the step", "measured", "nine in ten", "most", "verdict"), rows),
+        *table(("bar, as a share of the step", "measured", "90% interval", "limit", "verdict"), rows),
         "",
         *paragraph(
-            f"{notes} The platform's own in the table of times is fitted to the first bars' figures, whatever their"
-            " verdict; on its cores is what is left of them without waiting, for others or for a core."
+            f"{notes} The overhead in the table of times is fitted to the figures of the first bars, whatever their"
+            ' verdict. "On its cores" leaves out the time spent waiting for other processes or for a core.'
         ),
     ]
 
@@ -438,16 +448,16 @@ def published_batches(presets: Sequence[Traffic]) -> list[str]:
         "## What the published batch allows",
         "",
         *paragraph(
-            "A batch is cut into streams, and processes × accumulation must divide them. The published batches are"
-            " small: **more GPUs than streams cannot take the published steps**. A preset's own"
-            " `distributed.streams` may be lower than the most that the method takes, and is part of the run."
+            "A batch is divided into streams, and processes × accumulation must divide their number. The published"
+            " batches are small: **more GPUs than streams cannot take the published steps**. A preset's"
+            " `distributed.streams` may be lower than the method's maximum, and is fixed for a run."
         ),
         *table(
             (
                 "method, preset",
                 "batch",
                 "streams of the preset",
-                "least images a stream",
+                "least images per stream",
                 "most streams = GPUs",
                 *(f"least batch on {gpus} GPUs" for gpus in GPUS),
             ),
@@ -465,14 +475,14 @@ def published_batches(presets: Sequence[Traffic]) -> list[str]:
         ),
         "",
         *paragraph(
-            f"{first.name} in batches of {first.batch} runs on {first.most_streams} GPUs at most, with"
-            f" {first.least_images} images each, which leaves a GPU mostly idle: the compute of a step shrinks with"
-            " its images, the gradients do not. Beyond that the batch must grow with the GPUs (weak scaling, what"
-            " the table of times is for); the last columns are the least batches, one stream a GPU. A larger batch"
-            " is another experiment: fewer steps for the same images, while learning rate, penalties and decays are"
-            " published for the published batch alone, and what quality it reaches has not been measured here."
-            f" Where the published result is wanted, use up to {first.most_streams} GPUs for a run, and the others"
-            " for other seeds and settings."
+            f"{first.name} in batches of {first.batch} runs on at most {first.most_streams} GPUs, with"
+            f" {first.least_images} images each. This leaves a GPU mostly idle: the compute of a step shrinks with"
+            " its images, but the gradients do not. On more GPUs the batch must grow with them (weak scaling, which"
+            " the table of times is for); the last columns are the smallest batches, with one stream per GPU. A larger"
+            " batch is a different experiment: it takes fewer steps for the same images, while learning rate,"
+            " penalties and decays are published only for the published batch. Its quality was not measured here."
+            f" To reproduce the published result, use up to {first.most_streams} GPUs for a run, and the others for"
+            " other seeds and settings."
         ),
     ]
 

@@ -1,4 +1,4 @@
-"""One process of a group whose steps are timed by ``bench_scaling.py``, which tells it by lines on standard input.
+"""One process of a group whose steps are timed by ``bench_scaling.py``, which sends commands on standard input.
 
 It trains through the platform's own ``train``. The method is PVDGAN with its networks, optimizers, statistics, draws
 and data, but its phases sleep instead of computing: forward takes a known time, and backward fills every gradient. Each
@@ -38,8 +38,9 @@ from latentscale.latents.priors import Prior
 from latentscale.methods import pvdgan
 from latentscale.methods.phase import Batch, Terms
 from latentscale.networks.spec import ModelSpec
+from latentscale.training.checks import plan_run
 from latentscale.training.loop import train
-from latentscale.training.prepare import prepare
+from latentscale.training.method_building import build_method
 
 PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
 STREAMS = 4
@@ -64,7 +65,7 @@ CALIBRATION_SLEEPS = 21
 
 
 class Sleeper:
-    """Sleeps as long as it is asked to: what the system adds was measured, and is left out."""
+    """Sleeps for a given time, corrected for the measured overshoot of the system."""
 
     def __init__(self) -> None:
         self.share_seconds = 0.0
@@ -131,7 +132,7 @@ class GeneratorPhase(Sleeping, pvdgan.GeneratorPhase):
 
 
 class SleepingPVDGAN(pvdgan.PVDGAN):
-    """PVDGAN with all but its computation."""
+    """PVDGAN without its computation."""
 
     def __init__(
         self, settings: pvdgan.PVDGANSettings, networks: Mapping[str, nn.Module], prior: Prior, spec: ModelSpec
@@ -161,10 +162,10 @@ class HandWritten:
     """A training loop as one writes it by hand: what every loop must do, and what the platform's is held against."""
 
     def __init__(self, config: Config) -> None:
-        preparation = prepare(config, SleepingPVDGAN)
-        method, plan, rates = preparation.build_method(), preparation.plan, config.optimizer
-        draws = {name: torch.zeros(plan.process_batch, draw.size) for name, draw in method.draws().items()}
-        self._batch = Batch(torch.empty(0), draws, plan.microbatch_streams, False)
+        plan = plan_run(config, SleepingPVDGAN)
+        method, steps, rates = build_method(plan), plan.steps, config.optimizer
+        draws = {name: torch.zeros(steps.process_batch, draw.size) for name, draw in method.draws().items()}
+        self._batch = Batch(torch.empty(0), draws, steps.microbatch_streams, False)
         self._parameters = [list(phase.parameters()) for phase in method.phases]
         self._averages = [[p.detach().clone() for p in parameters] for parameters in self._parameters]
         self._optimizers = [
@@ -210,7 +211,7 @@ def seconds_each(act: Callable[[], None], times: int) -> dict[str, float]:
 
 
 class Conductor:
-    """Asked once a step whether to stop; there it waits for commands and does them.
+    """Called once per step to ask for a stop; it waits for commands there and executes them.
 
     Args:
         config: of the run.
@@ -222,7 +223,7 @@ class Conductor:
         self._interface = interface
         self._by_hand: HandWritten | None = None
         self._replies = os.fdopen(os.dup(1), "w", buffering=1)
-        # whatever else is printed must not look like a reply
+        # other output must not look like a reply
         os.dup2(2, 1)
         self._stopped = False
         self._asked = 0
@@ -237,7 +238,7 @@ class Conductor:
             return True
         if self._steps:
             self._asked += 1
-            # the first step after a command is not timed: processes come to it at different times
+            # the first step after a command is not timed: processes reach it at different times
             if self._asked == 1:
                 self._began_seconds, self._began_bytes = now, sent_bytes(self._interface)
                 self._began_cpu_seconds = time.process_time()
@@ -276,7 +277,7 @@ class Conductor:
             if command == "calibrate":
                 self._reply(SLEEPER.calibrate())
             elif command in ("bare", "reduce"):
-                # only now is there a process group
+                # the process group exists only now
                 self._by_hand = self._by_hand or HandWritten(self._config)
                 once = self._by_hand.step if command == "bare" else self._by_hand.reduce
                 self._reply(seconds_each(once, int(number)))

@@ -1,4 +1,4 @@
-"""What the statistics' all-reduce adds to a step of two processes; started through ``accelerate launch``.
+"""Measures what the statistics' all-reduce adds to a step of two processes; run it with ``accelerate launch``.
 
 One training run through the platform's loop. Its steps alternate between arms: with the all-reduce, with it again
 (what the measurement itself scatters by), and without it, which only this script can switch. Rank 0 prints one JSON
@@ -28,7 +28,7 @@ WARM_UP_STEPS = 3
 
 
 class SwitchedDistributed:
-    """torch.distributed as the statistics see it, as if there were one process while switched off."""
+    """torch.distributed for the statistics; pretends that there is one process while it is off."""
 
     def __init__(self, module: ModuleType) -> None:
         self.module = module
@@ -42,7 +42,7 @@ class SwitchedDistributed:
 
 
 class Alternation:
-    """Asked once a step, just before the statistics are sent: times the steps and switches the arm.
+    """Called once per step, just before the statistics are sent: times the steps and switches the arm.
 
     Args:
         rounds: counted, after one that is not.
@@ -77,7 +77,7 @@ class Alternation:
         return False
 
     def results(self) -> dict[str, Any]:
-        """Seconds a step by arm, and round by round what an arm takes beyond another, relative to the latter."""
+        """Seconds per step by arm, and the relative difference between arms in each round."""
         rounds = self.seconds[1:]
         return {
             "step_seconds": {arm: numbers.median(r[arm] for r in rounds) / (2 * self.steps) for arm in ARMS},

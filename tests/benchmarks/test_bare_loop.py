@@ -1,4 +1,4 @@
-"""The hand-written loop of the benchmark does the platform's mathematics: the same state after the same steps."""
+"""The benchmark's hand-written loop computes what the platform does: the same state after the same steps."""
 
 import dataclasses
 import json
@@ -12,16 +12,17 @@ from cases import bare_settings
 from latentscale.config import Config, load_config
 from latentscale.methods.pvdgan import PVDGAN
 from latentscale.training.checkpoints import list_checkpoints, load_checkpoint
+from latentscale.training.checks import plan_run
 from latentscale.training.feed import Feed
 from latentscale.training.loop import train
-from latentscale.training.prepare import prepare
+from latentscale.training.method_building import build_method
 from launching import ROOT, overrides
 
 STEPS = 3
 
 
 def configuration(folder: Path) -> Config:
-    """Two streams, whose halves are the halves of the batch that the bare loop takes."""
+    """Two streams, whose halves are the halves of the bare loop's batch."""
     arguments = overrides(
         training__steps=STEPS,
         training__report_every_steps=1,
@@ -44,13 +45,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def bare(config: Config, **changes: float) -> tuple[BareLoop, list[dict[str, torch.Tensor]]]:
     """The hand-written loop after the same steps on the same batches and draws, and each step's losses."""
-    preparation = prepare(config, PVDGAN)
-    method = preparation.build_method()
+    plan = plan_run(config, PVDGAN)
+    method = build_method(plan)
     generator, discriminator = (network.double() for network in method.networks.values())
     settings = dataclasses.replace(bare_settings(config), **changes)  # type: ignore[arg-type]
     loop = BareLoop(generator, discriminator, settings)
     losses = []
-    with Feed(preparation, method, 0, torch.device("cpu"), torch.float64, 0) as feed:
+    with Feed(plan, method, 0, torch.device("cpu"), torch.float64, 0) as feed:
         for step in range(STEPS):
             (batch,) = feed.fetch(step)
             losses.append(loop.step(batch.real, batch.draws["discriminator_latent"], batch.draws["generator_latent"]))

@@ -15,7 +15,9 @@ from torch import nn
 
 from latentscale.methods.phase import Batch, Terms
 from latentscale.methods.registry import METHODS
+from latentscale.training.checks import plan_dry_run
 from latentscale.training.loop import train
+from latentscale.training.method_building import build_method
 
 PEAK = Peak(bf16=4e9, tf32=2e9, fp32=1e9, source="made up")
 TINY: dict[str, object] = {
@@ -65,8 +67,7 @@ def test_operations_of_a_step_are_those_of_the_loop(
 
 
 def built(method: str, config: object) -> tuple[object, object, object]:
-    preparation = bench_gpu.prepare(config, METHODS[method], dry=True)  # type: ignore[arg-type]
-    made = preparation.build_method()
+    made = build_method(plan_dry_run(config, METHODS[method]))  # type: ignore[arg-type]
     return made.networks, made.prior, made.spec
 
 
@@ -139,7 +140,7 @@ def test_a_row_by_hand() -> None:
     assert head.index("images/s") == line.index("160.0")
 
 
-def test_what_is_unknown_is_said() -> None:
+def test_unknown_figures_are_reported() -> None:
     assert "peak unknown" in table([measured(peak_flops=None)])[1]
     assert "out of memory" in table([measured(step_seconds=None, failure="out of memory")])[1]
 
@@ -157,7 +158,7 @@ def test_the_bar() -> None:
 
 
 class Clock(Device):
-    """A device whose time goes by a second whenever it is asked."""
+    """A device whose clock advances by a second whenever it is read."""
 
     def __init__(self) -> None:
         super().__init__(torch.device("cpu"), "a clock", None)
@@ -204,7 +205,7 @@ def test_the_whole_path_on_the_cpu(mode: Mode, tmp_path: Path) -> None:
     assert found.share_of_peak == pytest.approx(1e6 / found.step_seconds / found.peak_flops)
     assert len(found.bare_seconds) == 2
     assert found.peak_memory_bytes is None
-    # left without a checkpoint
+    # the loop ended without a checkpoint
     assert not list(tmp_path.glob("**/*.safetensors"))
 
 
@@ -226,7 +227,7 @@ def test_a_graph_through_the_generator_is_measured_compiled(tmp_path: Path) -> N
     assert found.cells()[-1] == "no loop by hand"
 
 
-def test_a_row_that_fails_says_why_and_the_next_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_fails_shows_why_and_the_next_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
@@ -245,7 +246,7 @@ def test_a_row_that_fails_says_why_and_the_next_is_measured(tmp_path: Path, monk
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_the_table_says_so(
+def test_without_a_gpu_the_table_reports_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--out", str(tmp_path)])
@@ -253,7 +254,7 @@ def test_without_a_gpu_the_table_says_so(
     bench_gpu.main()  # and ends with status 0
     lines = capsys.readouterr().out.splitlines()
     assert sum("not measured" in line for line in lines) == 2 * 3 + 1
-    # what has no ratio says why
+    # a missing ratio has a reason
     assert sum(line.endswith("no loop by hand") for line in lines) == 3
     kept = json.loads((tmp_path / "gpu.json").read_text())
     assert {each["failure"] for each in kept["results"]} == {"not measured"}

@@ -1,4 +1,4 @@
-"""What bench-scaling computes, on numbers worked out by hand, and a short run of its real processes and links."""
+"""The computations of bench-scaling on numbers worked out by hand, and a short run of its real processes and links."""
 
 import json
 import os
@@ -17,12 +17,13 @@ import torch.distributed as dist
 from bench_scaling import Measured, Row, bars, drawn_anew, elements_of_a_step, measure, remarks, row, tally
 from links import Place, links, loopback_places, ours, remove_left_behind, why_no_links
 from network_time import Link, buckets, exposed_seconds, ring_bytes, ring_seconds, tree_seconds, two_level_seconds
-from scaling_page import MEASURED, PAGE, fit, prepared, render, traffic, without_memory
+from scaling_page import MEASURED, PAGE, fit, planned, render, traffic, without_memory
 from scaling_process import PHASES, SleepingPVDGAN, configuration
 from torch import nn
 from worker_groups import stop, worker_groups
 
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import network_sizes
 from launching import ROOT, environment
 
 BITS_PER_SECOND = 1e8
@@ -63,7 +64,7 @@ def test_what_is_left_after_backward() -> None:
 
 @pytest.mark.parametrize("phase", [0, 1])
 def test_buckets_are_those_of_ddp(phase: int) -> None:
-    parameters = list(reversed(list(without_memory(prepared("pvdgan", "afhq256")).phases[phase].parameters())))
+    parameters = list(reversed(list(without_memory(planned("pvdgan", "afhq256")).phases[phase].parameters())))
     if phase == 1:  # the last
         parameters.insert(0, nn.Parameter(torch.zeros(2 + 1 + 1024, device="meta")))
     groups, _ = dist._compute_bucket_assignment_by_size(parameters, [2**20, 25 * 2**20])
@@ -81,7 +82,7 @@ def some(processes: int, step: list[list[float]], bare: list[list[float]], eleme
 
 
 def test_a_row_is_worked_out_within_rounds() -> None:
-    # the second round was slow for both: the difference is not
+    # the second round was slow for both, but their difference was not
     found = row(
         some(
             2, [[0.121, 0.123], [0.221, 0.223], [0.122, 0.124]], [[0.12, 0.12], [0.22, 0.22], [0.12, 0.12]], [70, 30, 9]
@@ -119,7 +120,7 @@ def rows(overheads: tuple[float, ...], on_cores: tuple[float, ...] = (0.001, 0.0
     ]
 
 
-def test_bars_tell_growth_with_the_logarithm_from_faster_growth() -> None:
+def test_bars_distinguish_logarithmic_from_faster_growth() -> None:
     steady = (0.0010, 0.0015, 0.0020)
     # as the number of processes: increments of 0.5 and 1 ms
     growing = (0.0005, 0.0010, 0.0020)
@@ -137,7 +138,7 @@ def test_bars_tell_growth_with_the_logarithm_from_faster_growth() -> None:
     assert missed(steady, large) == [6]
     # doublings that add more and more, but less than one process costs
     assert missed((0.0010, 0.0012, 0.0019)) == [5]
-    # where four processes share two cores, the clock does not tell how growth bends
+    # where four processes share two cores, growth by the clock is not judged
     assert missed(growing, cores=2) == [4]
     assert missed(steady, growing, cores=2) == [10, 11]
     judged = bars(rows(growing), 4)
@@ -149,7 +150,7 @@ def test_bars_tell_growth_with_the_logarithm_from_faster_growth() -> None:
     assert tally(bars(rows(growing), 2)) == "10 of 11 bars passed, 4 not judged"
 
 
-def test_rounds_drawn_anew_tell_what_is_within_noise() -> None:
+def test_resampled_rounds_show_what_is_within_noise() -> None:
     # own 1, 2 … 9 ms in turn, in all groups; one of four processes never has more than 1 ms
     found = [some(1, [[0.1 + 0.001 * n] * 2 for n in range(1, 10)], [[0.1] * 2] * 9, [])]
     found.append(some(4, [[0.101] * 2] * 9, [[0.1] * 2] * 9, [100]))
@@ -201,13 +202,13 @@ def test_processes_are_timed_and_their_bytes_are_those_of_the_formula(places: li
         alone, two = measure(started, rounds=1, steps=10)
         ended = stop(started)
     assert ended == [[0], [0, 0]]
-    sizes = prepare(configuration(tmp_path, 0), SleepingPVDGAN, dry=True).sizes()
+    sizes = network_sizes(plan_dry_run(configuration(tmp_path, 0), SleepingPVDGAN))
     assert alone.elements == []
-    # stop, news, count and 64 sums go with the generator's gradients
+    # two flags, a count and 64 sums are piggybacked on the generator's gradients
     assert sorted(two.elements) == sorted([sizes["discriminator"], sizes["generator"] + 2 + 1 + 64])
     bytes_per_second = BITS_PER_SECOND / 8 if places[0].slowed else None
     found = [row(each, sum(sizes.values()), compute_seconds, bytes_per_second) for each in (alone, two)]
-    # sleeps are shorter by what a sleep lasted too long, which was more while the machine was busy
+    # sleeps are shortened by the measured overshoot, which was larger while the machine was busy
     least_seconds = compute_seconds - PHASES * max(reply["plain_overshoot_seconds"] for reply in calibrated)
     for each in found:
         assert each.step_seconds > 0.95 * least_seconds
@@ -272,14 +273,14 @@ def test_what_a_killed_process_left_is_removed(obstacle: str) -> None:
 
 def test_the_page_is_what_the_kept_figures_and_the_presets_give() -> None:
     kept = json.loads(MEASURED.read_text())
-    assert PAGE.read_text() == render(kept), "write it anew: make scaling-page"
+    assert PAGE.read_text() == render(kept), "regenerate it: python tests/benchmarks/scaling_page.py"
     assert render(kept, compute_seconds=0.05) != PAGE.read_text()
 
 
-def test_the_page_says_how_sure_its_measurement_is_as_the_run_did() -> None:
+def test_the_page_shows_the_verdicts_and_remarks_of_the_run() -> None:
     page = PAGE.read_text()
     words = " ".join(page.split())
-    # verdicts and remarks end what the run printed
+    # the run's output ends with verdicts and remarks
     printed = MEASURED.with_suffix(".txt").read_text().splitlines()
     verdicts = ("  PASS ", "  MISS ", "  not judged ")
     first = next(number for number, line in enumerate(printed) if line.startswith(verdicts))
@@ -297,10 +298,10 @@ def test_the_page_says_how_sure_its_measurement_is_as_the_run_did() -> None:
         ]
     said = printed[first + len(judged) : -1]
     assert all(f"{remark}." in words for remark in said)
-    assert f"the load average before it was {json.loads(MEASURED.read_text())['machine']['load_average']:g}" in words
+    assert f"load average before it was {json.loads(MEASURED.read_text())['machine']['load_average']:g}" in words
 
 
-def test_remarks_tell_a_busy_machine() -> None:
+def test_remarks_report_a_busy_machine() -> None:
     quiet = rows((0.001, 0.001, 0.001))
     (beyond,) = remarks(quiet, cores=4)
     assert beyond.startswith("What is beyond sleep and gradients")
@@ -320,7 +321,7 @@ def test_a_presets_traffic_is_its_parameters() -> None:
     assert traffic("cgpgan", "afhq256_cgpgan").prepared_bytes == 4 * (10 + 1)
 
 
-def test_the_kept_figures_say_what_they_are() -> None:
+def test_the_kept_figures_describe_themselves() -> None:
     kept = json.loads(MEASURED.read_text())
     assert kept["machine"]["rounds"] >= 7
     assert kept["network"]["bits_per_second"] == BITS_PER_SECOND

@@ -1,4 +1,4 @@
-"""Loops that step in turns: never two at a time, as many steps as asked for, and errors are not lost."""
+"""Loops that step in turns: never two at a time, with the requested number of steps, and without losing errors."""
 
 from collections.abc import Callable
 
@@ -42,7 +42,7 @@ def test_ratios_are_taken_within_rounds() -> None:
     assert str(Ratio([1.0, 1.25, 1.5])) == "1.250 (1.000-1.500)"
 
 
-def test_a_loop_that_fails_or_ends_says_so() -> None:
+def test_a_loop_that_fails_or_ends_raises() -> None:
     def fails(should_stop: Callable[[], bool]) -> None:
         should_stop()
         raise ValueError("broken")

@@ -1,4 +1,4 @@
-"""Training loops of one process that step in turns, so that they are timed beside each other."""
+"""Training loops of one process that step in turns, so that they are timed next to each other."""
 
 import statistics
 import threading
@@ -10,7 +10,7 @@ Loop = Callable[[Callable[[], bool]], object]
 
 
 class Contestant:
-    """A training loop in a thread of its own that runs only in its turns; between them it waits where it asks.
+    """A training loop in its own thread that runs only in its turns; between them it waits at the stop request.
 
     Args:
         loop: called with a function that it must call once a step and that says whether to stop.
@@ -32,7 +32,7 @@ class Contestant:
         self._wait()
 
     def take(self, steps: int, warm_up_steps: int = 1) -> float:
-        """Seconds of a turn of so many steps, after steps that are not timed: the caches hold another's data."""
+        """Seconds of a turn of steps, after untimed steps: the caches hold another loop's data."""
         self._steps_left, self._timed_steps = warm_up_steps + steps, steps
         if not warm_up_steps:
             self._began = time.perf_counter()
@@ -41,18 +41,18 @@ class Contestant:
         return self._seconds
 
     def close(self) -> None:
-        """Tell the loop to stop, and wait until it has."""
+        """Ask the loop to stop, and wait until it has."""
         self._stopping = True
         self._steps_left = -1
         self._go.release()
         self._thread.join()
         if self._error is not None:
-            raise RuntimeError("a loop failed when it was told to stop") from self._error
+            raise RuntimeError("a loop failed when it was asked to stop") from self._error
 
     def _wait(self) -> None:
         self._back.acquire()
         if self._error is not None:
-            raise RuntimeError("a loop ended before it was told to stop") from self._error
+            raise RuntimeError("a loop ended before it was asked to stop") from self._error
 
     def _should_stop(self) -> bool:
         self._steps_left -= 1
@@ -77,7 +77,7 @@ class Contestant:
 
 @dataclass
 class Ratio:
-    """How much longer one took than another, over paired rounds."""
+    """By how much one took longer than another, over paired rounds."""
 
     rounds: list[float]
 
@@ -90,13 +90,13 @@ class Ratio:
 
 
 def rounds_of_turns(names: Sequence[str], rounds: int) -> list[list[str]]:
-    """Who has the turn: each round starts with another one, and goes there and back against drift."""
+    """The order of turns: each round starts with another loop, and goes forth and back against drift."""
     orders = [[*names[start % len(names) :], *names[: start % len(names)]] for start in range(rounds)]
     return [[*order, *reversed(order)] for order in orders]
 
 
 def time_rounds(contestants: Mapping[str, Contestant], rounds: int, steps: int) -> dict[str, list[float]]:
-    """Seconds a step by name and round, after one round that is not counted.
+    """Seconds per step by name and round, after one warm-up round.
 
     Args:
         steps: of a turn; every contestant has two turns a round.

@@ -7,8 +7,9 @@ from layouts import CELEBA_ATTRIBUTES, built, celeba, celeba_values, pixels, sam
 
 from latentscale.config import load_config
 from latentscale.methods.aedlsgan import AEDLSGAN
+from latentscale.training.checks import plan_run
 from latentscale.training.feed import Feed
-from latentscale.training.prepare import prepare
+from latentscale.training.method_building import build_method
 from launching import overrides
 
 CHOSEN = ("Smiling", "Bangs", "Male")
@@ -31,9 +32,9 @@ def test_a_step_has_a_row_of_attributes_for_each_image(tmp_path: Path) -> None:
         "training__batch": 8,
         "distributed__streams": 4,
     }
-    made = prepare(load_config(AEDLSGAN.Settings, "aedlsgan", {"preset": ""}, overrides(**changes)), AEDLSGAN)
+    plan = plan_run(load_config(AEDLSGAN.Settings, "aedlsgan", {"preset": ""}, overrides(**changes)), AEDLSGAN)
     seen = set()
-    with Feed(made, made.build_method(), 0, torch.device("cpu"), torch.float64, 0) as feed:
+    with Feed(plan, build_method(plan), 0, torch.device("cpu"), torch.float64, 0) as feed:
         for step in range(3):
             (batch,) = feed.fetch(step)
             assert batch.labels is not None

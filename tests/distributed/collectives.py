@@ -1,4 +1,4 @@
-"""Trains under torch's profiler and writes down every collective with its elements; started by a launcher.
+"""Trains under torch's profiler and records every collective with its number of elements; started by a launcher.
 
 ``collectives.py OUT METHOD RUNS.json``: RUNS.json lists ``[name, extra, arguments]`` of runs, one after the other; with
 ``extra`` every step makes one more all-reduce. Those of a run go to OUT/NAME/rank-RANK.json.
@@ -34,7 +34,7 @@ def count(method_name: str, extra: bool, arguments: list[str]) -> list[tuple[str
 
     with profile(record_shapes=True) as profiler:
         train(config, method, once_a_step)
-    # of a hundred thousand events a few hundred matter: torch.profiler would first make objects of all
+    # a few hundred of a hundred thousand events matter: torch.profiler would first create objects for all
     return [
         (event.name(), sum(math.prod(shape) for shape in event.shapes()))
         for event in profiler.kineto_results.events()

@@ -29,7 +29,7 @@ from latentscale.errors import UserError
 from latentscale.losses import inversion
 from latentscale.methods import dlsgan
 from latentscale.methods.registry import METHODS
-from latentscale.training import loop
+from latentscale.training import consensus
 from latentscale.training.loop import train
 from launching import ROOT, overrides
 
@@ -45,8 +45,8 @@ STEPS = 10
 COUNTED_STEPS = 3
 # runs that are saved, continued under another engine, and compared after one more step
 MOVED, SAVED_STEPS = "elastic_infogan", 2
-# without convolutions, whose biases' float32 sums differ by 1e-5 between numbers of processes, under DDP alone too;
-# P(C) sleeps in the first step: its group takes fewer steps than the others
+# without convolutions: the float32 sums of their biases differ by 1e-5 between numbers of processes, also under DDP;
+# P(C) is frozen in the first step: its group takes fewer steps than the others
 MOVED_SETTINGS: dict[str, object] = {"network__family": "mlp", "method__prior_start_step": 1}
 COUNTS = (1, 2, 4)
 COUNT = int(os.environ.get("WORLD_SIZE", "1"))
@@ -64,7 +64,7 @@ def settings(method: str) -> Config:
 
 def run(folder: Path, steps: int, method: str, engine: str, **changes: object) -> None:
     config = copy.deepcopy(settings(method))
-    # set one by one: a command line for each of these hundreds of runs would take longer than their steps
+    # set one by one: parsing a command line for each of these hundreds of runs would take longer than their steps
     for key, value in {"run__dir": str(folder), "training__steps": steps, **ALL[engine], **changes}.items():
         section, _, name = key.partition("__")
         assert type(getattr(getattr(config, section), name)) is type(value)
@@ -73,14 +73,14 @@ def run(folder: Path, steps: int, method: str, engine: str, **changes: object) -
 
 
 def launched(folder: Path, said: Mapping[str, str]) -> None:
-    """Two steps as the launcher says, by the number of processes that it was to start."""
+    """Two steps with the launcher's settings, by the number of processes that it was to start."""
     own = overrides(training__precision="fp32", training__steps=2, run__dir=folder, distributed__processes=COUNT)
     kind = METHODS["pvdgan"]
     train(load_config(kind.Settings, kind.name, {}, own, launched=launcher_settings(said)), kind)
 
 
 def equal(folder: Path) -> None:
-    """Every engine takes the same steps, in its variants too."""
+    """Every engine takes the same steps, in all variants."""
     for method in EQUAL:
         for engine in ENGINES:
             run(folder / f"{method}-{engine}", STEPS, method, engine)
@@ -106,22 +106,22 @@ def compiled(folder: Path) -> None:
 
 
 def broken(folder: Path) -> None:
-    """Gradients that are not joined."""
+    """Gradients that are not reduced."""
     from deepspeed.runtime.engine import DeepSpeedEngine
     from deepspeed.runtime.zero.stage_1_and_2 import DeepSpeedZeroOptimizer
 
     with (
         replaced(DeepSpeedEngine, "allreduce_bucket", lambda self, bucket, *rest: self.flatten(bucket)),
         replaced(DeepSpeedZeroOptimizer, "average_tensor", lambda *arguments: None),
-        # processes that drift apart would not come to the end
-        replaced(loop, "refuse_divergence", lambda *arguments: None),
+        # processes that drift apart would not reach the end
+        replaced(consensus, "refuse_divergence", lambda *arguments: None),
     ):
         for engine in ("zero0", *PARTITIONED):
             run(folder / f"broken-{engine}", STEPS, "pvdgan", engine)
 
 
 def poisoned(folder: Path) -> None:
-    """The second step has a NaN on one process, and is none."""
+    """The second step has a NaN on one process, and is skipped."""
     calls: list[int] = []
 
     def with_nan(*arguments: Any) -> Any:
@@ -137,7 +137,7 @@ def poisoned(folder: Path) -> None:
 
 
 def refused(folder: Path) -> None:
-    """Heads that no loss reaches."""
+    """Heads that no loss depends on."""
     heads = METHODS["infogan"].heads
     for engine in ENGINES:
         with replaced(METHODS["msegan"], "heads", classmethod(lambda cls, spec: heads(spec))):
@@ -149,7 +149,7 @@ def refused(folder: Path) -> None:
 
 
 def files(folder: Path) -> None:
-    """As the launcher would say by each of our DeepSpeed files."""
+    """The settings of each of our DeepSpeed files."""
     for file in sorted((ROOT / "launchers" / "deepspeed").glob("*.json")):
         said = {"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)}
         launched(folder / f"file-{file.stem}", said)
@@ -198,11 +198,11 @@ def load(folder: Path) -> None:
 
 
 def forgetful(folder: Path) -> None:
-    """Moments, or weights, that are not taken over."""
+    """Moments, or weights, that are not loaded."""
     for engine in ENGINES:
         kind = adapter.PartitionedPhase if engine in PARTITIONED else DistributedPhase
-        whole: Callable[[Any, Any], None] = kind.take
-        with replaced(kind, "take", lambda self, moments, whole=whole: whole(self, {})):
+        whole: Callable[[Any, Any], None] = kind.load_moments
+        with replaced(kind, "load_moments", lambda self, moments, whole=whole: whole(self, {})):
             proceed(folder / "1-ddp", folder / f"forgetful-{engine}", engine)
 
 

@@ -26,7 +26,7 @@ _MIXED: dict[str, object] = {
     "network__extra_width": 16,
     "network__minibatch_deviation": "true",
 }
-# what a method needs beside the small run's settings
+# settings that a method needs in addition to the small run's
 NEEDS: dict[str, dict[str, object]] = {
     # P(C) starts to move, and the reals are no longer balanced, in mid-run
     "cgpgan": {"method__prior_start_step": 3},
@@ -34,7 +34,7 @@ NEEDS: dict[str, dict[str, object]] = {
     "cagan": _MIXED,
     "invgan": {"method__variant": "full", "distributed__streams": 4},
 }
-# other ways that a method may be run, by name
+# variants of methods, by name
 VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "acgan mixed": ("acgan", {**_MIXED, "method__revised": "true"}),
     "cgpgan codebook": ("cgpgan", {"method__prior_start_step": 3, "network__family": "codebook"}),
@@ -75,7 +75,7 @@ def main() -> None:
         arguments = overrides(training__accumulation=accumulation, **settings(run, folder))
         outcome = train(load_config(kind.Settings, name, {}, arguments), kind)
         if accelerator.is_main_process:
-            print_outcome(outcome, kind)  # whatever the method leaves, or does not
+            print_outcome(outcome, kind)  # whether or not the method writes pictures
     accelerator.end_training()
     exit_process()
 

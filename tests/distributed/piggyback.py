@@ -23,13 +23,13 @@ RANK = int(os.environ.get("RANK", "0"))
 PRECISIONS = ("fp32", "fp64")
 ACCUMULATIONS = (1, 3)
 SIZE = 7
-# of float64, a layer alone is more than the first bucket holds; of float32, two are
+# in float64 one layer is larger than the first bucket; in float32 two layers are
 WIDTH, LAYERS = 400, 4
 STEPS = ("first", "second", "left", "after one that was left", "none", "after none", "not a number", "last")
 
 
 class MeanSquare(Phase):
-    """The mean square of what a network makes of the reals."""
+    """The mean square of a network's outputs for the real samples."""
 
     name = "mean_square"
     network: nn.Module
@@ -39,7 +39,7 @@ class MeanSquare(Phase):
 
 
 def piggyback_of(rank: int, step: int, dtype: torch.dtype) -> Tensor:
-    """What a process adds in a step: 0.1 · (rank + 1) · (element + 1) + step, but for one that is not a number."""
+    """A process's vector in a step: 0.1 · (rank + 1) · (element + 1) + step, with one NaN."""
     piggyback = 0.1 * (rank + 1) * torch.arange(1, SIZE + 1, dtype=dtype) + step
     if STEPS[step] == "not a number" and rank == 1:
         piggyback[2] = float("nan")
@@ -53,7 +53,7 @@ def make_phase(accelerator: Accelerator, network: nn.Module, precision: str, pig
 
 
 def worst_difference(phase: DDPPhase, reference: DDPPhase) -> float:
-    """Max over parameters of ‖g−r‖∞ / ‖r‖∞ of their gradients; NaN where a gradient has one."""
+    """Max over parameters of ‖g−r‖∞ / ‖r‖∞ of their gradients; NaN if a gradient has one."""
     differences = []
     for own, other in zip(phase.parameters, reference.parameters, strict=True):
         assert own.grad is not None
@@ -77,7 +77,7 @@ def take_steps(accelerator: Accelerator, precision: str, accumulation: int) -> d
         batches = [Batch(real, {}, 1, False) for real in reals]
 
         def pack(terms: Terms, last: bool, step: int = step, name: str = name) -> Tensor | None:
-            # with earlier micro-batches nothing is sent
+            # nothing is sent with earlier micro-batches
             return sums.copy_(piggyback_of(RANK, step, dtype)) if last and name != "none" else None
 
         phase.backward(batches, pack)

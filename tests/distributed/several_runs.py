@@ -1,4 +1,4 @@
-"""Trains several runs one after the other by one start, of any number of processes.
+"""Trains several runs one after the other with one launch of any number of processes.
 
 ``python several_runs.py RUNS.json`` or through ``accelerate launch``; RUNS.json lists ``{"method", "preset",
 "settings", "environment", "cluster_points"}``, the last being how many points data.name=clusters has to train on.
@@ -21,7 +21,7 @@ from launching import ROOT, Finished, Processes, launch_command, overrides
 
 
 def run_several(runs: Sequence[dict[str, Any]], folder: Path, count: int, **environment: str) -> Finished:
-    """Start so many processes that train these; whatever they leave is ended."""
+    """Start a number of processes that train these runs; remaining processes are killed."""
     folder.mkdir(parents=True, exist_ok=True)
     listed = folder / f"runs-of-{count}.json"
     listed.write_text(json.dumps([{**run, "arguments": overrides(**run["settings"])} for run in runs], default=str))

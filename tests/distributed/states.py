@@ -1,4 +1,4 @@
-"""Comparing what two runs have become."""
+"""Comparing the final states of two runs."""
 
 from pathlib import Path
 

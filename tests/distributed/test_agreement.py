@@ -1,4 +1,4 @@
-"""Several processes begin, skip and end together, and what went wrong on one of them is said once, by name."""
+"""Several processes begin, skip and end together, and an error on one of them is printed once, with its rank."""
 
 from pathlib import Path
 
@@ -30,21 +30,21 @@ REFUSALS = {
     "data missing on one rank": (
         """
 from latentscale.errors import UserError
-from latentscale.training import prepare
-whole = prepare.open_dataset
+from latentscale.training import checks
+whole = checks.open_dataset
 def open_dataset(*args):
     if RANK == "1":
         raise UserError("data.path=/nowhere is not a folder")
     return whole(*args)
-prepare.open_dataset = open_dataset
+checks.open_dataset = open_dataset
 """,
         "rank 1: data.path=/nowhere is not a folder",
     ),
     "other data on one rank": (
         """
-from latentscale.training.prepare import Preparation
+from latentscale.training.plan import RunPlan
 if RANK == "1":
-    Preparation.identity = lambda self: {"method": self.method.name, "data": "other"}
+    RunPlan.identity = lambda self: {"method": self.method.name, "data": "other"}
 """,
         "the data of rank 1 differs from rank 0's",
     ),
@@ -55,17 +55,17 @@ if RANK == "1":
 """,
         "the configuration of rank 1 differs from rank 0's",
     ),
-    # the launcher, once rank 1 has ended, tells it to stop
-    "another setting, which rank 0 is slow to say": (
+    # once rank 1 has ended, the launcher stops rank 0
+    "another setting, which rank 0 is slow to print": (
         """
 import time
-from latentscale.training import loop
-whole = loop._end_training
+from latentscale.training import processes
+whole = processes._end_training
 def slowly(*args):
     if RANK == "0":
         time.sleep(0.6)
     whole(*args)
-loop._end_training = slowly
+processes._end_training = slowly
 if RANK == "1":
     sys.argv.append("run.seed=5")
 """,
@@ -75,7 +75,7 @@ if RANK == "1":
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_what_one_rank_cannot_do_ends_all_with_one_line(what: str, processes: Processes, tmp_path: Path) -> None:
+def test_an_error_on_one_rank_ends_all_with_one_line(what: str, processes: Processes, tmp_path: Path) -> None:
     patch, message = REFUSALS[what]
     finished = run_with(patch, tmp_path / "run", processes, training__steps=3)
     assert finished.code != 0
@@ -84,7 +84,7 @@ def test_what_one_rank_cannot_do_ends_all_with_one_line(what: str, processes: Pr
     assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_a_data_error_in_mid_run_is_named_by_the_rank_that_met_it(processes: Processes, tmp_path: Path) -> None:
+def test_a_data_error_in_mid_run_is_reported_with_its_rank(processes: Processes, tmp_path: Path) -> None:
     patch = """
 from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.errors import UserError
@@ -121,7 +121,7 @@ dlsgan.scaled_latent_mse = poisoned
 
 
 def test_two_compiled_processes_of_several_buckets_take_one_eager_ones_steps(train: Train, tmp_path: Path) -> None:
-    # 160 channels fill more than DDP's first bucket of 1 MiB: Dynamo must not cut the phase there
+    # 160 channels fill more than DDP's first bucket of 1 MiB: Dynamo must not split the phase there
     wide = {"network__widths": "[160]", "network__base_width": 160, "training__steps": 2}
     train("pvdgan", tmp_path / "eager", 1, **wide)
     train("pvdgan", tmp_path / "compiled", 2, training__compile="aot_eager", **wide)

@@ -10,7 +10,8 @@ import pytest
 from latentscale.config import load_config
 from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import build_method
 from launching import ROOT, Processes, launch_command, overrides
 
 SCRIPT = ROOT / "tests" / "distributed" / "collectives.py"
@@ -25,7 +26,7 @@ Count = Callable[..., dict[str, Counts]]
 
 @pytest.fixture
 def count(processes: Processes, tmp_path: Path) -> Count:
-    """How often each collective, an all-reduce by its elements, was made in runs of two processes, by their names."""
+    """The number of each collective in runs of two processes, by name and, for all-reduces, number of elements."""
 
     def run(method: str, runs: dict[str, dict[str, object]], extra: str = "") -> dict[str, Counts]:
         # one report, at the end: its own all-reduce is the same in every run
@@ -61,7 +62,7 @@ def counts_of(folder: Path) -> Counts:
 def built(name: str, **changes: object) -> Method:
     kind = METHODS[name]
     config = load_config(kind.Settings, name, {"preset": "digits8"}, overrides(**changes), ROOT / "recipes" / "presets")
-    return prepare(config, kind, dry=True).build_method()
+    return build_method(plan_dry_run(config, kind))
 
 
 def gradients(method: Method) -> list[int]:
@@ -92,7 +93,7 @@ def test_a_step_reduces_the_gradients_and_the_statistics_with_the_last_of_them(c
     assert difference(found["one more"], nine) == Counter({("gloo:all_reduce", 1): 9})
 
 
-def test_cgpgan_reduces_the_means_of_its_labels_besides(count: Count) -> None:
+def test_cgpgan_also_reduces_the_means_of_its_labels(count: Count) -> None:
     method = built("cgpgan")
     *others, last = gradients(method)
     statistics = 1 + 1 + sum(1 + statistic.size for statistic in method.statistics.values())
@@ -108,7 +109,7 @@ def test_cgpgan_reduces_the_means_of_its_labels_besides(count: Count) -> None:
 
 
 def difference(a: Counts, b: Counts) -> Counts:
-    """What there is more of in a, and nothing less."""
+    """The collectives that a has in addition to b's."""
     assert not b - a
     return a - b
 

@@ -26,7 +26,8 @@ from latentscale.distributed.deepspeed_settings import (
 )
 from latentscale.errors import UserError
 from latentscale.methods.pvdgan import PVDGAN
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.method_building import network_sizes
 from launching import ROOT, Processes, environment, free_port, overrides
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
@@ -150,7 +151,7 @@ def test_gradients_are_reduced_with_the_last_micro_batch_alone_but_at_zero_2(
 ) -> None:
     found = Counter(json.loads((runs / f"counted-{engine}-{accumulation}.json").read_text()))
     config = load_config(PVDGAN.Settings, "pvdgan", {}, overrides())
-    for size in prepare(config, PVDGAN, dry=True).sizes().values():
+    for size in network_sizes(plan_dry_run(config, PVDGAN)).values():
         assert found[size] == COUNTED_STEPS * reductions
     # of parted gradients, one number more for each phase's norm; and the statistics' one vector in any case
     assert found[1] == (0 if engine == "zero0" else 2 * COUNTED_STEPS)
@@ -224,7 +225,7 @@ LAUNCHER = {"ACCELERATE_USE_DEEPSPEED": "true"}
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "1", "ACCELERATE_DEEPSPEED_CONFIG_FILE": "none"}, 2, False),
     ],
 )
-def test_what_the_launcher_says_becomes_keys(variables: dict[str, str], zero: int, offload: bool) -> None:
+def test_the_launchers_settings_become_keys(variables: dict[str, str], zero: int, offload: bool) -> None:
     said = launcher_settings({**LAUNCHER, **variables})
     assert said == {
         "distributed.engine": "deepspeed", "distributed.zero": zero, "distributed.offload_optimizer": offload,
@@ -240,7 +241,7 @@ def test_clipping_is_off_unless_the_launcher_asks_for_it(tmp_path: Path) -> None
     assert launcher_settings({**LAUNCHER, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(file)})[key] == 2.0
 
 
-def test_a_launcher_that_says_nothing_of_deepspeed_changes_nothing() -> None:
+def test_a_launcher_without_deepspeed_changes_nothing() -> None:
     assert launcher_settings({"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"}) == {}
     assert launcher_settings({"ACCELERATE_USE_DEEPSPEED": "false"}) == {}
 
@@ -256,7 +257,7 @@ def test_a_launcher_that_says_nothing_of_deepspeed_changes_nothing() -> None:
         ({"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4"}, ["gradient_accumulation_steps=4", "training.accumulation"]),
     ],
 )
-def test_what_a_recipe_does_not_do_is_refused_by_name(variables: dict[str, str], parts: list[str]) -> None:
+def test_unsupported_settings_are_refused_by_name(variables: dict[str, str], parts: list[str]) -> None:
     with pytest.raises(UserError) as error:
         launcher_settings({**LAUNCHER, **variables})
     assert all(part in str(error.value) for part in parts)
@@ -269,12 +270,16 @@ def test_what_a_recipe_does_not_do_is_refused_by_name(variables: dict[str, str],
         (
             {"zero_optimization": {"stage": 1}},
             {"ACCELERATE_DEEPSPEED_ZERO_STAGE": "2"},
-            ["zero_stage=1", "zero_stage=2", "give both the same"],
+            ["zero_stage=1", "zero_stage=2", "give both the same value"],
         ),
         ({"fp16": {"enabled": True}}, {}, ["fp16=true", "training.precision=bf16"]),
         ({"bf16": {"enabled": True}}, {}, ["bf16=true", "training.precision=bf16"]),
         ({"train_batch_size": 64}, {}, ["train_batch_size=64", "training.batch"]),
-        ({"gradient_clipping": 1.0}, {"ACCELERATE_GRADIENT_CLIPPING": "2.0"}, ["gradient_clipping=2.0", "the same"]),
+        (
+            {"gradient_clipping": 1.0},
+            {"ACCELERATE_GRADIENT_CLIPPING": "2.0"},
+            ["gradient_clipping=2.0", "the same value"],
+        ),
         ({"optimizer": {"type": "Adam"}}, {}, ["optimizer.type", "optimizer.*"]),
         (
             {"zero_optimization": {"reduce_bucket_size": 5}},
@@ -296,13 +301,13 @@ def test_a_deepspeed_file_that_asks_for_more_is_refused(
     assert all(part in str(error.value) for part in parts), error.value
 
 
-def test_a_file_that_is_no_json_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_not_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "deepspeed.json").write_text("{")
-    with pytest.raises(UserError, match="not readable as JSON"):
+    with pytest.raises(UserError, match="is not valid JSON"):
         launcher_settings({**LAUNCHER, "ACCELERATE_DEEPSPEED_CONFIG_FILE": str(tmp_path / "deepspeed.json")})
 
 
-def test_launcher_and_keys_may_agree_and_not_contradict() -> None:
+def test_launcher_and_keys_must_not_contradict() -> None:
     said = launcher_settings({**LAUNCHER, "ACCELERATE_DEEPSPEED_ZERO_STAGE": "1"})
 
     def read(*arguments: str, recipe: dict[str, Any] | None = None) -> Any:
@@ -320,7 +325,7 @@ def test_launcher_and_keys_may_agree_and_not_contradict() -> None:
         read(recipe={"distributed.offload_optimizer": True})
 
 
-def test_a_run_set_up_otherwise_than_launched_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_differs_from_the_launcher_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = {"distributed.engine": "ddp", "distributed.zero": 0, "distributed.offload_optimizer": False}
     require_launcher_settings(chosen)
     for name, value in {**LAUNCHER, "ACCELERATE_CONFIG_DS_FIELDS": "zero_stage"}.items():
@@ -360,7 +365,7 @@ def test_a_missing_deepspeed_is_named_with_its_remedy(monkeypatch: pytest.Monkey
     check_engine(**{**ASKED, "engine": "ddp"})
 
 
-def test_deepspeed_is_imported_by_those_alone_who_ask_for_it() -> None:
+def test_deepspeed_is_imported_only_if_it_is_used() -> None:
     script = """
 import sys
 import latentscale.training.loop, latentscale.recipe

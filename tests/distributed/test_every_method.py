@@ -1,4 +1,4 @@
-"""World-size invariance of every registered method, in float64: a method joins by being registered."""
+"""World-size invariance of every registered method, in float64; a registered method is tested automatically."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ TOLERANCE = 1e-9
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Path]:
-    """All methods' runs by layout; each layout is one start of the processes."""
+    """All methods' runs by layout; each layout is one launch of processes."""
     processes, folders = Processes(), {}
     for count, accumulation in [(1, 1), *LAYOUTS]:
         folder = tmp_path_factory.mktemp(f"p{count}a{accumulation}")
@@ -41,7 +41,7 @@ def test_processes_and_accumulation_take_the_same_steps(
 
 
 @pytest.mark.parametrize("run", RUNS)
-def test_the_steps_move_all_that_is_trained(run: str, runs: dict[tuple[int, int], Path]) -> None:
+def test_the_steps_change_everything_that_is_trained(run: str, runs: dict[tuple[int, int], Path]) -> None:
     moments = {name: value for name, value in final_state(runs[1, 1] / run).items() if "/exp_avg_sq/" in name}
     assert moments
     assert all(bool((value > 0).any()) for value in moments.values())

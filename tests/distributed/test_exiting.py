@@ -1,4 +1,4 @@
-"""A process ends with its status, after its exit functions, with all its output; two that have used DDP as well."""
+"""A process exits with its status, after its exit handlers and with all its output; also two that have used DDP."""
 
 import sys
 from pathlib import Path
@@ -29,16 +29,16 @@ print("not reached", flush=True)
 """
 
 
-def test_output_and_exit_functions_come_before_the_end(processes: Processes) -> None:
+def test_output_and_exit_handlers_come_before_the_exit(processes: Processes) -> None:
     finished = processes.run([sys.executable, "-c", ALONE], timeout_seconds=60)
     assert (finished.code, finished.out, finished.err) == (3, "firstat exit\n", "second")
 
 
-def test_processes_with_a_process_group_end_well(processes: Processes, tmp_path: Path) -> None:
+def test_processes_with_a_process_group_exit_successfully(processes: Processes, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(BESIDE_ANOTHER)
     command = [part for part in launch_command(2, script) if not part.startswith("distributed.")]
     finished = processes.run(command, timeout_seconds=120, PYTHONPATH=str(ROOT / "platform"))
     assert finished.code == 0, finished.err
-    # two processes may write between one another's words and line ends
+    # two processes may interleave their output
     assert "".join(finished.out.split()) == "donedone"

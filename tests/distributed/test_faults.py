@@ -1,4 +1,4 @@
-"""What happens to processes, disks and data while a run trains: each with real processes, and each continues after.
+"""Failures of processes, disks and data during a run: each with real processes, and each run continues afterwards.
 
 Where no step was skipped, what the run becomes in the end equals an uninterrupted run's. The same with whole nodes and
 their links is in tests/multinode.
@@ -30,7 +30,7 @@ SETTINGS: dict[str, object] = {
     "distributed__heartbeat_seconds": 0.4,
     "distributed__timeout_seconds": 5,
     "distributed__divergence_every_steps": 3,
-    # else a run without a launcher would end before a test can reach it
+    # otherwise a run without a launcher would end before a test can reach it
     "telemetry__progress": "true",
 }
 pytestmark = pytest.mark.processes
@@ -45,7 +45,7 @@ def start(
 
 
 def wait_for_step(folder: Path, step: int, started: list[subprocess.Popen[str]]) -> None:
-    """Until the run has reported a step; a run that ends before fails the test."""
+    """Wait until the run has reported a step; a run that ends before fails the test."""
     metrics, deadline = folder / "metrics.jsonl", time.monotonic() + 90
     while time.monotonic() < deadline:
         if metrics.exists() and metrics.read_text().count('{"step"') >= step:
@@ -83,7 +83,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]
 
 
 @pytest.mark.parametrize(("count", "victim"), [(4, 3), (2, 0)])
-def test_kill_9_of_one_process_ends_the_others_naming_it_and_half_as_many_go_on(
+def test_after_kill_9_the_others_name_the_process_and_half_as_many_continue(
     count: int, victim: int, uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -102,7 +102,7 @@ def test_kill_9_of_one_process_ends_the_others_naming_it_and_half_as_many_go_on(
     assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
 
 
-def test_a_stopped_process_is_named_and_the_run_goes_on(
+def test_a_stopped_process_is_named_and_the_run_continues(
     uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -118,7 +118,7 @@ def test_a_stopped_process_is_named_and_the_run_goes_on(
     assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
 
 
-def test_a_process_that_hangs_is_named_by_those_that_wait_for_it_and_the_run_goes_on(
+def test_a_process_that_hangs_is_named_by_those_that_wait_for_it_and_the_run_continues(
     uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     lines = """
@@ -188,7 +188,7 @@ def test_a_bit_that_differs_ends_the_run_naming_the_process(lines: str, processe
     )
     found = ends(started)
     assert [code for code, _ in found] == [2, 2, 2], found[0][1]
-    assert "after step 9 rank 2 holds other weights or statistics" in errors(found[0][1])[0]
+    assert "after step 9 rank 2 has different weights or statistics" in errors(found[0][1])[0]
     assert not list((tmp_path / "run").glob("checkpoints/step-*"))
 
 
@@ -201,12 +201,12 @@ def read(self, steps):
         raise UserError("shard-000003.tar member 7 is not a readable image")
     return block(self, steps)
 MemoryCachedReader.block = read
-from latentscale.training.keeper import Keeper
-write = Keeper.last_checkpoint
+from latentscale.training.run_writer import RunWriter
+write = RunWriter.write_last_checkpoint
 def slowly(self, *arguments, **named):
     time.sleep(WRITES_SECONDS)
     write(self, *arguments, **named)
-Keeper.last_checkpoint = slowly
+RunWriter.write_last_checkpoint = slowly
 """
 
 
@@ -228,17 +228,17 @@ def test_data_that_fail_on_one_process_cost_no_step(
     assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
 
 
-def test_why_a_run_ends_is_said_although_its_last_checkpoint_cannot_be_written(
+def test_the_reason_is_printed_although_the_last_checkpoint_cannot_be_written(
     processes: Processes, tmp_path: Path
 ) -> None:
     lines = """
 import errno
-once = Keeper._write
+once = RunWriter._write
 def full(self, checkpoint):
     if checkpoint.step == 9:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     once(self, checkpoint)
-Keeper._write = full
+RunWriter._write = full
 """
     fails = DATA_FAIL.replace("WHEN", "9").replace("WRITES_SECONDS", "0")
     started = start(processes, tmp_path / "run", 2, fails + lines)
@@ -251,16 +251,14 @@ Keeper._write = full
     assert "the last good one is step-000000005" in line
 
 
-def test_pictures_and_evaluations_that_last_longer_than_the_timeout_hold_up_nobody(
-    processes: Processes, tmp_path: Path
-) -> None:
+def test_pictures_and_evaluations_longer_than_the_timeout_delay_nobody(processes: Processes, tmp_path: Path) -> None:
     lines = """
-from latentscale.training import outputs
-evaluate = outputs.evaluate
+from latentscale.training import model_outputs
+evaluate = model_outputs.evaluate
 def slowly(*args, **options):
     time.sleep(6)
     return evaluate(*args, **options)
-outputs.evaluate = slowly
+model_outputs.evaluate = slowly
 """
     folder = tmp_path / "run"
     changes = {"evaluation__every_steps": 20, "distributed__timeout_seconds": 4, "snapshot__every_steps": 20}
@@ -268,25 +266,25 @@ outputs.evaluate = slowly
     assert [code for code, _ in ends(started)] == [0, 0]
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     evaluated = [record["step"] for record in records if any(name.startswith("evaluation/") for name in record)]
-    # what would hold up the training for longer than a part of the timeout is left out
+    # pictures that would delay the training too long are left out
     assert evaluated == [20, STEPS]
     assert (folder / "snapshots" / "samples-000000020.png").exists()
 
 
-def test_sigterm_twice_makes_one_checkpoint_and_says_stopped(
+def test_sigterm_twice_makes_one_checkpoint_and_reports_a_stop(
     uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
 ) -> None:
-    # processors may differ in a last bit of what a run begins with: rank 0's is everyone's
+    # processors may differ in the last bit of the initial state: all start from rank 0's
     lines = """
 import torch
-from latentscale.training.prepare import Preparation
-build = Preparation.build_method
-def nudge(self):
-    method = build(self)
+from latentscale.training import components
+build = components.build_method
+def nudge(plan):
+    method = build(plan)
     if RANK == "1":
         next(method.networks["generator"].parameters()).data.mul_(1 + 1e-6)
     return method
-Preparation.build_method = nudge
+components.build_method = nudge
 """
     folder = tmp_path / "run"
     started = start(processes, folder, 2, lines, checkpoint__every_steps=0)
@@ -323,7 +321,7 @@ def test_a_disk_that_is_full_costs_checkpoints_but_not_the_run(
     )
     assert newest_checkpoint(folder) == STEPS
     assert bitwise_equal(final_state(folder), uninterrupted)
-    # what could not be written then was written later
+    # lines that could not be written then were written later
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if "images" in record] == list(range(1, STEPS + 1))
 
@@ -396,7 +394,7 @@ def test_a_configuration_that_is_removed_costs_nothing(
     assert bitwise_equal(final_state(folder), uninterrupted)
 
 
-def test_a_signal_while_others_are_waited_for_ends_well(processes: Processes, tmp_path: Path) -> None:
+def test_a_signal_while_waiting_for_other_processes_is_a_stop(processes: Processes, tmp_path: Path) -> None:
     words = tmp_path / "words"
     command = [sys.executable, str(RECIPE), f"run.dir={tmp_path / 'run'}", *overrides(**SETTINGS)]
     alone = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
@@ -425,7 +423,7 @@ def test_torchs_own_restart_continues_the_run(
     assert worst_difference(final_state(folder), uninterrupted) <= TOLERANCE
 
 
-def test_a_folder_that_vanishes_is_made_again(
+def test_a_folder_that_is_deleted_is_created_again(
     uninterrupted: dict[str, Tensor], processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"

@@ -1,4 +1,4 @@
-"""The divergence guard: any bit counts, and the rank in the minority is named."""
+"""The divergence check: any bit counts, and the rank in the minority is named."""
 
 import pytest
 import torch

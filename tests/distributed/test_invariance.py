@@ -1,4 +1,4 @@
-"""N processes train what one would: the same parameters, moments, averages and statistics in float64.
+"""N processes train like one: the same parameters, moments, averages and statistics in float64.
 
 Every run has real processes over gloo; those that move are launched as a user launches them. Each check has a positive
 control: with one ingredient broken the same comparison fails by orders of magnitude.
@@ -19,7 +19,7 @@ COUNTS = ACCUMULATIONS = (1, 2, 4)
 PAIRS = [(p, a) for p in COUNTS for a in ACCUMULATIONS if (p, a) != (1, 1)]
 SCRIPT = ROOT / "tests" / "distributed" / "every_pair.py"
 BROKEN = {
-    # each process draws its latents from a seed of its own
+    # each process draws its latents from its own seed
     "per-rank seeds": """
 import os
 from latentscale.training import feed
@@ -33,8 +33,8 @@ def wait_for_piggyback(self):
     self._carrier.grad = self._piggyback = None  # what this process packed stays as it is
 ddp.DDPPhase.wait_for_piggyback = wait_for_piggyback
 # processes that drift apart would not come to the end
-from latentscale.training import loop
-loop.refuse_divergence = lambda *arguments: None
+from latentscale.training import consensus
+consensus.refuse_divergence = lambda *arguments: None
 """,
 }
 
@@ -42,7 +42,7 @@ pytestmark = pytest.mark.processes
 
 
 def launch(script: Path, count: int, folder: Path, accumulations: tuple[int, ...]) -> None:
-    """Both methods with each accumulation, by one start of so many processes."""
+    """Both methods with each accumulation, in one launch of a number of processes."""
     command = [part for part in launch_command(count, script) if not part.startswith("distributed.")]
     finished = Processes().run(
         [*command, str(folder), ",".join(map(str, accumulations))],
@@ -63,7 +63,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def references(runs: Path) -> dict[str, dict[str, Tensor]]:
-    """What one process with the whole batch becomes, by method."""
+    """The final state of one process with the whole batch, by method."""
     return {method: final_state(runs / "1" / f"{method}-1") for method in METHODS}
 
 

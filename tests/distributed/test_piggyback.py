@@ -18,12 +18,12 @@ TOLERANCES = {"fp32": 1e-6, "fp64": 1e-14}
 pytestmark = pytest.mark.processes
 
 Found = list[dict[str, Any]]
-"""What each process wrote down of one precision and accumulation."""
+"""The records of each process for one precision and accumulation."""
 
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> Found:
-    """What each process wrote down."""
+    """The records of each process."""
     folder, processes = tmp_path_factory.mktemp("piggyback"), Processes()
     try:
         for process in processes.start_ranks(3, [sys.executable, str(SCRIPT), str(folder)]):
@@ -54,12 +54,12 @@ def test_sums_are_those_worked_out_by_hand(step: str, found: Found, tolerance: f
         assert record["steps"][step]["sums"] == pytest.approx(by_hand(step), rel=tolerance, abs=0)
 
 
-def test_an_empty_carrier_brings_nothing(found: Found) -> None:
+def test_an_empty_carrier_adds_nothing(found: Found) -> None:
     for record in found:
         assert record["steps"]["none"]["sums"] == [-1] * SIZE  # as the script left it
 
 
-def test_what_is_not_a_number_spoils_its_own_element_alone(found: Found, tolerance: float) -> None:
+def test_a_nan_affects_only_its_own_element(found: Found, tolerance: float) -> None:
     expected = by_hand("not a number")
     expected[2] = float("nan")
     for record in found:

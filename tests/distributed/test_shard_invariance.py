@@ -235,7 +235,7 @@ def test_too_many_errors_end_all_processes_with_the_last_checkpoint_whole(
 ) -> None:
     stopped = run(tmp_path, shards, 2, 0, data__max_errors=0, checkpoint__every_steps=1)
     assert stopped.code != 0
-    assert stopped.err.count("error: 1 sample cannot be read, more than data.max_errors=0: mend the data") == 1
+    assert stopped.err.count("error: 1 sample cannot be read, more than data.max_errors=0: fix the data") == 1
     assert "lost contact" not in stopped.err
     assert "Traceback (most recent call last)" not in stopped.err.split("error: 1 sample")[0]
     finished = run(tmp_path, shards, 1, 0)
@@ -287,7 +287,7 @@ def test_a_bomb_a_corrupt_jpeg_and_a_flipped_byte_are_skipped_by_name_and_counte
 def test_above_the_most_errors_the_recipe_itself_ends_with_status_2(hostile: Path, tmp_path: Path) -> None:
     stopped = run(tmp_path, hostile, 1, 0, data__max_errors=2)
     assert stopped.code == 2
-    assert stopped.err.count("error: 3 samples cannot be read, more than data.max_errors=2: mend the data") == 1
+    assert stopped.err.count("error: 3 samples cannot be read, more than data.max_errors=2: fix the data") == 1
 
 
 @pytest.mark.parametrize("number", damaged_kinds())

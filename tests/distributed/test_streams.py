@@ -1,4 +1,4 @@
-"""The step plan: what divides, who owns what, and what is refused."""
+"""The step plan: divisibility, ownership of streams, and errors."""
 
 import pytest
 from hypothesis import given

@@ -1,4 +1,4 @@
-"""Every launcher's argv, for a table of what it may be told, and what it refuses."""
+"""Each launcher's argv for a table of options and environments, and the errors of wrong ones."""
 
 import os
 import shlex
@@ -34,7 +34,7 @@ PROGRAMS = {
 
 
 def accelerate(nodes: int, processes: int, rank: int, address: str, port: int) -> list[str]:
-    """What accelerate is to be started with."""
+    """The expected argv of accelerate."""
     return [
         *ACCELERATE, "--multi_gpu", "--num_machines", str(nodes), "--num_processes", str(processes),
         "--machine_rank", str(rank), "--main_process_ip", address, "--main_process_port", str(port), *FIXED, *RECIPE,
@@ -56,7 +56,7 @@ ARGV = {
     "several nodes": (
         "node",
         ["--nodes", "4", "--node-rank", "3", "--processes-per-node", "8", "--main-address", "head"],
-        # what another launcher left says nothing
+        # the variables of another launcher are ignored
         {"PET_NNODES": "2", "RANK": "1", "WORLD_SIZE": "3"},
         accelerate(4, 32, 3, "head", 29500),
     ),
@@ -266,7 +266,7 @@ def test_a_pod_whose_main_host_name_never_resolves_exits_with_1() -> None:
 
 
 @pytest.mark.skipif(not shutil.which("scontrol"), reason="Slurm is not installed here: there is no scontrol")
-def test_the_batch_script_starts_one_launcher_a_node(tmp_path: Path) -> None:
+def test_the_batch_script_starts_one_launcher_per_node(tmp_path: Path) -> None:
     script = LAUNCHERS / "slurm" / "train.sbatch"
     (tmp_path / "slurm.conf").write_text("ClusterName=none\nSlurmctldHost=localhost\n")
     said = {"SLURM_JOB_ID": "34711", "SLURM_JOB_NODELIST": "n[3-5]", "DRY_RUN": "1", "PYTHON": "/venv/bin/python"}
@@ -284,7 +284,7 @@ def test_the_batch_script_starts_one_launcher_a_node(tmp_path: Path) -> None:
 
 
 def stand_ins(folder: Path, srun_status: int, requeue_status: int) -> dict[str, str]:
-    """The environment of a job where srun and scontrol write down how they were called, and end so."""
+    """The environment of a job whose srun and scontrol record their calls and exit with these statuses."""
     folder.mkdir()
     for name, act in (
         ("srun", f"exit {srun_status}"),

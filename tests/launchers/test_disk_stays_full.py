@@ -1,4 +1,4 @@
-"""A run whose disk stays full is started again as often as was asked, ends with one line, and continues with room."""
+"""A run whose disk stays full is restarted up to the limit, ends with one line, and continues once there is room."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ def test_a_disk_that_stays_full_is_given_up_after_the_restarts(
     nodes.start([str(script), f"run.dir={folder}", *overrides(**SETTINGS)], {"max-restarts": 1, "pause-seconds": 0.2})
     kept = folder / "checkpoints" / "step-000000005"
     until(kept.exists)
-    # room for a start, and not for a checkpoint
+    # room for a start, but not for a checkpoint
     ballast = small_disk.fill(leave_bytes=sum(path.stat().st_size for path in kept.iterdir()) // 2)
     codes, outputs = nodes.wait()
     assert codes == [1], outputs

@@ -98,7 +98,7 @@ def test_sigterm_to_one_node_stops_both_at_one_step_and_promptly(processes: Proc
 
 
 def test_sigterm_to_all_processes_of_one_node_stops_both(processes: Processes, tmp_path: Path) -> None:
-    """As Slurm sends it: torchelastic's agents then wait for each other, for five minutes."""
+    """As Slurm sends it: torchelastic's agents would then wait for each other for five minutes."""
     nodes = Nodes(processes, 2)
     nodes.start([STUB_WORKER, str(tmp_path), "100000"], AGAIN)
     until(lambda: len(list(tmp_path.glob("trains-*"))) == 2)
@@ -116,7 +116,7 @@ def test_sigterm_to_all_processes_of_one_node_stops_both(processes: Processes, t
 def test_sigterm_while_processes_start_is_a_stop(
     how: str, count: int, processes_per_node: int, processes: Processes, tmp_path: Path
 ) -> None:
-    """The signal ends a process that has no handler yet: nothing is lost, so it is no failure."""
+    """The signal ends a process that has no handler yet: nothing is lost, so it is not a failure."""
     nodes = Nodes(processes, count, processes_per_node)
     nodes.start([STUB_WORKER, str(tmp_path), "100000", how], {**AGAIN, "stopped-status": 75})
     ranks = count * processes_per_node
@@ -135,7 +135,7 @@ def test_sigterm_while_processes_start_is_a_stop(
 def test_sigterm_before_there_are_processes_is_a_stop(
     count: int, processes_per_node: int, processes: Processes, tmp_path: Path
 ) -> None:
-    """It comes to accelerate launch, or to a recipe, while that imports its libraries."""
+    """The signal reaches accelerate launch, or a recipe, while it imports libraries."""
     nodes = Nodes(processes, count, processes_per_node)
     nodes.start([STUB_WORKER, str(tmp_path), "100000", "import"], {**AGAIN, "stopped-status": 75})
     launcher = psutil.Process(nodes.launchers[0].pid)
@@ -184,7 +184,7 @@ def test_a_node_that_has_not_rejoined_yet_is_stopped_too(processes: Processes, t
 
 
 def wait_for_pause(nodes: Nodes, folder: Path, which: Iterable[int]) -> None:
-    """Until the launchers of some nodes have started processes, and seen them end."""
+    """Wait until the launchers of some nodes have started processes and noticed their end."""
     until(lambda: len(starts(folder)) == nodes.count * nodes.processes_per_node)
     for node in which:
         launcher = psutil.Process(nodes.launchers[node].pid)
@@ -294,7 +294,7 @@ def test_a_port_that_is_taken_is_refused(processes: Processes, tmp_path: Path) -
 
 
 def test_one_process_needs_no_agent(processes: Processes, tmp_path: Path) -> None:
-    """Its status says how it ended; a refusal is not repeated, a kill is."""
+    """Its exit status shows how it ended; a user error is not restarted, a kill is."""
     script = tmp_path / "script.py"
     script.write_text("import os, sys\nprint(os.environ['LATENTSCALE_RESTART_COUNT'])\nexec(sys.argv[1])\n")
     endings = {"pass": (0, ["0"]), "sys.exit(2)": (2, ["0"]), "os.kill(os.getpid(), 9)": (1, ["0", "1"])}

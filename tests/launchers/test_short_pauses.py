@@ -1,4 +1,4 @@
-"""A process that is away for less than the timeout costs nothing; with links and nodes: tests/multinode, as root."""
+"""A process suspended for less than the timeout changes nothing; tests/multinode does this for links and nodes."""
 
 import signal
 import sys
@@ -19,13 +19,13 @@ SETTINGS: dict[str, object] = {
     "checkpoint__every_steps": 0,
     "distributed__heartbeat_seconds": 0.4,
     "distributed__timeout_seconds": TIMEOUT_SECONDS,
-    # lines of metrics as they come
+    # write each line of metrics at once
     "telemetry__progress": "true",
 }
 pytestmark = pytest.mark.processes
 
 
-def test_pauses_shorter_than_the_timeout_hold_the_run_up_and_change_nothing(
+def test_pauses_shorter_than_the_timeout_delay_the_run_and_change_nothing(
     processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     folder, script = tmp_path / "run", slowed_script(tmp_path / "slow.py", "pvdgan")

@@ -21,8 +21,9 @@ from latentscale.methods.aedlsgan import AEDLSGAN
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
 from latentscale.networks.initialisation import initialize
+from latentscale.training.checks import plan_run
 from latentscale.training.ema import WeightAverage
-from latentscale.training.prepare import prepare
+from latentscale.training.method_building import build_method
 from latentscale.training.state import TrainingState
 
 LABELS = [(2, 2, 2), (3, 2), (4,)]
@@ -169,7 +170,7 @@ def test_w_never_changes_while_the_rest_trains() -> None:
 
 def built(seed: int) -> Method:
     arguments = [f"run.seed={seed}", "latent.dim=300", "network.widths=[2]", "network.base_width=2"]
-    return prepare(load_config(AEDLSGAN.Settings, "aedlsgan", {}, arguments), AEDLSGAN).build_method()
+    return build_method(plan_run(load_config(AEDLSGAN.Settings, "aedlsgan", {}, arguments), AEDLSGAN))
 
 
 def test_w_is_drawn_with_the_weights_and_saved_with_the_state() -> None:

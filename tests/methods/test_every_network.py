@@ -8,9 +8,11 @@ from every_method import RUNS, settings
 
 from latentscale.config import load_config
 from latentscale.methods.registry import METHODS
+from latentscale.training.checks import plan_run
 from latentscale.training.feed import Feed
-from latentscale.training.loop import prepare_batches, train
-from latentscale.training.prepare import prepare
+from latentscale.training.loop import train
+from latentscale.training.method_building import build_method
+from latentscale.training.step import prepare_batches
 from launching import overrides
 
 
@@ -26,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("run", RUNS)
 def test_forward_passes_of_every_phase_leave_all_networks_as_they_are(run: str, folder: Path) -> None:
     kind = METHODS[RUNS[run]]
-    preparation = prepare(load_config(kind.Settings, RUNS[run], {}, overrides(**settings(run, folder))), kind)
-    method = preparation.build_method()
+    plan = plan_run(load_config(kind.Settings, RUNS[run], {}, overrides(**settings(run, folder))), kind)
+    method = build_method(plan)
     for module in (*method.networks.values(), *method.statistics.values()):
         module.double()
     for network in method.networks.values():
@@ -38,7 +40,7 @@ def test_forward_passes_of_every_phase_leave_all_networks_as_they_are(run: str, 
         for key, tensor in each.state_dict().items()
     }
     hidden = {name: sum(1 for _ in each.buffers()) for name, each in method.networks.items()}
-    with Feed(preparation, method, 0, torch.device("cpu"), torch.float64, 5) as feed:
+    with Feed(plan, method, 0, torch.device("cpu"), torch.float64, 5) as feed:
         batches = feed.fetch(5)
     batches = prepare_batches(method, batches, torch.float64)
     for phase in method.phases:

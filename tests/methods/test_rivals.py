@@ -15,7 +15,8 @@ from latentscale.methods.dlsgan import DLSGAN
 from latentscale.methods.phase import Batch
 from latentscale.methods.posthoc_encoder import PosthocEncoder
 from latentscale.methods.vanilla import Vanilla
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_dry_run, plan_run
+from latentscale.training.method_building import build_method, network_sizes
 from tiny_models import DIM, tiny_model
 
 SIZES = (3, 2)
@@ -129,7 +130,7 @@ def saved(folder: Path, **options: object) -> Path:
 
 def test_the_finished_generator_is_taken_and_only_the_encoder_starts_fresh(tmp_path: Path) -> None:
     run_folder = saved(tmp_path / "run", method=Vanilla)
-    method = prepare(settings(f"method.generator_run={run_folder}"), PosthocEncoder).build_method()
+    method = build_method(plan_run(settings(f"method.generator_run={run_folder}"), PosthocEncoder))
     expected = tiny_model(method=Vanilla).method.networks["generator"].state_dict()
     for key, value in method.networks["generator"].state_dict().items():
         torch.testing.assert_close(value, expected[key], rtol=0, atol=0)
@@ -150,19 +151,19 @@ def test_a_generator_of_another_configuration_is_refused_by_the_key_that_differs
 ) -> None:
     run_folder = saved(tmp_path / "run", method=Vanilla)
     with pytest.raises(UserError, match=named):
-        prepare(settings(f"method.generator_run={run_folder}", change), PosthocEncoder)
+        plan_run(settings(f"method.generator_run={run_folder}", change), PosthocEncoder)
 
 
 def test_a_generator_of_other_samples_scaled_latents_or_none_at_all_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"method\.generator_run is empty"):
-        prepare(settings(), PosthocEncoder)
+        plan_run(settings(), PosthocEncoder)
     with pytest.raises(UserError, match=r"method\.generator_run=.*does not exist"):
-        prepare(settings(f"method.generator_run={tmp_path / 'none'}"), PosthocEncoder)
+        plan_run(settings(f"method.generator_run={tmp_path / 'none'}"), PosthocEncoder)
     larger = saved(tmp_path / "larger", method=Vanilla, shape=(1, 16, 16))
     with pytest.raises(UserError, match=r"data\.shape=\[1, 16, 16\]"):
-        prepare(settings(f"method.generator_run={larger}"), PosthocEncoder)
+        plan_run(settings(f"method.generator_run={larger}"), PosthocEncoder)
     scaled = saved(tmp_path / "scaled", method=DLSGAN)
     with pytest.raises(UserError, match="s = 1"):
-        prepare(settings(f"method.generator_run={scaled}"), PosthocEncoder)
+        plan_run(settings(f"method.generator_run={scaled}"), PosthocEncoder)
     # a dry run may do without, as it may do without data
-    assert prepare(settings(), PosthocEncoder, dry=True).sizes()["encoder"] > 0
+    assert network_sizes(plan_dry_run(settings(), PosthocEncoder))["encoder"] > 0

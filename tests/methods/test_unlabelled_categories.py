@@ -19,7 +19,7 @@ from latentscale.methods.registry import METHODS
 from latentscale.networks.discriminator_output import DiscriminatorOutput
 from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
-from latentscale.training.loop import prepare_batches
+from latentscale.training.step import prepare_batches
 
 SIZES = (3, 2)
 ENDS = ((0, 3), (3, 5))

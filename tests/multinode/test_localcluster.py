@@ -1,4 +1,4 @@
-"""Nodes with networks of their own: they train what one process does, and links and nodes fail as they are told to.
+"""Nodes with private networks train like one process, and their links and nodes can be made to fail.
 
 Where there can be no such nodes (no root), the tests of the cluster are skipped with the reason, and node launchers on
 the loopback show the same equality.
@@ -67,7 +67,7 @@ def cluster_environment(**extra: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    """What one process with the whole batch becomes."""
+    """The final state of one process with the whole batch."""
     folder = tmp_path_factory.mktemp("alone")
     finished = Processes().run([*launch_command(1, RECIPE), f"run.dir={folder}", *overrides(**SETTINGS)])
     assert finished.code == 0, finished.err
@@ -86,7 +86,7 @@ def arguments(folder: Path, processes: int) -> list[str]:
 
 @on_a_cluster
 @pytest.mark.parametrize("processes_per_node", [1, 2])
-def test_three_nodes_train_what_one_process_does(
+def test_three_nodes_train_like_one_process(
     processes_per_node: int, cluster: LocalCluster, alone: dict[str, Tensor], tmp_path: Path
 ) -> None:
     launchers = cluster.launch(
@@ -98,7 +98,7 @@ def test_three_nodes_train_what_one_process_does(
 
 @pytest.mark.skipif(REASON is None, reason="the same is shown on a cluster")
 @pytest.mark.parametrize("processes_per_node", [1, 2])
-def test_three_launchers_on_the_loopback_train_what_one_process_does(
+def test_three_launchers_on_the_loopback_train_like_one_process(
     processes_per_node: int, processes: Processes, alone: dict[str, Tensor], tmp_path: Path
 ) -> None:
     nodes = Nodes(processes, 3, processes_per_node)
@@ -122,7 +122,7 @@ def test_nodes_have_names_and_addresses_and_no_other_network(cluster: LocalClust
 
 
 def connect(cluster: LocalCluster, sends: int, size: int, pause: float) -> tuple[Command, Command]:
-    """A connection from node 1 to node 0 with so much on it."""
+    """A transfer from node 1 to node 0."""
     receiver = cluster.nodes[0].start([sys.executable, "-c", RECEIVE])
     until(lambda: "ready" in receiver.output)
     command = [sys.executable, "-c", SEND, cluster.nodes[0].address, str(sends), str(size), str(pause)]
@@ -130,7 +130,7 @@ def connect(cluster: LocalCluster, sends: int, size: int, pause: float) -> tuple
 
 
 def arrivals(receiver: Command) -> list[tuple[float, int]]:
-    """When how many bytes had come."""
+    """The times and numbers of received bytes."""
     lines = [line.split() for line in receiver.output.splitlines() if " " in line]
     return [(float(seconds), int(count)) for seconds, count in lines]
 
@@ -156,7 +156,7 @@ def test_a_disconnected_link_carries_nothing_and_a_reconnected_one_everything(cl
 
 
 @on_a_cluster
-def test_a_slow_link_carries_what_it_is_told(cluster: LocalCluster) -> None:
+def test_a_slow_link_has_the_requested_bandwidth(cluster: LocalCluster) -> None:
     def megabits_per_second() -> float:
         receiver, sender = connect(cluster, sends=16, size=1 << 16, pause=0)
         assert (sender.wait(60), receiver.wait(60)) == (0, 0)
@@ -199,7 +199,7 @@ def test_a_killed_node_is_gone_and_may_be_booted_again() -> None:
             cluster.nodes[1].run(["true"])
         cluster.nodes[1].boot()
         assert cluster.nodes[1].run(["hostname"]).out == "node-1\n"
-        # the others reach it at once: it has the hardware address that they remember
+        # the others reach it at once: it has the hardware address that they have cached
         receiver, _ = connect(cluster, sends=10_000, size=100, pause=0.02)
         until(lambda: arrivals(receiver), timeout_seconds=5)
         cluster.nodes[1].kill(silently=True)  # and a loss of power tells nobody
@@ -226,7 +226,7 @@ def network_of(pid: int) -> Path:
 
 @on_a_cluster
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_nothing_is_left_of_a_cluster_that_is_ended(
+def test_nothing_is_left_of_a_cluster_that_has_ended(
     number: signal.Signals, processes: Processes, tmp_path: Path
 ) -> None:
     command = [sys.executable, SCRIPT, "--nodes", "2", STUB_WORKER, str(tmp_path), "100000"]
@@ -241,10 +241,10 @@ def test_nothing_is_left_of_a_cluster_that_is_ended(
     assert time.monotonic() - began < 20
     if number == signal.SIGTERM:
         assert process.returncode == 0, err
-        # launchers may have something to say, too
+        # launchers may print something, too
         for number_of_node in (0, 1):
             assert f"[node-{number_of_node}] rank {number_of_node}: stopped at " in out, out + err
-    # with the last process of its namespaces the kernel has removed these, their interfaces and mounts
+    # the kernel removes namespaces, interfaces and mounts with the last process
     _, alive = psutil.wait_procs(inside, timeout=10)
     assert not alive
 
@@ -259,7 +259,7 @@ def test_the_worst_status_of_a_node_is_the_cluster_s(status: int, processes: Pro
     assert "[node-0] here\n" in finished.out
 
 
-def test_without_root_it_says_so(processes: Processes) -> None:
+def test_without_root_it_reports_so(processes: Processes) -> None:
     command = [sys.executable, SCRIPT, STUB_WORKER]
     if os.geteuid() == 0:
         command = ["setpriv", "--reuid=65534", "--clear-groups", *command]

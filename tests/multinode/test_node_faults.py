@@ -36,7 +36,7 @@ SETTINGS: dict[str, object] = {
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
-    """What one process becomes that nothing happens to."""
+    """The final state of one uninterrupted process."""
     folder = tmp_path_factory.mktemp("reference") / "run"
     finished = Processes().run([*launch_command(1, RECIPE), f"run.dir={folder}", *overrides(**SETTINGS)])
     assert finished.code == 0, finished.err
@@ -48,7 +48,7 @@ def cluster_of(nodes: int) -> LocalCluster:
 
 
 def command(folder: Path) -> list[str]:
-    """PVDGAN's recipe with steps that last a while, as a larger model's do."""
+    """PVDGAN's recipe with slow steps, like those of a larger model."""
     script = slowed_script(folder.with_suffix(".py"), "pvdgan", phase_seconds=0.04)
     return [str(script), f"run.dir={folder}", *overrides(**SETTINGS)]
 
@@ -60,7 +60,7 @@ def output(cluster: LocalCluster) -> str:
 
 
 def wait_for_steps(cluster: LocalCluster, folder: Path, step: int, timeout_seconds: float = 90) -> None:
-    """Until the run has reported a step."""
+    """Wait until the run has reported a step."""
     metrics, deadline = folder / "metrics.jsonl", time.monotonic() + timeout_seconds
     while time.monotonic() < deadline:
         if metrics.exists() and f'{{"step": {step},' in metrics.read_text():
@@ -118,8 +118,8 @@ def test_a_link_cut_for_a_short_time_and_a_slow_node_cost_no_restart(
         assert not [line for node in cluster.nodes for line in lines_of(node, "error: ")]
 
 
-def test_a_node_that_is_lost_and_then_node_0(reference: dict[str, Tensor], tmp_path: Path) -> None:
-    """Without power, so that no connection is closed; they boot and their launchers are started again."""
+def test_a_node_that_fails_and_then_node_0(reference: dict[str, Tensor], tmp_path: Path) -> None:
+    """By power failure, so that no connection is closed; they boot and their launchers are restarted."""
     folder = tmp_path / "run"
     changed = {"max_restarts": 4, "pause_seconds": 0.5}
     with cluster_of(3) as cluster:
@@ -134,7 +134,7 @@ def test_a_node_that_is_lost_and_then_node_0(reference: dict[str, Tensor], tmp_p
         finishes(cluster, folder, reference)
 
 
-def test_sigterm_to_one_node_of_four_stops_all_and_two_go_on(reference: dict[str, Tensor], tmp_path: Path) -> None:
+def test_sigterm_to_one_node_of_four_stops_all_and_two_continue(reference: dict[str, Tensor], tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with cluster_of(4) as cluster:
         launchers = cluster.launch(command(folder), max_restarts=1)

@@ -9,7 +9,7 @@ from latentscale.config import load_config
 from latentscale.errors import UserError
 from latentscale.methods.pvdgan import PVDGANSettings
 from latentscale.training.checkpoints import Checkpoint, list_checkpoints, load_checkpoint, save_checkpoint
-from latentscale.training.folder import RunFolder
+from latentscale.training.run_folder import RunFolder
 
 
 def save(folder: Path, step: int, keep: int = 2) -> Path:

@@ -30,13 +30,13 @@ def found(*probabilities: float, clusters: tuple[int, ...] = (0, 1, 2, 3)) -> li
 
 
 def test_the_verdict(script: ModuleType) -> None:
-    assert script.right(found(0.1, 0.2, 0.3, 0.4))
-    assert script.right(found(0.119, 0.181, 0.3, 0.4))
-    assert not script.right(found(0.121, 0.179, 0.3, 0.4))
-    assert not script.right(found(0.2, 0.1, 0.3, 0.4))  # the right numbers on the wrong clusters
-    assert not script.right(found(0.1, 0.2, 0.3, 0.4, clusters=(0, 1, 2, 2)))
-    assert not script.right(found(0.1, 0.2, 0.7, clusters=(0, 1, 2)))
-    assert not script.right(found(0.1, 0.2, 0.3, 0.2, 0.2, clusters=(0, 1, 2, 3, 3)))
+    assert script.is_correct(found(0.1, 0.2, 0.3, 0.4))
+    assert script.is_correct(found(0.119, 0.181, 0.3, 0.4))
+    assert not script.is_correct(found(0.121, 0.179, 0.3, 0.4))
+    assert not script.is_correct(found(0.2, 0.1, 0.3, 0.4))  # the right numbers on the wrong clusters
+    assert not script.is_correct(found(0.1, 0.2, 0.3, 0.4, clusters=(0, 1, 2, 2)))
+    assert not script.is_correct(found(0.1, 0.2, 0.7, clusters=(0, 1, 2)))
+    assert not script.is_correct(found(0.1, 0.2, 0.3, 0.2, 0.2, clusters=(0, 1, 2, 3, 3)))
 
 
 def test_some_hundred_steps_of_each_method(processes: Processes, tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_the_kept_results_are_those_of_the_script_and_meet_the_bar(script: Modul
     assert {run["steps"] for run in runs} == {script.STEPS}
     for run in runs:
         if "categories" in run:
-            assert run["right"] == script.right(run["categories"])
+            assert run["right"] == script.is_correct(run["categories"])
             assert all(each["probability"] >= script.SURVIVING for each in run["categories"])
     assert sum(run["right"] for run in runs if run["experiment"] == script.JUDGED) >= 4
     assert (SCRIPT.parent / "results.md").read_text() == script.table(runs)

@@ -1,5 +1,6 @@
 """What a step is fed is a function of the step alone: not of blocks, processes, accumulation or where a run began."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -11,20 +12,21 @@ from latentscale.latents.draws import uniforms
 from latentscale.methods.phase import Batch
 from latentscale.methods.pvdgan import PVDGAN
 from latentscale.training import feed as feeding
+from latentscale.training.checks import plan_run
 from latentscale.training.feed import Feed
-from latentscale.training.prepare import Preparation, prepare
+from latentscale.training.method_building import build_method
+from latentscale.training.plan import RunPlan
 from launching import overrides
 
 STREAMS, STREAM_BATCH, STEPS = 8, 6, 21
 
 
-def preparation(folder: Path, processes: int, accumulation: int) -> Preparation:
+def planned(folder: Path, processes: int, accumulation: int) -> RunPlan:
     arguments = overrides(
         run__dir=folder, training__steps=STEPS, training__batch=STREAMS * STREAM_BATCH, distributed__streams=STREAMS
     )
-    made = prepare(load_config(PVDGAN.Settings, "pvdgan", {"preset": ""}, arguments), PVDGAN)
-    made.plan = StepPlan.make(STREAMS * STREAM_BATCH, STREAMS, processes, accumulation)
-    return made
+    plan = plan_run(load_config(PVDGAN.Settings, "pvdgan", {"preset": ""}, arguments), PVDGAN)
+    return dataclasses.replace(plan, steps=StepPlan.make(STREAMS * STREAM_BATCH, STREAMS, processes, accumulation))
 
 
 def by_stream(batch: Batch) -> list[torch.Tensor]:
@@ -33,12 +35,12 @@ def by_stream(batch: Batch) -> list[torch.Tensor]:
     return [tensor.unflatten(0, (-1, batch.streams)).transpose(0, 1) for tensor in tensors]
 
 
-def fed(made: Preparation, start: int) -> list[list[torch.Tensor]]:
+def fed(plan: RunPlan, start: int) -> list[list[torch.Tensor]]:
     """What all processes are fed in each step from ``start`` on, stream by stream."""
-    method = made.build_method()
+    method = build_method(plan)
     steps: list[list[list[torch.Tensor]]] = [[] for _ in range(start, STEPS)]
-    for rank in range(made.plan.processes):
-        with Feed(made, method, rank, torch.device("cpu"), torch.float64, start) as feed:
+    for rank in range(plan.steps.processes):
+        with Feed(plan, method, rank, torch.device("cpu"), torch.float64, start) as feed:
             for step in range(start, STEPS):
                 batches = feed.fetch(step)
                 for batch in batches:
@@ -56,16 +58,16 @@ def test_however_a_run_is_laid_out_its_streams_are_fed_the_same(
     processes: int, accumulation: int, block: int, start: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(feeding, "MOST_BLOCK_STEPS", 1)
-    reference = fed(preparation(tmp_path, 1, 1), 0)
+    reference = fed(planned(tmp_path, 1, 1), 0)
     monkeypatch.setattr(feeding, "MOST_BLOCK_STEPS", block)
-    found = fed(preparation(tmp_path, processes, accumulation), start)
+    found = fed(planned(tmp_path, processes, accumulation), start)
     for expected, step in zip(reference[start:], found, strict=True):
         assert all(torch.equal(one, other) for one, other in zip(expected, step, strict=True))
 
 
 def test_a_streams_draws_are_its_own_numbers(tmp_path: Path) -> None:
-    made = preparation(tmp_path, 1, 1)
-    draw = made.build_method().draws()["generator_latent"]
-    _, _, found = fed(made, 0)[3]
-    numbers = torch.from_numpy(uniforms(made.config.run.seed, draw.purpose, 3, 5, STREAM_BATCH * draw.size))
+    plan = planned(tmp_path, 1, 1)
+    draw = build_method(plan).draws()["generator_latent"]
+    _, _, found = fed(plan, 0)[3]
+    numbers = torch.from_numpy(uniforms(plan.config.run.seed, draw.purpose, 3, 5, STREAM_BATCH * draw.size))
     assert torch.equal(found[5], torch.special.ndtri(numbers.view(STREAM_BATCH, draw.size)))

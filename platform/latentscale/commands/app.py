@@ -1,4 +1,4 @@
-"""The command line ``latentscale``: its commands, and how a user's mistake ends."""
+"""The command line ``latentscale``: its commands and its handling of user errors."""
 
 import sys
 from importlib.metadata import version
@@ -46,14 +46,14 @@ def latentscale(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit."),
     ] = False,
 ) -> None:
-    """Make datasets for invertible GANs, train the GANs, and use them.
+    """Build datasets for invertible GANs, train the GANs, and use them.
 
     [bold]latentscale train pvdgan[/bold] does the same as [bold]python recipes/pvdgan.py[/bold] in a clone.
     """
 
 
 def main() -> None:
-    """Run the command line; a user's mistake ends in one line on stderr and exit status 2."""
+    """Run the command line; a user error ends with one line on stderr and exit status 2."""
     try:
         app()
     except UserError as error:

@@ -4,7 +4,7 @@ import sys
 
 
 def methods() -> None:
-    """List the methods: their paper, what each needs and what it gives."""
+    """List the methods with their paper, requirements and capabilities."""
     from rich.console import Console
     from rich.table import Column, Table
 
@@ -19,5 +19,5 @@ def methods() -> None:
         table.add_row(name, "\n".join(needs) or "images alone", "\n".join(gives), paper)
     without = ", ".join(name for name, method in METHODS.items() if not method.adversarial)
     table.caption = f"method.adversarial, except for {without}: {', '.join(ADVERSARIAL)}"
-    # a pipe has no width of its own
+    # a pipe has no width
     Console(width=None if sys.stdout.isatty() else 140).print(table)

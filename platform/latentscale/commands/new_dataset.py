@@ -1,4 +1,4 @@
-"""Where a new dataset goes, as the commands that write one are told."""
+"""The options of commands that write a new dataset: its folder and the size of its shards."""
 
 import math
 import re
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from latentscale.errors import UserError
 
-# a Path has made one of the two slashes
+# a Path collapses the two slashes into one
 _URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
 
 
@@ -14,12 +14,14 @@ def new_folder(out: Path | None) -> Path:
     """The folder that ``--out`` names.
 
     Raises:
-        UserError: there is none, or it is a URL.
+        UserError: it is missing, or is a URL.
     """
     if out is None:
         raise UserError("--out is missing: name the new dataset's folder, --out DIR")
     if _URL.match(str(out)):
-        raise UserError(f"--out {out} is a URL, and shards are written to a folder: copy it there afterwards")
+        raise UserError(
+            f"--out {out} is a URL, but shards are written to a folder: write to a folder and copy it there afterwards"
+        )
     return out
 
 
@@ -27,8 +29,8 @@ def shard_bytes(megabytes: float) -> int:
     """``--shard-size`` in bytes.
 
     Raises:
-        UserError: it is no number of bytes.
+        UserError: it is not finite.
     """
     if not math.isfinite(megabytes):
-        raise UserError(f"--shard-size {megabytes} is not allowed: it must be a number of MB")
+        raise UserError(f"--shard-size {megabytes} is not allowed: it must be a finite number of MB")
     return int(megabytes * 2**20)

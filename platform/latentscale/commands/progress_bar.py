@@ -1,4 +1,4 @@
-"""A bar for long work, on standard error, where somebody looks at it."""
+"""A progress bar for long work, on standard error if it is a terminal."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ Report = Callable[[str, int, int], None]
 
 @contextmanager
 def progress_bar() -> Iterator[Report]:
-    """Yield what is to be told of progress: what is being done, how much is done, and of how much."""
+    """Yield a function to report progress: what is being done, how much is done, and the total."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,

@@ -6,11 +6,11 @@ if TYPE_CHECKING:
     from latentscale.storage.dataset_files import StorageOptions
 
 RETRY_SECONDS = 30.0
-"""Somebody sits before it: a remote that is dead should be said to be so soon."""
+"""Short, since a user waits: a remote that does not reply should be reported soon."""
 
 
 def options_for(path: str) -> "StorageOptions | None":
-    """Of a URL, with the cache where training has it by default; None of a folder."""
+    """The storage options for a URL, with training's default cache; None for a folder."""
     from latentscale.storage.dataset_files import StorageOptions
     from latentscale.storage.remote import is_remote
     from latentscale.storage.user_cache import cache_folder

@@ -19,7 +19,7 @@ class DataSettings:
     mode: str = setting(
         "indexed",
         "streaming: shards are drawn at random and read through once, where not even data.cache_bytes hold them;"
-        " it promises less, see the README",
+        " it promises less, see docs/data.md",
         choices=("indexed", "streaming"),
     )
     cache_folder: str = setting(

@@ -1,11 +1,12 @@
-"""DeepSpeed as an engine: one `deepspeed.initialize` a phase, for ZeRO 0, 1 and 2.
+"""DeepSpeed as an engine: one `deepspeed.initialize` per phase, for ZeRO 0, 1 and 2.
 
-The phase is called by itself, never through DeepSpeed's engine, whose hooks around the forward pass cannot stand a
-gradient penalty; the engine then takes the loss (`backward`) and the step. DeepSpeed clips, scales and skips nothing:
-losses are divided here, and a step is clipped or skipped on the device, by the optimizer, as under DDP.
+The phase is called directly, never through DeepSpeed's engine, whose hooks around the forward pass do not work with a
+gradient penalty. The engine then runs the backward pass and the step. DeepSpeed clips, scales and skips nothing:
+losses are divided here, and the optimizer clips or skips a step on the device, as under DDP.
 
-At ZeRO 1 and 2 DeepSpeed lays the parameters of a group end to end, padded with zeros to equal parts, one a process,
-and lets the torch optimizer step its process's part alone. Gradients and moments are such parts, and joined here.
+At ZeRO 1 and 2 DeepSpeed concatenates the parameters of a group, pads them with zeros to equal partitions, one per
+process, and lets the torch optimizer step only its process's partition. Gradients and moments are partitioned alike,
+and gathered here.
 """
 
 import logging
@@ -24,7 +25,7 @@ from latentscale.distributed.phases import AfterForward, DistributedPhase
 from latentscale.errors import UserError
 from latentscale.methods.phase import Batch, Phase, Terms
 
-# gradients reduced at a time, at ZeRO 1 and 2; 32 MiB, about what DDP takes
+# gradients reduced at a time, at ZeRO 1 and 2: 32 MiB, about the size of DDP's buckets
 BUCKET_ELEMENTS = 2**23
 
 
@@ -37,7 +38,7 @@ def make_deepspeed_phase(
     zero: int,
     offload_optimizer: bool,
 ) -> DistributedPhase:
-    """A phase under DeepSpeed; arguments as `engines.distribute`, checked already."""
+    """A phase under DeepSpeed; arguments as for `engines.distribute`, already checked."""
     if zero == 0:
         return DeepSpeedPhase(phase, optimizer, precision, device, compile_backend)
     return PartitionedPhase(phase, optimizer, precision, device, compile_backend, zero, offload_optimizer)
@@ -57,17 +58,17 @@ class DeepSpeedPhase(DistributedPhase):
     ) -> None:
         super().__init__(phase, optimizer, precision, device, compile_backend)
         self.engine: Any = _initialize(phase, optimizer, device, {"stage": 0, **(zero_optimization or {})})
-        # DeepSpeed clears gradients, or fills them with zeros, before anyone could ask who has one
-        self._reached: set[str] = set()
-        self._listeners = [
-            parameter.register_post_accumulate_grad_hook(lambda _, name=name: self._reached.add(name))
+        # DeepSpeed clears gradients, or fills them with zeros, before we could check which parameters have one
+        self._with_gradient: set[str] = set()
+        self._gradient_hooks = [
+            parameter.register_post_accumulate_grad_hook(lambda _, name=name: self._with_gradient.add(name))
             for name, parameter in phase.named_parameters()
         ]
 
     def untrained(self) -> list[str]:
-        for listener in self._listeners:
-            listener.remove()
-        return [name for name, _ in self.phase.named_parameters() if name not in self._reached]
+        for hook in self._gradient_hooks:
+            hook.remove()
+        return [name for name, _ in self.phase.named_parameters() if name not in self._with_gradient]
 
     def step(self, skip: Tensor, norm: Tensor) -> None:
         self._pass_to_optimizer(skip, norm)
@@ -84,20 +85,20 @@ class DeepSpeedPhase(DistributedPhase):
 
 @dataclass
 class _Group:
-    """Parameters that an optimizer steps together, and this process's part of them laid end to end."""
+    """Parameters that an optimizer steps together, and this process's partition of them, concatenated."""
 
     names: list[str]
     parameters: list[nn.Parameter]
     freezable: bool
-    part: Tensor
+    partition: Tensor
 
 
 class PartitionedPhase(DeepSpeedPhase):
-    """ZeRO 1 and 2: each process has the moments, and for its step the gradients, of one part of the parameters.
+    """ZeRO 1 and 2: each process has the moments, and for its step the gradients, of one partition of the parameters.
 
     Args:
-        zero: 1 reduces gradients with the last micro-batch, 2 with each, and keeps only its part in between.
-        offload_optimizer: moments and steps are the CPU's.
+        zero: 1 reduces gradients with the last micro-batch; 2 with each, and keeps only its partition in between.
+        offload_optimizer: keep moments and steps on the CPU.
     """
 
     def __init__(
@@ -117,12 +118,12 @@ class PartitionedPhase(DeepSpeedPhase):
         settings: dict[str, Any] = {
             "stage": zero,
             "reduce_bucket_size": min(BUCKET_ELEMENTS, sum(parameter.numel() for parameter in phase.parameters())),
-            "overlap_comm": False,  # it waits for the device after every backward pass
+            "overlap_comm": False,  # it would wait for the device after every backward pass
         }
         if offload_optimizer:
             settings["offload_optimizer"] = {"device": "cpu", "pin_memory": device.type == "cuda"}
         else:
-            settings["compute_grad_norm"] = False  # ours serves, and DeepSpeed's waits for the device
+            settings["compute_grad_norm"] = False  # ours is used; DeepSpeed's would wait for the device
         super().__init__(phase, optimizer, precision, device, compile_backend, settings)
         self.offloads = offload_optimizer
         self._partitioned: Any = self.engine.optimizer
@@ -132,16 +133,16 @@ class PartitionedPhase(DeepSpeedPhase):
             for parameters, group, can_freeze in zip(members, optimizer.param_groups, freezable, strict=True)
         ]
         self._check_layout()
-        self._set_aside: list[tuple[Tensor, Tensor | None]] = []
-        optimizer.register_step_pre_hook(self._set_frozen_aside)
-        optimizer.register_step_post_hook(self._put_back)
+        self._frozen_gradients: list[tuple[Tensor, Tensor | None]] = []
+        optimizer.register_step_pre_hook(self._remove_frozen_gradients)
+        optimizer.register_step_post_hook(self._restore_frozen_gradients)
 
     def gradient_norm(self) -> Tensor:
         moving = [index for index, group in enumerate(self._groups) if not self._is_frozen(group)]
         if self.offloads:
             # the device may still be copying them
             self._partitioned._wait_for_offload_copies()
-            pieces: list[Any] = [self._groups[index].part.grad for index in moving]
+            pieces: list[Any] = [self._groups[index].partition.grad for index in moving]
         else:
             pieces = [piece for index in moving for piece in self._partitioned.averaged_gradients[index]]
         square = torch.stack(torch._foreach_norm(pieces)).to(self.device, torch.float64).square().sum()
@@ -153,7 +154,7 @@ class PartitionedPhase(DeepSpeedPhase):
 
     def step(self, skip: Tensor, norm: Tensor) -> None:
         if self.offloads:
-            # DeepSpeed would read each parameter's norm, and skip by itself where one is not finite
+            # DeepSpeed would read each parameter's norm, and skip the step itself if one is not finite
             self._partitioned.norm_for_param_grads.clear()
             skip, norm = skip.cpu(), norm.cpu()
         super().step(skip, norm)
@@ -161,11 +162,11 @@ class PartitionedPhase(DeepSpeedPhase):
     def moments(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for group in self._groups:
-            # in the same order on every process, for each is joined by a collective
-            for kind, value in sorted(self.optimizer.state.get(group.part, {}).items()):
+            # in the same order on every process, since each is gathered by a collective
+            for kind, value in sorted(self.optimizer.state.get(group.partition, {}).items()):
                 if value.dim() == 0:
                     found |= {f"{kind}/{name}": value.clone() for name in group.names}
-                elif (whole := self._joined(value)) is not None:
+                elif (whole := self._gather(value)) is not None:
                     found |= {
                         f"{kind}/{name}": each for name, each in zip(group.names, _cut(whole, group), strict=True)
                     }
@@ -184,53 +185,57 @@ class PartitionedPhase(DeepSpeedPhase):
                     if any(not torch.equal(value, values[0]) for value in values):
                         raise UserError(
                             f"the checkpoint's optimizer took more steps for some parameters of the {self.phase.name}"
-                            " phase than for others, which ZeRO 1 and 2 cannot hold: continue with distributed.zero=0"
-                            " or distributed.engine=ddp"
+                            " phase than for others, which ZeRO 1 and 2 do not support: continue with"
+                            " distributed.zero=0 or distributed.engine=ddp"
                         )
-                    state[kind] = values[0].clone().to(group.part.device)
+                    state[kind] = values[0].clone().to(group.partition.device)
                 else:
-                    state[kind] = self._own_part(values, group)
-            self.optimizer.state[group.part] = state
+                    state[kind] = self._own_partition(values, group)
+            self.optimizer.state[group.partition] = state
 
     def _is_frozen(self, group: _Group) -> bool:
         return group.freezable and self._frozen
 
-    def _set_frozen_aside(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """DeepSpeed steps one group at a time; one without gradient is left alone, its moments too."""
-        stepping = {id(part) for group in optimizer.param_groups for part in group["params"]}
+    def _remove_frozen_gradients(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """DeepSpeed steps one group at a time, and leaves one without gradient and its moments unchanged."""
+        stepping = {id(partition) for group in optimizer.param_groups for partition in group["params"]}
         for group in self._groups:
-            if self._is_frozen(group) and id(group.part) in stepping:
-                self._set_aside.append((group.part, group.part.grad))
-                group.part.grad = None
+            if self._is_frozen(group) and id(group.partition) in stepping:
+                self._frozen_gradients.append((group.partition, group.partition.grad))
+                group.partition.grad = None
 
-    def _put_back(self, *_: Any) -> None:
+    def _restore_frozen_gradients(self, *_: Any) -> None:
         """Offloaded gradients are written into the same tensor in every step."""
-        for part, gradient in self._set_aside:
-            part.grad = gradient
-        self._set_aside.clear()
+        for partition, gradient in self._frozen_gradients:
+            partition.grad = gradient
+        self._frozen_gradients.clear()
 
-    def _own_part(self, values: Sequence[Tensor], group: _Group) -> Tensor:
-        """This process's part of tensors laid end to end, padded with zeros."""
+    def _own_partition(self, values: Sequence[Tensor], group: _Group) -> Tensor:
+        """This process's partition of concatenated tensors, padded with zeros."""
         whole = torch.cat([value.reshape(-1) for value in values])
-        size = group.part.numel()
+        size = group.partition.numel()
         own = whole[dist.get_rank() * size :][:size]
-        part = torch.zeros_like(group.part, requires_grad=False)
-        part[: len(own)] = own
-        return part
+        partition = torch.zeros_like(group.partition, requires_grad=False)
+        partition[: len(own)] = own
+        return partition
 
-    def _joined(self, part: Tensor) -> Tensor | None:
-        """All processes' parts end to end, on rank 0's CPU."""
-        part = part.to(self.device)
-        parts = [torch.empty_like(part) for _ in range(dist.get_world_size())] if dist.get_rank() == 0 else None
-        dist.gather(part, parts)
-        return None if parts is None else torch.cat([each.cpu() for each in parts])
+    def _gather(self, partition: Tensor) -> Tensor | None:
+        """All processes' partitions, concatenated on rank 0's CPU; None on other ranks."""
+        partition = partition.to(self.device)
+        partitions = (
+            [torch.empty_like(partition) for _ in range(dist.get_world_size())] if dist.get_rank() == 0 else None
+        )
+        dist.gather(partition, partitions)
+        return None if partitions is None else torch.cat([each.cpu() for each in partitions])
 
     def _check_layout(self) -> None:
-        """What is said of the layout at the top of this file is not DeepSpeed's promise."""
+        """Check the layout described at the top of this file, which DeepSpeed does not guarantee."""
         for group in self._groups:
-            own = self._own_part([parameter.detach() for parameter in group.parameters], group)
-            if not torch.equal(own, group.part.detach()):
-                raise RuntimeError(f"this DeepSpeed parts the {self.phase.name} phase otherwise than 0.19 did")
+            own = self._own_partition([parameter.detach() for parameter in group.parameters], group)
+            if not torch.equal(own, group.partition.detach()):
+                raise RuntimeError(
+                    f"this version of DeepSpeed partitions the {self.phase.name} phase differently from 0.19"
+                )
 
 
 def _cut(whole: Tensor, group: _Group) -> list[Tensor]:
@@ -259,18 +264,18 @@ def _split_freezable(phase: Phase, optimizer: torch.optim.Optimizer) -> list[boo
 def _initialize(
     phase: Phase, optimizer: torch.optim.Optimizer, device: torch.device, zero_optimization: Mapping[str, Any]
 ) -> Any:
-    """A DeepSpeed engine over the phase's own parameters, on the process group that is there.
+    """A DeepSpeed engine over the phase's own parameters, on the existing process group.
 
-    DeepSpeed wants one also for a single process, which then makes it.
+    DeepSpeed needs a group even for a single process, which then creates it.
     """
     deepspeed = _import(device)
     if not dist.is_initialized():
         backend = "nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
-    # DeepSpeed would copy the group, without its timeout, and keep the copy when the group is gone
+    # DeepSpeed would copy the group without its timeout, and keep the copy after the group is destroyed
     deepspeed.utils.groups._WORLD_GROUP = dist.group.WORLD
     config = {
-        "train_micro_batch_size_per_gpu": 1,  # serves no purpose, but must be said
+        "train_micro_batch_size_per_gpu": 1,  # unused, but required
         "gradient_accumulation_steps": 1,
         "gradient_clipping": 0.0,
         "zero_allow_untested_optimizer": True,
@@ -278,7 +283,7 @@ def _initialize(
         "timers": {"throughput": {"enabled": False}},
         "zero_optimization": dict(zero_optimization),
     }
-    # under a module of its own, so that DeepSpeed's hooks around forward never meet the phase
+    # in a separate module, so that DeepSpeed's hooks around forward are never on the phase
     holder = nn.ModuleDict({"phase": phase})
     with patch_environment(LOCAL_RANK=os.environ.get("LOCAL_RANK", "0")), warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -287,14 +292,14 @@ def _initialize(
 
 
 def _import(device: torch.device) -> Any:
-    """DeepSpeed, silent but for errors, and without the extension that it would compile for minutes on the CPU."""
+    """DeepSpeed, logging only errors, without the extension that it would compile for minutes on the CPU."""
     if device.type == "cpu":
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import deepspeed
 
-    # DeepSpeed calls it by its old name, in every step
+    # DeepSpeed calls it by its old name in every step
     warnings.filterwarnings("ignore", "`torch.distributed.all_gather_into_tensor` is deprecated", FutureWarning)
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)

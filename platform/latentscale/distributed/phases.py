@@ -120,9 +120,9 @@ class DistributedPhase(ABC):
         self.optimizer.step()
 
     def moments(self) -> dict[str, Tensor]:
-        """What the optimizer keeps of each parameter, whole, by ``kind/parameter`` such as ``exp_avg/…``.
+        """The optimizer's state of each parameter, gathered, by ``kind/parameter`` such as ``exp_avg/…``.
 
-        Every process must ask at the same time; those that are not rank 0 may be given less.
+        All processes must call it at the same time; only rank 0 is sure to get everything.
         """
         return {
             f"{kind}/{name}": value
@@ -131,13 +131,13 @@ class DistributedPhase(ABC):
         }
 
     def load_moments(self, moments: Mapping[str, Tensor]) -> None:
-        """Continue from these moments, named as in ``moments``, and from the weights as they are now.
+        """Load the optimizer's state, named as in ``moments``, to continue from the current weights.
 
         Args:
-            moments: the same on every process; of a parameter all or none.
+            moments: the same on every process; for each parameter all kinds or none.
 
         Raises:
-            UserError: where the engine cannot hold them.
+            UserError: the engine does not support them.
         """
         found: dict[str, dict[str, Tensor]] = {}
         for key, value in moments.items():

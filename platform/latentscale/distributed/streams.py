@@ -1,7 +1,7 @@
-"""Streams: the fixed cuts of a batch that make a run independent of the hardware it is on.
+"""Streams: fixed divisions of the batch that make a run independent of its hardware.
 
-A run has S streams whatever the number of processes. The global batch, the draws and the data are cut into
-streams; a process owns a contiguous range of them, and accumulation walks that range in equal parts.
+A run has S streams whatever the number of processes. The global batch, the draws and the data are divided into
+streams. A process owns a contiguous range of them, and accumulation processes that range in equal parts.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from latentscale.errors import UserError
 
 @dataclass(frozen=True)
 class StepPlan:
-    """How one training step is laid over processes and time.
+    """How one training step is divided over processes and micro-batches.
 
     Attributes:
         batch: global batch, images.
         streams: fixed number of streams.
         processes: number of processes (world size).
-        accumulation: micro-batches a process walks in a step.
+        accumulation: micro-batches per process and step.
     """
 
     batch: int
@@ -30,10 +30,10 @@ class StepPlan:
 
     @classmethod
     def make(cls, batch: int, streams: int, processes: int, accumulation: int) -> "StepPlan":
-        """The plan, or the reason why there is none; ``streams=0`` stands for ``min(8, batch // 2)``.
+        """The plan; ``streams=0`` stands for ``min(8, batch // 2)``.
 
         Raises:
-            UserError: where batch, streams, processes and accumulation do not divide.
+            UserError: the streams do not divide the batch, or processes × accumulation do not divide the streams.
         """
         streams = streams or max(1, min(8, batch // 2))
         if batch % streams:
@@ -70,12 +70,12 @@ class StepPlan:
         return self.batch // self.processes
 
     def layout(self) -> NDArray[np.int64]:
-        """How a process's samples are laid in rows: micro-batch by micro-batch, and in each by position in the stream.
+        """The order of a process's samples in rows: by micro-batch, and within each by position in the stream.
 
-        So the first half of every stream's samples is the first half of a micro-batch's rows, and a slice.
+        So the first half of every stream's samples is the first half of a micro-batch's rows: a slice.
 
         Returns:
-            ``[process_batch]``: the number of each row's sample, counted by stream and then by position.
+            ``[process_batch]``: the index of each row's sample, counted by stream and then by position.
         """
         parted = np.arange(self.process_batch).reshape(self.accumulation, self.microbatch_streams, self.stream_batch)
         return parted.transpose(0, 2, 1).ravel()
@@ -86,7 +86,7 @@ class StepPlan:
         return range(rank * each, (rank + 1) * each)
 
     def allowed(self) -> list[tuple[int, int]]:
-        """Every (processes, accumulation) that takes the same steps as this plan."""
+        """Every pair (processes, accumulation) that takes the same steps as this plan."""
         return [(p, a) for p in divisors(self.streams) for a in divisors(self.streams // p)]
 
 

@@ -1,4 +1,4 @@
-"""Which process this is, as the launcher said it, before any process group exists."""
+"""The rank of this process as the launcher set it, before any process group exists."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from latentscale.errors import UserError
 
 @dataclass(frozen=True)
 class Topology:
-    """Rank and size of the world, and this process's place on its machine."""
+    """Rank, world size, and local rank on this machine."""
 
     rank: int = 0
     processes: int = 1
@@ -27,10 +27,10 @@ class Topology:
             raise UserError(f"the launcher's RANK, WORLD_SIZE and LOCAL_RANK must be integers, not {read}") from None
 
     def check(self, expected_processes: int) -> None:
-        """Refuse a world of another size than the run asked for (0: any).
+        """Check that the world has the size that the run requires (0: any).
 
-        ``accelerate launch --cpu --num_processes 2`` starts one process without a word, so a run that needs N
-        says ``distributed.processes=N``.
+        ``accelerate launch --cpu --num_processes 2`` silently starts one process, so a run that needs N processes
+        sets ``distributed.processes=N``.
         """
         if expected_processes and expected_processes != self.processes:
             raise UserError(
@@ -41,37 +41,37 @@ class Topology:
 
     @staticmethod
     def refuse_launcher_contradictions(precision: str) -> None:
-        """Refuse what ``accelerate launch`` was told and we would not do, instead of ignoring it.
+        """Refuse options of ``accelerate launch`` that a recipe does not support, instead of ignoring them.
 
         Raises:
-            UserError: naming the launcher's option and ours.
+            UserError: names the launcher's option and ours.
         """
         asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if asked not in ("no", "", precision):
             raise UserError(
-                f"accelerate launch asks for mixed_precision={asked} but training.precision={precision}: phases"
-                " autocast by themselves, so give training.precision=bf16 (or fp32) and --mixed_precision no"
+                f"accelerate launch has mixed_precision={asked}, but training.precision={precision}: phases use"
+                " autocast themselves, so set training.precision=bf16 (or fp32) and --mixed_precision no"
             )
         for variable, harmless, what, remedy in _REFUSED:
             if os.environ.get(variable, harmless).lower() not in ("", "no", "none", "auto", "false", "0", harmless):
-                raise UserError(f"accelerate launch asks for {what}, which a recipe does not do: {remedy}")
+                raise UserError(f"accelerate launch enables {what}, which recipes do not support: {remedy}")
 
     @staticmethod
     def processes_launched() -> int:
-        """World size, 1 where the launcher's words are no numbers."""
+        """World size; 1 if the launcher's value is not a number."""
         size = os.environ.get("WORLD_SIZE", "1")
         return int(size) if size.isdigit() else 1
 
 
 def uses_gpu() -> bool:
-    """Whether processes train on GPUs: where there are any, unless the launcher says ACCELERATE_USE_CPU."""
+    """Whether to train on GPUs: if there are any, unless the launcher sets ACCELERATE_USE_CPU."""
     return torch.cuda.is_available() and os.environ.get("ACCELERATE_USE_CPU", "").lower() not in ("1", "true", "yes")
 
 
 def prefer_loopback() -> None:
-    """Let gloo talk over the loopback where all processes are on this machine and nobody chose an interface.
+    """Let gloo use the loopback if all processes are on this machine and no interface was chosen.
 
-    Else gloo resolves the machine's own name, which on many machines leads nowhere.
+    Otherwise gloo resolves the machine's own host name, which fails on many machines.
     """
     local, world = os.environ.get("LOCAL_WORLD_SIZE"), os.environ.get("WORLD_SIZE")
     if local is None or local != world or "GLOO_SOCKET_IFNAME" in os.environ:
@@ -87,15 +87,15 @@ _REFUSED = (
         "ACCELERATE_USE_FSDP",
         "no",
         "FSDP",
-        "launch without --use_fsdp, and give distributed.engine=deepspeed distributed.zero=2 to part gradients and"
-        " moments",
+        "launch without --use_fsdp, and set distributed.engine=deepspeed distributed.zero=2 to partition gradients"
+        " and optimizer states",
     ),
-    ("ACCELERATE_DYNAMO_BACKEND", "no", "torch.compile", "give training.compile=BACKEND and --dynamo_backend no"),
+    ("ACCELERATE_DYNAMO_BACKEND", "no", "torch.compile", "set training.compile=BACKEND and --dynamo_backend no"),
     (
         "ACCELERATE_GRADIENT_ACCUMULATION_STEPS",
         "1",
         "gradient accumulation",
-        "give training.accumulation=N, and 1 to the launcher",
+        "set training.accumulation=N, and give the launcher 1",
     ),
 )
 _DEFAULTS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}

@@ -1,4 +1,4 @@
-"""A run's numbers on disk and on the terminal. Told names and values; knows no method and no network."""
+"""A run's metrics on disk and on the terminal: names and values, independent of methods and networks."""
 
 import errno
 import json
@@ -10,7 +10,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from rich.console import Console
@@ -18,14 +17,14 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from latentscale.atomic import new_file
 
-_MOST_HELD_LINES = 100_000
+_MAX_PENDING_LINES = 100_000
 
 
 class MetricsFile:
-    """``metrics.jsonl``: one JSON object a line, cut back to the step a run continues from.
+    """``metrics.jsonl``: one JSON object per line, truncated to the step that a run continues from.
 
-    Non-finite values are written as null, which JSON has, unlike NaN. Lines may come from several threads. What cannot
-    be written is held and written before the next line; a file that has vanished is made again.
+    Non-finite values are written as null, since JSON has no NaN. Several threads may write lines. A line that cannot be
+    written is held and written before the next one; a file that was deleted is created again.
     """
 
     def __init__(self, path: Path, start_step: int) -> None:
@@ -42,45 +41,45 @@ class MetricsFile:
             new.write_text("".join(line + "\n" for line in kept))
         self._path = path
         self._file = path.open("ab", buffering=0)
-        self._held: deque[bytes] = deque(maxlen=_MOST_HELD_LINES)
+        self._pending: deque[bytes] = deque(maxlen=_MAX_PENDING_LINES)
         self._lock = threading.Lock()
 
     def write(self, record: Mapping[str, Any]) -> None:
         """Append one record.
 
         Raises:
-            OSError: where it is only held, as the disk takes no more.
+            OSError: the disk is full; the record is held.
         """
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value
             for key, value in record.items()
         }
         with self._lock:
-            self._held.append(json.dumps(finite).encode() + b"\n")
+            self._pending.append(json.dumps(finite).encode() + b"\n")
             if not self._path.exists():
                 self._path.parent.mkdir(parents=True, exist_ok=True)
                 self._file.close()
                 self._file = self._path.open("ab", buffering=0)
-            while self._held:
+            while self._pending:
                 end = os.fstat(self._file.fileno()).st_size
-                written = self._file.write(self._held[0])
-                if written != len(self._held[0]):  # a full disk takes what fits
+                written = self._file.write(self._pending[0])
+                if written != len(self._pending[0]):  # a full disk takes only a part
                     os.ftruncate(self._file.fileno(), end)
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-                self._held.popleft()
+                self._pending.popleft()
 
     def close(self) -> None:
         self._file.close()
 
 
 class ProgressLine:
-    """Step, images a second, time left and some losses: a live line on a terminal, else a line now and then.
+    """Step, images per second, time left and some losses: a live line on a terminal, otherwise a line at intervals.
 
     Args:
         total: steps of the run.
-        done: steps taken already.
+        done: steps that were taken before.
         enabled: False prints nothing.
-        shown: keys of a report to show, in order, as far as the report has them.
+        shown: keys to show of a report, in this order; missing ones are left out.
     """
 
     def __init__(self, total: int, done: int, enabled: bool, shown: Sequence[str]) -> None:
@@ -91,6 +90,7 @@ class ProgressLine:
         self._plain = enabled and not self._live
         self._printed_at = 0.0
         self._first: tuple[int, float] | None = None
+        self._stopped = False
         self._progress = Progress(
             TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
             BarColumn(bar_width=20),
@@ -98,27 +98,29 @@ class ProgressLine:
             TimeRemainingColumn(elapsed_when_finished=True),
             TextColumn("{task.fields[losses]}"),
             console=self._console,
-            refresh_per_second=2,  # drawing the line holds up the training loop for milliseconds
+            refresh_per_second=2,  # drawing the line delays the training loop by milliseconds
             disable=not self._live,
         )
         self._task = self._progress.add_task("train", total=total, completed=done, speed="", losses="")
 
-    def __enter__(self) -> "ProgressLine":
+    def start(self) -> None:
+        """Start drawing the live line."""
         self._progress.start()
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def stop(self) -> None:
+        """Stop drawing the live line; calling it again does nothing."""
+        if self._stopped:
+            return
+        self._stopped = True
         self._progress.stop()
 
     def advance(self, step: int) -> None:
-        """Show that ``step`` steps are taken."""
+        """Show that ``step`` steps have been taken."""
         if self._live:
             self._progress.update(self._task, completed=step)
 
     def report(self, step: int, record: Mapping[str, Any]) -> None:
-        """Show a report's speed and losses."""
+        """Show the speed and losses of a report."""
         speed = f"{record['images_per_second']:,.0f} images/s"
         losses = "  ".join(
             f"{key.replace('discriminator/', 'D ').replace('generator/', 'G ')} {record[key]:.3f}"
@@ -139,18 +141,18 @@ class ProgressLine:
                 soft_wrap=True,
             )
 
-    def say(self, text: str) -> None:
-        """A line above the progress."""
+    def info(self, text: str) -> None:
+        """Print a line above the progress line, if progress is shown."""
         if self._live or self._plain:
             self.warn(text)
 
     def warn(self, text: str) -> None:
-        """A line above the progress, also where none is shown."""
+        """Print a line above the progress line, even if no progress is shown."""
         self._console.print(text, highlight=False, soft_wrap=True, markup=False)
 
 
 def tensorboard_logger(accelerator: Any, start_step: int) -> Callable[[Mapping[str, Any], int], None]:
-    """TensorBoard through Accelerate's tracker, in ``tensorboard/`` of the run; later steps are cut off."""
+    """TensorBoard through Accelerate's tracker, in the run's ``tensorboard/``; later steps are removed."""
     accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start_step + 1}})
 
     def log(record: Mapping[str, Any], step: int) -> None:

@@ -1,8 +1,8 @@
 """Checkpoints: tensors and the step they stand at, complete or absent.
 
 ``checkpoints/step-000001000/`` holds ``state.safetensors`` and ``state.json``. It is written under another name,
-flushed to the disk and renamed, so that a kill at any moment leaves the one before whole. There is no generator
-or loader state in it: those are functions of the step.
+flushed to the disk and renamed, so that a kill at any moment leaves the previous one intact. It holds no state of
+generators or loaders, which are functions of the step.
 """
 
 import json
@@ -27,13 +27,13 @@ _NAME = re.compile(r"step-(\d{9,})")
 
 @dataclass
 class Checkpoint:
-    """What a checkpoint says.
+    """The contents of a checkpoint.
 
     Attributes:
         step: steps taken.
         tensors: on the CPU, by name.
         config: the resolved configuration of the run that wrote it.
-        identity: what else a run must be to continue it: its method and the fingerprint of its data.
+        identity: the method's name and the fingerprint of the data, which a continued run must share.
         skipped: the samples that the run could not read.
     """
 
@@ -45,9 +45,9 @@ class Checkpoint:
 
 
 def save_checkpoint(folder: Path, checkpoint: Checkpoint, keep: int) -> Path:
-    """Write aside, flush, rename; then remove all but the newest ``keep`` and what killed runs left half written."""
+    """Write under another name, flush, rename; then remove all but the newest ``keep``, and what killed runs left."""
     final = folder / f"step-{checkpoint.step:09d}"
-    if final.exists():  # the state is a function of the step: what stands there is the same
+    if final.exists():  # the state is a function of the step: this checkpoint would be the same
         return final
     if folder.is_dir():
         for entry in folder.iterdir():
@@ -80,7 +80,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read one checkpoint.
 
     Raises:
-        UserError: where a file of it is missing or damaged, naming it.
+        UserError: naming the checkpoint, if a file of it is missing or damaged.
     """
     try:
         state: Mapping[str, Any] = json.loads((path / STATE).read_text())

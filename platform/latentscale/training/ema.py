@@ -8,12 +8,12 @@ from torch import Tensor, nn
 
 
 class WeightAverage:
-    """Copies of networks whose weights follow the trained ones, never below float32.
+    """Copies of networks whose weights are moving averages of the trained ones, never below float32.
 
     Args:
         networks: by name.
-        decay: a step's weight of what was.
-        current: names of those that simply follow, as if the decay were 0.
+        decay: the weight of the previous average in each step.
+        current: names of networks that are copied in each step instead, as if the decay were 0.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module], decay: float, current: Collection[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""What a step is fed: real samples and seeded draws of the process's own streams, made ready ahead."""
+"""The input of a step: real samples and seeded draws of the process's own streams, prepared in advance."""
 
 import math
 from types import TracebackType
@@ -10,13 +10,13 @@ from torch import Tensor
 
 from latentscale.data.clusters import Clusters, PointReader
 from latentscale.data.loader import Loader
-from latentscale.data.order import Order
 from latentscale.data.step_reader import BlockReader, Preprocessing
+from latentscale.data.unreadable_samples import Skipped
 from latentscale.errors import UserError
 from latentscale.latents.draws import block_uniforms
 from latentscale.methods.base import Method
 from latentscale.methods.phase import Batch
-from latentscale.training.prepare import Preparation
+from latentscale.training.plan import RunPlan
 from latentscale.training.readers import shard_reader
 
 MOST_BLOCK_STEPS = 8
@@ -30,47 +30,38 @@ class Feed:
     """Batches by step; a background thread reads, decodes and draws.
 
     Args:
-        method: says what is drawn.
+        method: declares the draws.
         rank: whose streams are read.
         start: first step, counted from 0.
 
     Attributes:
         failure: why there are no more data.
-        spoiled: steps since then.
+        steps_without_data: how many steps were fetched since then.
     """
 
     def __init__(
-        self,
-        preparation: Preparation,
-        method: Method,
-        rank: int,
-        device: torch.device,
-        dtype: torch.dtype,
-        start: int,
+        self, plan: RunPlan, method: Method, rank: int, device: torch.device, dtype: torch.dtype, start: int
     ) -> None:
-        config, self.plan = preparation.config, preparation.plan
-        assert preparation.dataset is not None
+        config, self._steps = plan.config, plan.steps
         self.method, self.device, self.dtype = method, device, dtype
         self.seed = config.run.seed
-        self.owned = self.plan.owned(rank)
+        self.owned = plan.steps.owned(rank)
         self.penalty_interval_steps = config.method.penalty_interval_steps
-        order = preparation.order()
-        self.layout = self.plan.layout()
-        self.data_name = preparation.dataset.name
-        self.label_table = torch.from_numpy(preparation.dataset.label_table())
-        reader = self._reader(preparation, order, start)
+        self.layout = plan.steps.layout()
+        self.data_name = plan.dataset.name
+        self.label_table = torch.from_numpy(plan.dataset.label_table())
         self.loader: Loader[Any] = Loader(
-            reader,
+            self._reader(plan, start),
             # streams are read in one process, by threads
             workers=config.data.workers if config.data.mode == "indexed" else 0,
             prefetch_steps=config.data.prefetch_steps,
             start_step=start,
             stop_step=config.training.steps,
             finish=self._finish,
-            block_steps=self._block_steps(preparation.shape),
+            block_steps=self._block_steps(plan.shape),
         )
         self.failure: UserError | None = None
-        self.spoiled = 0
+        self.steps_without_data = 0
         self._newest: Made | None = None
 
     def __enter__(self) -> "Feed":
@@ -83,14 +74,42 @@ class Feed:
         self.loader.close()
 
     def fetch(self, step: int) -> list[Batch]:
-        """The process's micro-batches of a step, on the device; what the method prepares is added to them later.
+        """The process's micro-batches of a step, on the device, without what `step.prepare_batches` adds to them.
 
-        Once the data fail, `failure` says why, and what is given is the last step's, spoiled: a process that stayed
-        away would leave the others waiting, while a step with a NaN is skipped by all and changes nothing.
+        Once the data fail, `failure` says why, and the last step's batches are returned again, with NaN in place of
+        the images: a process that stayed away would leave the others waiting, while a step with a NaN is skipped by
+        all and changes nothing.
 
         Raises:
             UserError: where the first step's data fail; nothing is lost then.
         """
+        images, labels, draws = self._next()
+        if self.device.type != "cpu":
+            images = self._normalise(images.to(self.device, non_blocking=True))
+            draws = {name: draw.to(self.device, non_blocking=True) for name, draw in draws.items()}
+            labels = None if labels is None else labels.to(self.device, non_blocking=True)
+        schedule = self.method.schedule(step, self._steps.stream_batch)
+        penalise = step % self.penalty_interval_steps == 0
+        size = self._steps.microbatch
+        return [
+            Batch(
+                images[begin : begin + size],
+                {name: draw[begin : begin + size] for name, draw in draws.items()},
+                self._steps.microbatch_streams,
+                penalise,
+                None if labels is None else labels[begin : begin + size],
+                schedule,
+            )
+            for begin in range(0, self._steps.process_batch, size)
+        ]
+
+    def take_skipped(self) -> list[Skipped]:
+        """The samples that could not be read and were replaced in the steps fetched since the last call."""
+        skipped, self.loader.skipped = self.loader.skipped, []
+        return skipped
+
+    def _next(self) -> Made:
+        """What the loader made of the next step; the last step's with NaN once the data fail."""
         try:
             if self.failure is None:
                 self._newest = next(self.loader)
@@ -103,52 +122,31 @@ class Feed:
             priors = [name for name, draw in self.method.draws().items() if draw.quantile is None]
             draws = {**draws, **{name: torch.full_like(draws[name], torch.nan) for name in priors}}
             self._newest = images, labels, draws
-        self.spoiled += self.failure is not None
+        self.steps_without_data += self.failure is not None
         assert self._newest is not None
-        images, labels, draws = self._newest
-        if self.device.type != "cpu":
-            images = self._normalise(images.to(self.device, non_blocking=True))
-            draws = {name: draw.to(self.device, non_blocking=True) for name, draw in draws.items()}
-            labels = None if labels is None else labels.to(self.device, non_blocking=True)
-        schedule = self.method.schedule(step, self.plan.stream_batch)
-        penalise = step % self.penalty_interval_steps == 0
-        size = self.plan.microbatch
-        return [
-            Batch(
-                images[begin : begin + size],
-                {name: draw[begin : begin + size] for name, draw in draws.items()},
-                self.plan.microbatch_streams,
-                penalise,
-                None if labels is None else labels[begin : begin + size],
-                schedule,
-            )
-            for begin in range(0, self.plan.process_batch, size)
-        ]
+        return self._newest
 
-    def _reader(self, preparation: Preparation, order: Order, start: int) -> BlockReader:
-        dataset, settings = preparation.dataset, preparation.config.data
-        assert dataset is not None
-        if isinstance(dataset, Clusters):
-            return PointReader(dataset, order, self.owned, self.plan.stream_batch, self.layout)
-        preprocessing = Preprocessing(
-            preparation.decoder, self.seed, settings.horizontal_flip, settings.on_error == "skip"
-        )
-        return shard_reader(preparation, dataset, order, self.owned, self.layout, preprocessing, start)
+    def _reader(self, plan: RunPlan, start: int) -> BlockReader:
+        settings = plan.config.data
+        if isinstance(plan.dataset, Clusters):
+            return PointReader(plan.dataset, plan.order, self.owned, plan.steps.stream_batch, self.layout)
+        preprocessing = Preprocessing(plan.decoder, self.seed, settings.horizontal_flip, settings.on_error == "skip")
+        return shard_reader(plan, plan.dataset, self.owned, self.layout, preprocessing, start)
 
     def _block_steps(self, shape: tuple[int, ...]) -> int:
-        """As many steps as are small together; more than are asked for in advance where they are tiny."""
+        """How many steps are read together: several if they are small."""
         numbers = math.prod(shape) + sum(draw.size for draw in self.method.draws().values())
-        step_bytes = self.plan.process_batch * numbers * torch.finfo(torch.float64).bits // 8
+        step_bytes = self._steps.process_batch * numbers * torch.finfo(torch.float64).bits // 8
         return max(1, min(MOST_BLOCK_STEPS, MOST_BLOCK_BYTES // step_bytes))
 
     def _finish(self, steps: range, images: Tensor, labels: Tensor) -> list[Made]:
         # runs in the loader's thread
         draws = {}
         for name, draw in self.method.draws().items():
-            count = self.plan.stream_batch * draw.size
+            count = self._steps.stream_batch * draw.size
             drawn = block_uniforms(self.seed, draw.purpose, steps, self.owned, count)
-            # np.take leaves each step's draws whole in memory: strides or offsets that depend on the block would change
-            # how a matrix product rounds, and a resumed run cuts other blocks
+            # np.take leaves each step's draws contiguous in memory: strides or offsets that depend on the block would
+            # change how a matrix product rounds, and a resumed run cuts other blocks
             rows = torch.from_numpy(np.take(drawn.reshape(len(steps), -1, draw.size), self.layout, axis=1))
             draws[name] = self._pin((draw.quantile or self.method.prior.quantile)(rows).to(self.dtype))
         # uint8 until on the device
@@ -161,15 +159,15 @@ class Feed:
         categories = self._pin(self.label_table[labels]) if self.method.labelled else None
         return [
             (
-                self._alone(images[i]),
+                self._own_memory(images[i]),
                 None if categories is None else categories[i],
-                {name: self._alone(draw[i]) for name, draw in draws.items()},
+                {name: self._own_memory(draw[i]) for name, draw in draws.items()},
             )
             for i in range(len(steps))
         ]
 
-    def _alone(self, step: Tensor) -> Tensor:
-        """On the CPU a copy, aligned as any tensor is; a block of one step is that already."""
+    def _own_memory(self, step: Tensor) -> Tensor:
+        """On the CPU a copy with an alignment of its own; the first step of a block has that already."""
         return step.clone() if self.device.type == "cpu" and step.storage_offset() else step
 
     def _normalise(self, images: Tensor) -> Tensor:

@@ -1,22 +1,20 @@
-"""Numbers of a run's health: kept on the device, summed now and then, joined over processes at report steps only."""
+"""Measured values and timings: kept on the device, summed now and then, joined over processes at report steps only."""
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from latentscale.methods.phase import Terms
-
 _SUMMED_STEPS = 64
-"""Values of so many steps are held until they are added up."""
+"""Values of this many steps are collected before they are added up."""
 
 
 class Health:
-    """Means of reported values since the last report, skipping non-finite ones.
+    """Means of measured values since the last report, leaving out non-finite ones.
 
     Args:
         device: where the values are.
@@ -32,7 +30,7 @@ class Health:
         self._unsummed: list[Tensor] = []
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Take one step's 0-dim values; a step need not have them all."""
+        """Add one step's 0-dim values; a step need not have all of them."""
         names = tuple(values)
         if names != self._last[0] or len(self._unsummed) == _SUMMED_STEPS:
             self._sum()
@@ -41,12 +39,12 @@ class Health:
         self._unsummed.append(given)
 
     def _sum(self) -> None:
-        """Add up what was taken since the last time; every step it would be six more small operations."""
+        """Add up the collected values; in every step it would cost six more small operations."""
         if not self._unsummed:
             return
         names = self._last[0]
         if names not in self._slots:
-            self._make_room(names)
+            self._add_names(names)
         given = torch.stack(self._unsummed).to(self._sums.dtype)
         finite, slots = given.isfinite(), self._slots[names]
         self._sums.index_add_(0, slots, torch.where(finite, given, 0.0).sum(0))
@@ -54,7 +52,7 @@ class Health:
         self._unsummed.clear()
 
     def join(self) -> dict[str, float]:
-        """Mean over processes and steps since the last call; every process must call it at the same step."""
+        """Means over processes and steps since the last call; every process must call it at the same step."""
         self._sum()
         both = torch.stack([self._sums, self._counts])
         if dist.is_initialized() and dist.get_world_size() > 1:
@@ -68,26 +66,16 @@ class Health:
         }
 
     def nonfinite(self) -> list[str]:
-        """Names of the newest values of this process that are not finite; waits for the device."""
+        """Names of this process's newest values that are not finite; waits for the device."""
         names, values = self._last
         return [name for name, finite in zip(names, values.isfinite().tolist(), strict=True) if not finite]
 
-    def _make_room(self, names: tuple[str, ...]) -> None:
+    def _add_names(self, names: tuple[str, ...]) -> None:
         new = [name for name in names if name not in self._names]
         self._names += new
         room = torch.zeros(len(new), device=self.device)
         self._sums, self._counts = torch.cat([self._sums, room]), torch.cat([self._counts, room])
         self._slots[names] = torch.tensor([self._names.index(name) for name in names], device=self.device)
-
-
-def mean_measured(phase: str, results: Sequence[Terms]) -> dict[str, Tensor]:
-    """A phase's measured values averaged over its micro-batches, named ``phase/term``."""
-    if len(results) == 1:
-        return {f"{phase}/{name}": value for name, value in results[0].measured.items()}
-    return {
-        f"{phase}/{name}": torch.stack([result.measured[name] for result in results]).mean()
-        for name in results[0].measured
-    }
 
 
 class StageClock:
@@ -96,20 +84,20 @@ class StageClock:
     On a GPU the stages are bracketed by events, read at the report, so that timing adds no synchronisation.
 
     Args:
-        entered: told the name of each stage as it begins.
+        on_enter: called with the name of each stage as it begins.
     """
 
-    def __init__(self, device: torch.device, entered: Callable[[str], None] = lambda name: None) -> None:
+    def __init__(self, device: torch.device, on_enter: Callable[[str], None] = lambda name: None) -> None:
         self._cuda = device.type == "cuda"
-        self._entered = entered
+        self._on_enter = on_enter
         self._seconds: dict[str, float] = {}
         self._events: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
         self._started = time.perf_counter()
 
     @contextmanager
     def stage(self, name: str, host: bool = False) -> Iterator[None]:
-        """Time a stage; ``host`` for what happens on the CPU alone."""
-        self._entered(name)
+        """Time a stage; ``host`` for work on the CPU alone."""
+        self._on_enter(name)
         if self._cuda and not host:
             begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             begin.record()

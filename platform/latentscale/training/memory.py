@@ -1,4 +1,4 @@
-"""How the process's allocator treats the memory of a step on the CPU."""
+"""Settings of the CPU memory allocator."""
 
 import ctypes
 import os
@@ -10,10 +10,10 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep the memory that a step frees for the next one, unless the environment says otherwise.
+    """Make glibc keep the memory that a step frees for the next one, unless the environment sets this.
 
-    Left alone it gives blocks and the end of its heap back to the system, and a step on the CPU spends up to a tenth
-    of its time on having the same pages zeroed and mapped again.
+    By default glibc returns large blocks and the top of its heap to the system. A step on the CPU then spends up to a
+    tenth of its time in having the same pages zeroed and mapped again.
     """
     if sys.platform != "linux" or "MALLOC_TRIM_THRESHOLD_" in os.environ:
         return

@@ -1,16 +1,39 @@
-"""The optimizer of a phase."""
+"""The optimizer of a phase, and the schedule of the learning rates."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from latentscale.config import OptimizerSettings
+from latentscale.distributed.phases import DistributedPhase
 from latentscale.methods.phase import Phase
 
 
-def rate_factor(settings: OptimizerSettings, images: int, epoch_images: int) -> float:
-    """What all learning rates are multiplied by after so many images: ``epoch_decay`` for every finished epoch."""
-    return settings.epoch_decay ** (images // epoch_images)
+class LearningRates:
+    """The learning rates of all phases, multiplied by ``optimizer.epoch_decay`` for every finished epoch.
+
+    Args:
+        batch: images of a step, over all processes.
+        epoch_images: images of an epoch.
+
+    Attributes:
+        factor: the present multiplier of every learning rate.
+    """
+
+    def __init__(
+        self, settings: OptimizerSettings, phases: Sequence[DistributedPhase], batch: int, epoch_images: int
+    ) -> None:
+        self._decay, self._phases, self._batch, self._epoch_images = settings.epoch_decay, phases, batch, epoch_images
+        self.factor = 1.0
+
+    def set_for(self, step: int) -> None:
+        """Set the learning rates of every phase to those of a step, counted from 0."""
+        factor = self._decay ** (step * self._batch // self._epoch_images)
+        if factor != self.factor:
+            self.factor = factor
+            for phase in self._phases:
+                phase.scale_learning_rates(factor)
 
 
 def make_optimizer(settings: OptimizerSettings, phase: Phase) -> torch.optim.Optimizer:

@@ -1,4 +1,4 @@
-"""Pictures of a training as it goes: samples, reconstructions and sweeps, always from the same draws."""
+"""Pictures of the model during a run: samples, reconstructions and sweeps, always from the same draws."""
 
 from pathlib import Path
 from statistics import NormalDist
@@ -34,19 +34,19 @@ SWEEP_DEVIATIONS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 def write_snapshots(
     model: TrainedModel, reals: Tensor, step: int, images_seen: int, folder: Path, seed: int
 ) -> list[Path]:
-    """Draw what the model can do at this step, one PNG file a kind; a file that exists is replaced.
+    """Draw what the model can do at this step, one PNG file for each kind; existing files are replaced.
 
     - ``samples-…``: generated from fixed latents.
     - ``reconstructions-…``: reals over G(E(x)∘s), with their PSNR (images; range 2).
     - ``fakes-…``: generated images over the same, encoded and generated again.
-    - ``sweeps-…``: the dimensions of largest scale, one a row; along the columns that one element of a fixed
-      latent runs through the prior's quantiles at −2 … 2 standard normal deviations (T figs. 23–25); it is drawn from
-      the prior, and goes through the mapping network where there is one.
+    - ``sweeps-…``: one row for each of the dimensions of largest scale. Along the columns that element of a fixed
+      latent takes the prior's quantiles at −2 … 2 standard normal deviations (Cho 2025, figs. 23–25). The latent is
+      drawn from the prior, and goes through the mapping network if there is one.
+    - ``categories-…``: if the generator takes categories, the same latents with one category in each row.
 
-    - ``categories-…``: where the generator takes them, the same latents with one category a row.
-
-    Methods without an encoder get no reconstructions, those without a generator only what they can. Models of points
-    get scatter plots of the first two coordinates. File names end in the nine-digit step, so that each kind sorts.
+    Methods without an encoder get no reconstructions, and methods without a generator only those of real samples.
+    Models of points get scatter plots of the first two coordinates. File names end in the nine-digit step, so that they
+    sort by step.
 
     Args:
         model: with the averaged weights.

@@ -31,9 +31,9 @@ class TrainingState:
             self._modules[f"statistic/{name}"] = statistic
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything by name, for a checkpoint: whole on rank 0, whatever the engine.
+        """All tensors by name, for a checkpoint; complete on rank 0 whatever the engine.
 
-        All processes must ask at the same time, for an engine may have to join what they hold.
+        All processes must call it at the same time, because an engine may have to gather what they hold.
         """
         found = {f"{prefix}/{name}": tensor for prefix, name, tensor in self._module_tensors()}
         for phase in self._phases:
@@ -41,15 +41,15 @@ class TrainingState:
         return found
 
     def replicated(self) -> list[Tensor]:
-        """What must be the same on every process, bit for bit: all but the optimizers' moments."""
+        """The tensors that must be the same on every process, bit for bit: all but the optimizers' moments."""
         return [tensor for _, _, tensor in self._module_tensors()]
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take a checkpoint's tensors.
+        """Load a checkpoint's tensors.
 
         Raises:
-            UserError: where a name or a shape differs, so that nothing is silently left at its start.
+            UserError: if a name or a shape differs, so that nothing silently keeps its initial value.
         """
         used = set()
         for prefix, name, tensor in self._module_tensors():
@@ -71,7 +71,7 @@ class TrainingState:
                 used.update(keys[own] for own in there)
             phase.load_moments(moments)
         if left := sorted(set(tensors) - used):
-            raise UserError(f"the checkpoint does not fit this run: it holds {left[0]}, which this run has not")
+            raise UserError(f"the checkpoint does not fit this run: it has an unexpected tensor {left[0]}")
 
     def _module_tensors(self) -> list[tuple[str, str, Tensor]]:
         return [
@@ -83,14 +83,14 @@ class TrainingState:
 
 @torch.no_grad()
 def share_tensors(tensors: Sequence[Tensor]) -> None:
-    """Give every process rank 0's values of tensors that all have."""
+    """Overwrite every process's tensors with those of rank 0."""
     if dist.is_initialized() and dist.get_world_size() > 1:
         for tensor in tensors:
             dist.broadcast(tensor, src=0)
 
 
 def broadcast_tensors(tensors: Mapping[str, Tensor] | None, device: torch.device) -> dict[str, Tensor]:
-    """Rank 0's tensors on every process, one after the other; on rank 0 alone they are given."""
+    """Send rank 0's tensors to every process, one after the other; ``tensors`` is None on the other ranks."""
     if not (dist.is_initialized() and dist.get_world_size() > 1):
         return dict(tensors or {})
     layout = [[(name, tensor.shape, tensor.dtype) for name, tensor in (tensors or {}).items()]]

@@ -1,13 +1,15 @@
-"""Train CGPGAN and its rivals on the four Gaussian clusters (T §4.5.1, figs. 38-42), and keep what each has found.
+"""Train CGPGAN and the methods it is compared with on four Gaussian clusters (Cho 2025, §4.5.1, figs. 38-42).
 
     python recipes/reproductions/clusters/run.py                       # all runs, about an hour and a half on two cores
     python recipes/reproductions/clusters/run.py --experiments cgpgan --seeds 10
 
-The published schedule is shortened: 128-wide networks instead of 512, d_z 64 instead of 256, batch 64 instead of 16,
-AdamW 1e-3 instead of 1e-4, 20,000 steps instead of 200,000; Elastic InfoGAN's P(C) too learns ten times as fast. As
-published P(C) moves from 30 % of the run on. λ_cgp = 1 was chosen on other seeds. Each run is its recipe's own
-command; rerunning continues what was interrupted. It writes `results.json`, `results.md`, and a picture of each of T's
-figures, beside this file (or into --out).
+The runs are shorter than the published ones: networks are 128 wide instead of 512, d_z is 64 instead of 256, the batch
+is 64 instead of 16, AdamW's learning rate is 1e-3 instead of 1e-4, and a run has 20,000 steps instead of 200,000.
+Elastic InfoGAN's P(C) also learns ten times as fast. As published, P(C) is updated from 30 % of the run on. λ_cgp = 1
+was chosen on other seeds.
+
+Each run is its recipe's command; running this script again continues interrupted runs. It writes `results.json`,
+`results.md` and a picture for each figure beside this file (or into --out).
 """
 
 import argparse
@@ -36,7 +38,7 @@ STEPS = 20_000
 PRIOR_START = 0.3
 SURVIVING = 0.01
 TOLERANCE = 0.02
-# a point this far from every centre lies between the clusters
+# a point farther than this from every centre is between the clusters
 BRIDGE_DEVIATIONS = 4.0
 GENERATED, SHOWN = 20_000, 1500
 COMMON = [
@@ -48,7 +50,7 @@ COMMON = [
 
 @dataclass(frozen=True)
 class Experiment:
-    """Runs that differ in their seed alone."""
+    """Runs that differ only in their seed."""
 
     title: str
     method: str
@@ -80,7 +82,7 @@ ELASTIC = tuple(name for name in EXPERIMENTS if name.startswith("elastic"))
 
 @dataclass(frozen=True)
 class Figure:
-    """One of T's figures: the runs it shows, all their seeds or the first alone, and how many stand in a row."""
+    """A figure of Cho 2025: the experiments it shows, with every seed or only the first, and its panels per row."""
 
     title: str
     experiments: tuple[str, ...]
@@ -89,13 +91,13 @@ class Figure:
 
 
 FIGURES = {
-    "figure-38": Figure("T fig. 38: vanilla GAN", ("vanilla", "vanilla_categories"), False, 2),
-    "figure-39": Figure("T fig. 39: InfoGAN given the true P(C)", ("infogan",), True, 4),
-    "figure-40": Figure("T fig. 40: Elastic InfoGAN", ELASTIC, False, 3),
+    "figure-38": Figure("Cho 2025, fig. 38: vanilla GAN", ("vanilla", "vanilla_categories"), False, 2),
+    "figure-39": Figure("Cho 2025, fig. 39: InfoGAN given the true P(C)", ("infogan",), True, 4),
+    "figure-40": Figure("Cho 2025, fig. 40: Elastic InfoGAN", ELASTIC, False, 3),
     "figure-41": Figure(
-        "T fig. 41: CGPGAN by lambda", ("cgpgan_zero", "cgpgan", "cgpgan_ten", "cgpgan_large"), False, 4
+        "Cho 2025, fig. 41: CGPGAN by lambda", ("cgpgan_zero", "cgpgan", "cgpgan_ten", "cgpgan_large"), False, 4
     ),
-    "figure-42": Figure("T fig. 42: CGPGAN again and again", ("cgpgan",), True, 5),
+    "figure-42": Figure("Cho 2025, fig. 42: CGPGAN with five seeds", ("cgpgan",), True, 5),
 }
 
 
@@ -103,7 +105,7 @@ def train(name: str, seed: int, folder: Path, steps: int) -> None:
     """Run an experiment's recipe to its end.
 
     Raises:
-        SystemExit: naming the log of a run that failed.
+        SystemExit: if the run fails, naming its log.
     """
     experiment = EXPERIMENTS[name]
     settings = [*COMMON, *experiment.settings, f"training.steps={steps}", f"run.seed={seed}", f"run.dir={folder}"]
@@ -113,14 +115,14 @@ def train(name: str, seed: int, folder: Path, steps: int) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as output:
         command = [sys.executable, str(RECIPES / f"{experiment.method}.py"), *settings]
-        code = subprocess.run(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if code.returncode:
-        raise SystemExit(f"error: {' '.join(command)} ended with {code.returncode}: see {log}")
+        finished = subprocess.run(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    if finished.returncode:
+        raise SystemExit(f"error: {' '.join(command)} exited with status {finished.returncode}: see {log}")
 
 
 @torch.no_grad()
 def measure(name: str, seed: int, folder: Path) -> tuple[dict[str, Any], Image.Image]:
-    """What a run has found: P(C), the cluster of each category, the points between clusters; and its picture."""
+    """Measure P(C), the cluster of each category and the share of points between clusters; and draw the points."""
     model = TrainedModel.load(model_folder(folder))
     drawn = model.draw_latents(GENERATED, 0, Purpose.EVALUATION)
     categories = model.draw_categories(GENERATED, 0, Purpose.EVALUATION)
@@ -158,12 +160,12 @@ def measure(name: str, seed: int, folder: Path) -> tuple[dict[str, Any], Image.I
                 PointCloud(f"category {category}, P = {prior[category]:.3f}", points[:SHOWN][index[:SHOWN] == category])
             )
         result["categories"] = sorted(found, key=lambda each: each["probability"])
-        result["right"] = right(result["categories"])
+        result["right"] = is_correct(result["categories"])
     return result, draw_scatter(clouds, f"{EXPERIMENTS[name].title}, seed {seed}", f"step {model.step:,}")
 
 
 def draw_figures(pictures: dict[tuple[str, int], Image.Image], out: Path) -> None:
-    """Each of T's figures of those runs that there are."""
+    """Draw every figure of which there are runs."""
     for name, figure in FIGURES.items():
         runs = {each: [seed for other, seed in sorted(pictures) if other == each] for each in figure.experiments}
         panels = [
@@ -173,17 +175,17 @@ def draw_figures(pictures: dict[tuple[str, int], Image.Image], out: Path) -> Non
             save_png(join_panels(panels, figure.columns, figure.title), out / f"{name}.png")
 
 
-def right(categories: list[dict[str, Any]]) -> bool:
-    """Four categories survive, one a cluster, each with its cluster's probability to within `TOLERANCE`."""
+def is_correct(categories: list[dict[str, Any]]) -> bool:
+    """Whether four categories survive, one per cluster, each with its cluster's probability to within `TOLERANCE`."""
     return sorted(each["cluster"] for each in categories) == list(range(len(CENTRES))) and all(
         abs(each["probability"] - PROBABILITIES[each["cluster"]]) <= TOLERANCE for each in categories
     )
 
 
 def table(results: Sequence[dict[str, Any]]) -> str:
-    """The runs as a Markdown table."""
+    """A Markdown table with a row per run."""
     lines = [
-        "| run | seed | surviving P(C) | points in their main cluster, least | between clusters | all four right |",
+        "| run | seed | surviving P(C) | lowest share in the main cluster | between clusters | all four right |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for result in results:
@@ -201,26 +203,26 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 
 
 def as_json(results: Sequence[dict[str, Any]]) -> str:
-    """What is kept of the runs, one a line."""
+    """The content of results.json, a line per run."""
     runs = ",\n".join(f"  {json.dumps(result)}" for result in results)
     return f'{{\n "torch": "{torch.__version__}",\n "settings": {json.dumps(COMMON)},\n "runs": [\n{runs}\n ]\n}}\n'
 
 
 def main() -> None:
-    """Train, measure, draw, tabulate."""
+    """Train, measure, and write pictures and tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
-    parser.add_argument("--seeds", nargs="+", type=int, help="for every experiment, instead of its own")
-    parser.add_argument("--steps", type=int, default=STEPS, help="length of every run")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--runs", type=Path, default=Path("runs/clusters"), help="folder of the runs")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of the results")
+    parser.add_argument("--seeds", nargs="+", type=int, help="seeds of every experiment, instead of its own")
+    parser.add_argument("--steps", type=int, default=STEPS, help="steps of every run")
+    parser.add_argument("--jobs", type=int, default=2, help="number of runs at a time, each on one thread")
+    parser.add_argument("--runs", type=Path, default=Path("runs/clusters"), help="folder for the runs")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for the results")
     options = parser.parse_args()
     chosen = [(name, seed) for name in options.experiments for seed in (options.seeds or EXPERIMENTS[name].seeds)]
 
     options.out.mkdir(parents=True, exist_ok=True)
 
-    def whole(run: tuple[str, int]) -> tuple[dict[str, Any], Image.Image]:
+    def train_and_measure(run: tuple[str, int]) -> tuple[dict[str, Any], Image.Image]:
         name, seed = run
         folder = options.runs / f"{name}-seed{seed}"
         train(name, seed, folder, options.steps)
@@ -230,7 +232,7 @@ def main() -> None:
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
         task = progress.add_task("runs", total=len(chosen))
         with ThreadPoolExecutor(options.jobs) as pool:
-            results, pictures = zip(*pool.map(whole, chosen), strict=True)
+            results, pictures = zip(*pool.map(train_and_measure, chosen), strict=True)
     draw_figures(dict(zip(chosen, pictures, strict=True)), options.out)
     (options.out / "results.json").write_text(as_json(results))
     (options.out / "results.md").write_text(table(results))

@@ -1,10 +1,10 @@
-"""Train PVDGAN and its rivals on the bundled digits with the same settings, and keep their figures side by side.
+"""Train PVDGAN and the methods it is compared with on the bundled digits with the same settings.
 
     python recipes/reproductions/digits/compare.py            # what `make compare` runs
     python recipes/reproductions/digits/compare.py --seeds 0 --methods pvdgan dlsgan
 
-Each run is its recipe's own command, several at a time; rerunning continues what was interrupted. It writes
-`results.json`, `results.md` and `reconstructions.png` beside this file (or into --out).
+Each run is its recipe's command; running this script again continues interrupted runs. It writes `results.json`,
+`results.md` and `reconstructions.png` beside this file (or into --out).
 """
 
 import argparse
@@ -26,12 +26,12 @@ from latentscale.data.datasets import open_dataset
 from latentscale.inversion.inverter import Inverter
 from latentscale.methods.registry import METHODS
 from latentscale.pictures import Row, RowGroup, draw_grid, save_png
-from latentscale.training.outputs import read_images
+from latentscale.training.held_out import read_images
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parents[1]
 PRESET = "digits8"
-# the proof wants three seeds of PVDGAN; its rivals are context
+# three seeds of PVDGAN, whose results are tested; the other methods are for comparison
 SEEDS = {"pvdgan": (0, 1, 2), "dlsgan": (0,), "infogan": (0,), "msegan": (0,)}
 COLUMNS = {
     "latent_error_median": "L_enc, median",
@@ -45,14 +45,14 @@ SHOWN_IMAGES = 16
 
 @dataclass
 class Run:
-    """One training run and what came of it."""
+    """One training run."""
 
     method: str
     seed: int
     folder: Path
 
     def train(self, arguments: list[str], processes: int) -> dict[str, Any]:
-        """Run the recipe to its end; its last evaluation, seconds of training included."""
+        """Run the recipe to its end; returns its last evaluation and its training time in seconds."""
         script = str(RECIPES / f"{self.method}.py")
         settings = [f"run.dir={self.folder}", f"run.seed={self.seed}", "telemetry.tensorboard=false", *arguments]
         command = [sys.executable, script, *settings]
@@ -67,7 +67,7 @@ class Run:
         with log.open("a") as output:
             code = subprocess.run(command, stdout=output, stderr=output, env=_environment()).returncode
         if code:
-            raise SystemExit(f"error: {' '.join(command)} ended with {code}: see {log}")
+            raise SystemExit(f"error: {' '.join(command)} exited with status {code}: see {log}")
         records = [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
         last = next(record for record in reversed(records) if "evaluation/psnr_db" in record)
         reports = [record for record in records if "seconds/total" in record]
@@ -78,15 +78,19 @@ class Run:
 
 
 def main() -> None:
-    """Train, tabulate, draw."""
+    """Train, and write tables and a picture."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--methods", nargs="+", choices=sorted(SEEDS), default=list(SEEDS), help="what to train")
-    parser.add_argument("--seeds", nargs="+", type=int, help="for every method; without it three for pvdgan, else one")
-    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
-    parser.add_argument("--processes", type=int, default=1, help="of each run: the model is the same")
-    parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="folder of the runs")
-    parser.add_argument("--out", type=Path, default=HERE, help="folder of the results")
-    parser.add_argument("settings", nargs="*", metavar="key=value", help="for every run, on top of the preset")
+    parser.add_argument("--methods", nargs="+", choices=sorted(SEEDS), default=list(SEEDS), help="methods to train")
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, help="seeds of every method; by default three for pvdgan, one for the others"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="number of runs at a time, each on one thread")
+    parser.add_argument("--processes", type=int, default=1, help="processes of each run, which do not change the model")
+    parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="folder for the runs")
+    parser.add_argument("--out", type=Path, default=HERE, help="folder for the results")
+    parser.add_argument(
+        "settings", nargs="*", metavar="key=value", help="settings of every run, which override the preset"
+    )
     options = parser.parse_args()
     runs = [
         Run(method, seed, options.runs / f"{method}-seed{seed}")
@@ -108,17 +112,17 @@ def main() -> None:
     (options.out / "results.md").write_text(table(results))
     save_png(picture(runs), options.out / "reconstructions.png")
     print(table(results))
-    print(f"kept in {options.out}")
+    print(f"results: {options.out}")
 
 
 def resolved(method: str, settings: list[str]) -> dict[str, Any]:
-    """The configuration of a method's runs, without where and on what they ran."""
+    """The configuration of a method's runs, without the sections on their folder, data and hardware."""
     config = load_config(METHODS[method].Settings, method, {"preset": PRESET}, settings, RECIPES / "presets").to_dict()
     return {section: config[section] for section in ("latent", "network", "method", "optimizer", "training")}
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Medians over seeds as a Markdown table, every seed below it."""
+    """A Markdown table of medians over seeds, and below it a table of all runs."""
     head = ["method", "seeds", *COLUMNS.values()]
     lines = [" | ".join(head), " | ".join("---" for _ in head)]
     for method in dict.fromkeys(result["method"] for result in results):
@@ -134,7 +138,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 
 def picture(runs: list[Run]) -> Any:
-    """Held-out digits over what each method's first run makes of them."""
+    """Held-out digits above their reconstructions by each method's first run."""
     reals = read_images(open_dataset("digits", None, "test"), SHOWN_IMAGES)
     rows = [Row("held-out digits", reals.float() / 127.5 - 1)]
     for method in dict.fromkeys(run.method for run in runs):

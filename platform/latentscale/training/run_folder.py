@@ -1,4 +1,4 @@
-"""A run's folder: who may write in it, whether it continues, and what it must agree with. Rank 0 only."""
+"""A run's folder: its lock, the checkpoint to continue from, and what a continued run must agree with. Rank 0 only."""
 
 import errno
 import fcntl
@@ -13,22 +13,22 @@ from latentscale.launching.restarts import restart_count
 from latentscale.training.checkpoints import Checkpoint, list_checkpoints, load_checkpoint
 
 _LOCK = ".lock"
-_PASSING = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
+_TEMPORARY_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE)
 
 
 class RunFolder:
     """``config.yaml metrics.jsonl snapshots/ checkpoints/ model/`` of one run.
 
-    Opening takes a lock that lasts as long as the process, moves an old run aside when ``run.restart`` says so,
-    and finds the checkpoint to continue from.
-
-    Raises:
-        UserError: where another process trains in the folder, it cannot be written, it holds something that is no
-            run, or a setting changed that a continued run must keep.
+    Opening takes a lock that lasts until `close` or the end of the process, moves an old run aside if ``run.restart``
+    is set, and finds the checkpoint to continue from.
 
     Args:
         config: the run's, with its folder.
-        identity: what else must stay: the method's name and the fingerprint of the data.
+        identity: what else must stay the same: the method's name and the fingerprint of the data.
+
+    Raises:
+        UserError: if another run uses the folder, it cannot be written, it holds something other than a run, or a
+            setting changed that a continued run must keep.
     """
 
     def __init__(self, config: Config, identity: dict[str, str]) -> None:
@@ -43,7 +43,7 @@ class RunFolder:
         try:
             self._refuse_foreign()
             self._lock = self._acquire()
-            # a launcher that restarts a failed gang repeats the command: then it continues
+            # a launcher that restarts failed processes repeats the command, and the run must then continue
             if config.run.restart and not restart_count() and self.config.exists():
                 self.moved_to = self._move_aside()
                 self._lock = self._acquire()
@@ -55,26 +55,26 @@ class RunFolder:
             raise self.refusal(error) from None
 
     def refusal(self, error: OSError) -> UserError:
-        """That nothing can be written here; an interruption where that may pass."""
-        if error.errno in _PASSING:
+        """The error that the folder cannot be written; an Interruption if that may be temporary."""
+        if error.errno in _TEMPORARY_ERRORS:
             return Interruption(f"run.dir={self.path} cannot be written ({error.strerror}): make room there")
         return UserError(f"run.dir={self.path} cannot be written ({error.strerror}): choose another run.dir")
 
     def close(self) -> None:
-        """Let another run have the folder."""
+        """Release the folder's lock."""
         self._lock.close()
 
     def mark_stopped(self, step: int) -> None:
-        """Say that the run was asked to stop and may be continued: ``STOPPED`` is there until it is."""
+        """Write ``STOPPED``, which says that the run was asked to stop; it is there until the run continues."""
         with new_file(self.stopped) as new:
             new.write_text(f"stopped at step {step} with a checkpoint: run the same command to continue\n")
 
     def restore(self, config: Config) -> None:
-        """Make a folder that has vanished under the run again, with its lock.
+        """Recreate the folder and its lock if they were removed during the run.
 
         Raises:
-            OSError: where that cannot be.
-            UserError: where another run has taken the place.
+            OSError: if they cannot be recreated.
+            UserError: if another run has taken the folder.
         """
         lock = self.path / _LOCK
         if not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(self._lock.fileno()))):
@@ -87,9 +87,9 @@ class RunFolder:
 
     def _refuse_foreign(self) -> None:
         if self.path.is_dir() and any(self.path.iterdir()) and not self.config.exists():
-            strangers = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
-            if strangers:
-                raise UserError(f"run.dir={self.path} holds {strangers[0].name} but no run: choose an empty folder")
+            foreign = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
+            if foreign:
+                raise UserError(f"run.dir={self.path} holds {foreign[0].name} but no run: choose an empty folder")
 
     def _acquire(self) -> TextIO:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -112,10 +112,10 @@ class RunFolder:
         return aside
 
     def _checkpoint_to_continue(self, config: Config, identity: dict[str, str]) -> Checkpoint | None:
-        there = list_checkpoints(self.checkpoints)
-        if not there:
+        found = list_checkpoints(self.checkpoints)
+        if not found:
             return None
-        checkpoint = load_checkpoint(there[-1])
+        checkpoint = load_checkpoint(found[-1])
         changes = [
             f"{name}: {checkpoint.identity.get(name)} → {value}"
             for name, value in identity.items()

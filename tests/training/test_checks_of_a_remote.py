@@ -7,7 +7,7 @@ import pytest
 from latentscale.config import load_config
 from latentscale.errors import UserError
 from latentscale.methods.pvdgan import PVDGAN
-from latentscale.training.prepare import prepare
+from latentscale.training.checks import plan_run
 from launching import overrides
 
 
@@ -37,9 +37,9 @@ def test_no_process_tries_a_remote_again_for_longer_than_the_others_wait(
         distributed__timeout_seconds=600,
     )
     # a dead remote would be tried for as long
-    monkeypatch.setattr("latentscale.training.prepare.open_dataset", unreadable)
+    monkeypatch.setattr("latentscale.training.checks.open_dataset", unreadable)
     with pytest.raises(UserError) as error:
-        prepare(load_config(PVDGAN.Settings, "pvdgan", {"preset": ""}, arguments), PVDGAN)
+        plan_run(load_config(PVDGAN.Settings, "pvdgan", {"preset": ""}, arguments), PVDGAN)
     told = f"data.retry_seconds={retry_seconds:g} is not less than distributed.timeout_seconds=600"
     assert (told in str(error.value)) == refused
     assert refused or str(error.value) == "there is no such data"

@@ -1,4 +1,4 @@
-"""Long work of one process beside the training, so that the others do not wait for it in a collective."""
+"""Long jobs of one process in a thread, so that the other processes need not wait for them in a collective."""
 
 import threading
 from collections.abc import Callable
@@ -7,44 +7,44 @@ from typing import Any
 import torch
 
 
-class Background:
-    """A thread that does one job at a time; a second one waits its turn, so at most one is left to do.
+class BackgroundJobs:
+    """Runs one job at a time in a thread.
 
     Args:
         name: of the thread.
-        patience_seconds: how long a new job may hold up the training while the one before is at work.
-        device: of the job's tensors; on a GPU it has a stream of its own.
+        patience_seconds: how long `start` may wait for the job before.
+        device: of the jobs' tensors; on a GPU they run in a stream of their own.
 
     Attributes:
-        error: what a job has raised.
+        error: the exception that a job has raised, or None.
     """
 
     def __init__(self, name: str, patience_seconds: float, device: torch.device) -> None:
         self._name = name
         self._patience = patience_seconds
         self._device = device
-        # one for all jobs: what the allocator keeps for a stream no other one can use
+        # one for all jobs, because memory that the allocator caches for a stream cannot serve another
         self._stream = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._thread: threading.Thread | None = None
         self.error: BaseException | None = None
 
     def start(self, job: Callable[[], Any]) -> bool:
-        """Begin a job on things that nobody else changes.
+        """Start a job, which must work on copies.
 
         Returns:
-            False, and the job is left out, where the one before is still at work after ``patience_seconds``.
+            False if the job before is still running after ``patience_seconds``; this one is then left out.
         """
         if not self.wait(self._patience):
             return False
         if self._stream is not None:
-            # what the training has enqueued so far comes first
+            # after everything that the training has enqueued so far
             self._stream.wait_stream(torch.cuda.current_stream(self._device))
         self._thread = threading.Thread(target=self._run, args=(job,), name=self._name, daemon=True)
         self._thread.start()
         return True
 
     def wait(self, seconds: float | None = None) -> bool:
-        """Wait for the job; False where it is not done by then."""
+        """Wait for the job; False if it is still running after so many seconds."""
         if self._thread is not None:
             self._thread.join(seconds)
             if self._thread.is_alive():

@@ -12,59 +12,53 @@ class SkippedSamples:
     """The set of a run's unreadable samples, the same on every process after each ``join``.
 
     Args:
-        most: ``data.max_errors``.
+        limit: ``data.max_errors``.
         before: what the run had skipped by its last checkpoint, on every process.
-        say: shown a line for each newly met sample; called on rank 0 only.
+        warn: shows the user a line for each newly found sample.
     """
 
-    def __init__(self, most: int, before: Iterable[Skipped], say: Callable[[str], None] | None) -> None:
-        self._most = most
-        self._say = say
+    def __init__(self, limit: int, before: Iterable[Skipped], warn: Callable[[str], None]) -> None:
+        self._limit = limit
+        self._warn = warn
         self._known = {(sample.shard, sample.member): sample for sample in before}
         self._new: dict[tuple[int, int], Skipped] = {}
-        self._told = 0
-
-    @property
-    def count(self) -> int:
-        """How many there were up to the last ``join``."""
-        return len(self._known)
+        self._announced = 0
 
     def samples(self) -> list[Skipped]:
-        """In the order of shards and members."""
+        """Those known up to the last ``join``, in the order of shards and members."""
         return [self._known[place] for place in sorted(self._known)]
 
-    def take(self, skipped: list[Skipped]) -> None:
-        """Take what a loader has skipped, and clear it."""
+    def add(self, skipped: Iterable[Skipped]) -> None:
+        """Take what this process has skipped."""
         for sample in skipped:
             place = (sample.shard, sample.member)
             if place not in self._known:
                 self._new.setdefault(place, sample)
-        skipped.clear()
 
-    def untold(self) -> int:
-        """How many this process has met since it was last asked; where any process has some, all are to join."""
-        untold = len(self._new) - self._told
-        self._told = len(self._new)
-        return untold
+    def count_unannounced(self) -> int:
+        """How many samples this process has found since the last call; if any process has some, all must join."""
+        unannounced = len(self._new) - self._announced
+        self._announced = len(self._new)
+        return unannounced
 
     def join(self) -> None:
-        """Make the processes' sets one; all must call it after the same step."""
+        """Unite the processes' sets; all must call it after the same step."""
         everyone = all_gather(list(self._new.values()))
         self._new.clear()
-        self._told = 0
+        self._announced = 0
         for sample in sorted(sample for each in everyone for sample in each):
             place = (sample.shard, sample.member)
             if place not in self._known:
                 self._known[place] = sample
-                if self._say is not None:
-                    self._say(f"skipped: {sample.reason}")
+                self._warn(f"skipped: {sample.reason}")
 
     def failure(self) -> UserError | None:
-        """Why the run must end, where there were more than ``data.max_errors`` up to the last ``join``."""
-        if self.count <= self._most:
+        """Why the run must end, if there were more than ``data.max_errors`` at the last ``join``."""
+        count = len(self._known)
+        if count <= self._limit:
             return None
         return UserError(
-            f"{counted(self.count, 'sample')} cannot be read, more than data.max_errors={self._most}: mend the data"
+            f"{counted(count, 'sample')} cannot be read, more than data.max_errors={self._limit}: fix the data"
             " (latentscale shards verify lists what is broken) or raise data.max_errors, then run the same command"
             " to continue from the last checkpoint"
         ).on_every_process()

@@ -11,23 +11,27 @@ from latentscale.distributed.phases import DistributedPhase
 from latentscale.distributed.statistics import FusedStatistics
 from latentscale.methods.base import Method
 from latentscale.training.ema import WeightAverage
-from latentscale.training.optimizers import make_optimizer
-from latentscale.training.prepare import Preparation
+from latentscale.training.method_building import build_method
+from latentscale.training.optimizers import LearningRates, make_optimizer
+from latentscale.training.plan import RunPlan
 from latentscale.training.state import TrainingState, broadcast_tensors, share_tensors
 
 
-@dataclass
-class Training:
+@dataclass(frozen=True)
+class Components:
     """All that a step changes.
 
     Attributes:
+        phases: in the order of a step; the last one's gradients carry the statistics.
+        rates: the learning rates of all phases.
+        state: the tensors of all of these by name, for checkpoints.
         dtype: of networks and batches.
         sums_dtype: of statistics and their sums; never below float32.
-        state: the same by name, for checkpoints.
     """
 
     method: Method
     phases: list[DistributedPhase]
+    rates: LearningRates
     average: WeightAverage
     statistics: FusedStatistics
     state: TrainingState
@@ -35,17 +39,20 @@ class Training:
     sums_dtype: torch.dtype
 
 
-def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: dict[str, Tensor] | None) -> Training:
+def build_components(plan: RunPlan, accelerator: Any, resumes: bool, tensors: dict[str, Tensor] | None) -> Components:
     """Networks on their device, in the run's precision, under its engine.
 
     Args:
         resumes: whether there is a checkpoint, on every process.
-        tensors: the checkpoint's, on rank 0, which tells the others; cleared once they are taken.
+        tensors: the checkpoint's, on rank 0, which sends them to the others; cleared once they are loaded.
+
+    Raises:
+        UserError: on every process, if the checkpoint does not fit the run.
     """
-    config, device = preparation.config, accelerator.device
+    config, device = plan.config, accelerator.device
     training, distributed = config.training, config.distributed
     dtype = DTYPES[training.precision]
-    method = preparation.build_method()
+    method = build_method(plan)
     for network in method.networks.values():
         network.to(device, dtype)
     sums_dtype = torch.float64 if training.precision == "fp64" else torch.float32
@@ -69,6 +76,7 @@ def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: di
     ]
     for phase in phases:
         phase.clip_norm = config.optimizer.gradient_clipping
+    rates = LearningRates(config.optimizer, phases, plan.steps.batch, plan.dataset.count)
     state = TrainingState(method, average, phases)
     if resumes:
         state.load(broadcast_tensors(tensors, device))
@@ -77,4 +85,4 @@ def build(preparation: Preparation, accelerator: Any, resumes: bool, tensors: di
     else:
         # processors may differ in the last bit of a quantile, and averages would keep that for ever
         share_tensors(state.replicated())
-    return Training(method, phases, average, statistics, state, dtype, sums_dtype)
+    return Components(method, phases, rates, average, statistics, state, dtype, sums_dtype)

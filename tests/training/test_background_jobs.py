@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from latentscale.telemetry.run_log import MetricsFile
-from latentscale.training.background import Background
+from latentscale.training.background_jobs import BackgroundJobs
 
 CPU = torch.device("cpu")
 
 
 def test_a_job_runs_beside_and_a_second_one_waits_for_it() -> None:
-    background, first, order = Background("test", 30, CPU), threading.Event(), []
+    background, first, order = BackgroundJobs("test", 30, CPU), threading.Event(), []
 
     def long() -> None:
         first.wait(30)
@@ -30,7 +30,7 @@ def test_a_job_runs_beside_and_a_second_one_waits_for_it() -> None:
 
 
 def test_a_job_is_left_out_where_the_one_before_is_still_at_work() -> None:
-    background, first, order = Background("test", 0.02, CPU), threading.Event(), []
+    background, first, order = BackgroundJobs("test", 0.02, CPU), threading.Event(), []
     assert background.start(lambda: first.wait(30))
     assert not background.start(lambda: order.append("second"))
     first.set()
@@ -41,7 +41,7 @@ def test_a_job_is_left_out_where_the_one_before_is_still_at_work() -> None:
 
 
 def test_what_a_job_raises_is_kept() -> None:
-    background = Background("test", 1, CPU)
+    background = BackgroundJobs("test", 1, CPU)
 
     def fail() -> None:
         raise ValueError("no paper")

@@ -1,0 +1,85 @@
+"""Samples for pictures and evaluations: spread evenly over a data set and read into memory."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from latentscale.data.clusters import Clusters
+from latentscale.decoding.decoder import Decoder
+from latentscale.decoding.sample_arrays import decode
+from latentscale.errors import UserError
+from latentscale.shards.sharded_dataset import ShardedDataset
+
+
+def read_samples(
+    dataset: ShardedDataset | Clusters, limit: int, decoder: Decoder | None = None, skip_errors: bool = False
+) -> Tensor:
+    """At most ``limit`` samples: `read_images`, or points ``[n, D]`` float32."""
+    if isinstance(dataset, Clusters):
+        return torch.from_numpy(dataset.points[:limit])
+    return read_images(dataset, limit, decoder, skip_errors)
+
+
+def read_labels(dataset: ShardedDataset | Clusters, count: int) -> Tensor:
+    """``[count, d_l]`` int64 categories of the samples that `read_samples` gives."""
+    if isinstance(dataset, Clusters):
+        stored = dataset.classes[:count]
+    else:
+        places = spread(dataset, count)
+        stored = np.array([int(dataset.shard_labels(shard)[member]) for shard, member in places])
+    return torch.from_numpy(dataset.label_table()[stored])
+
+
+def read_images(
+    dataset: ShardedDataset, limit: int, decoder: Decoder | None = None, skip_errors: bool = False
+) -> Tensor:
+    """At most ``limit`` samples, spread evenly over a data set in the order of its shards, ``[n, C, H, W]`` uint8.
+
+    Data are often sorted by class, so the first samples alone might all be of one.
+
+    Args:
+        decoder: ``auto`` without one.
+        skip_errors: leave out what cannot be read, as long as two samples are left.
+
+    Raises:
+        UserError: naming what cannot be read.
+    """
+    images: list[Tensor] = []
+    refusal: UserError | None = None
+    for place, data in _readable(dataset, spread(dataset, limit), skip_errors):
+        try:
+            images.append(torch.tensor(decode(data, dataset.shape, dataset.location(*place), decoder)))
+        except UserError as error:
+            if not skip_errors:
+                raise
+            refusal = error
+    if len(images) < min(2, limit, dataset.count):
+        raise refusal or UserError(f"{dataset.path}: too few images for an evaluation can be read: fix the data")
+    return torch.stack(images)
+
+
+def _readable(
+    dataset: ShardedDataset, places: Sequence[tuple[int, int]], skip_errors: bool
+) -> Iterator[tuple[tuple[int, int], bytes]]:
+    """The files at some (shard, member); with ``skip_errors`` without those that cannot be read."""
+    if not skip_errors or dataset.folder.remote:
+        for place, (data, _, _) in zip(places, dataset.read_sparse(places), strict=True):
+            yield place, data
+        return
+    for place in places:
+        try:
+            data, _, _ = dataset.read(*place)
+        except UserError:
+            continue
+        yield place, data
+
+
+def spread(dataset: ShardedDataset, limit: int) -> list[tuple[int, int]]:
+    """The shard and member of at most ``limit`` samples, spread evenly."""
+    ends = dataset.shard_counts.cumsum()
+    positions = np.linspace(0, dataset.count - 1, min(limit, dataset.count)).astype(np.int64)
+    shards = np.searchsorted(ends, positions, side="right")
+    members = positions - (ends[shards] - dataset.shard_counts[shards])
+    return list(zip(shards.tolist(), members.tolist(), strict=True))
