@@ -25,7 +25,7 @@ from latentscale.methods.base import Method
 from latentscale.methods.mixing import MixingSettings, mixed_samples
 from latentscale.methods.phase import Batch
 from latentscale.methods.registry import METHODS
-from latentscale.training.loop import prepare_batches
+from latentscale.training.step import prepare_batches
 
 STREAMS, B = 2, 4
 SIZES = (3, 2)
