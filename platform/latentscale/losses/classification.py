@@ -1,6 +1,6 @@
 """Losses of a classifier of categories (Cho 2025, eq. 12, 42-45).
 
-Categories and logits of several labels stand side by side, ``[b, Σ d_c]``; everything is averaged over labels and
+Categories and logits of several labels are concatenated, ``[b, Σ d_c]``; everything is averaged over labels and
 computed in float32 or above.
 """
 

@@ -77,7 +77,7 @@ def discriminate(
 
     Args:
         x: ``[b, …]`` rows of the micro-batch.
-        batch: says whether the step penalises, and how many streams lie side by side.
+        batch: the micro-batch, for its number of streams and whether this step penalises.
         weight: of the penalty; 0 computes none.
         value: out of D's outputs, what the adversarial loss and the penalty are taken of.
     """
@@ -96,7 +96,7 @@ def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], Dis
 
 
 def stream_options(discriminator: nn.Module, batch: Batch) -> dict[str, int]:
-    """What D is told besides its input: the number of streams, if it has layers that look at a whole batch."""
+    """D's arguments besides its input: the number of streams, if it has layers that look at a whole batch."""
     return {"streams": batch.streams} if getattr(discriminator, "batchwise", False) else {}
 
 

@@ -28,7 +28,7 @@ class PVDGANSettings(EncoderSettings):
 
 
 class DiscriminatorPhase(Phase):
-    """L_d = adv + λ_enc L_enc + λ_r R, keeping what E and F say of the reals before D's update."""
+    """L_d = adv + λ_enc L_enc + λ_r R, keeping E(x) and F(x) of half of the reals, from before D's update."""
 
     name = "discriminator"
     settings: PVDGANSettings
