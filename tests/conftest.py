@@ -18,7 +18,7 @@ LONGEST = (
     "test_faults.py", "test_interruptions.py", "test_deepspeed.py", "test_node_faults.py", "test_every_method.py",
     "test_remote_training.py", "test_shard_invariance.py", "test_node_launcher.py", "test_invariance.py",
     "test_collectives.py", "test_agreement.py", "test_learning.py", "test_localcluster.py",
-    "test_clusters_reproduction.py", "test_wheel.py",
+    "test_clusters_reproduction.py", "test_documents.py", "test_wheel.py",
 )  # fmt: skip
 
 # no deadline: a busy machine may delay an example

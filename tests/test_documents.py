@@ -18,7 +18,7 @@ from tiny_models import DIM, tiny_model
 
 NAMES = [str(document.relative_to(ROOT)) for document in DOCUMENTS]
 CITED = [*(ROOT / "platform").rglob("*.py"), *(ROOT / "recipes").rglob("*.py"), *(ROOT / "recipes").rglob("*.yaml")]
-CITATION = re.compile(r"((?:[A-Z][\w-]+ and )?[A-Z][\w-]+(?: et al\.)?) ((?:19|20)\d\d)\b")
+CITATION = re.compile(r"((?:\b[A-Z][\w-]+ and )?\b[A-Z][\w-]+(?: et al\.)?) ((?:19|20)\d\d)\b")
 
 
 def make_images(folder: Path, count: int = 64) -> Path:

@@ -21,6 +21,22 @@ METHODS_OF_PRESET = {
     "afhq256_codebook": ["vanilla", "cgpgan"],
     "imagenet_patches32": ["invgan", "pvdgan"],
     "mnist": ["invgan"],
+    "digits8_relativistic": [
+        "vanilla",
+        "acgan",
+        "cagan",
+        "msegan",
+        "infogan",
+        "dlsgan",
+        "pvdgan",
+        "aedlsgan",
+        "categorical_infogan",
+        "elastic_infogan",
+        "cgpgan",
+        "vaegan",
+        "invgan",
+    ],
+    "imagenet_patches32_relativistic": ["invgan", "pvdgan", "vanilla"],
 }
 
 
@@ -70,6 +86,26 @@ def test_the_published_numbers(name: str, preset: str) -> None:
     assert (optimizer.beta1, optimizer.beta2) == betas
     assert method.adversarial == ("least_squares" if preset == "mnist28_recovery" else "nonsaturating")
     assert training.ema_decay == (0.0 if preset in ("mnist32", "mnist28_recovery") else 0.999)
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"),
+    [
+        (preset, name)
+        for preset, names in METHODS_OF_PRESET.items()
+        if preset.endswith("_relativistic")
+        for name in names
+    ],
+)
+def test_a_relativistic_preset_is_its_plain_one_with_the_loss_and_both_penalties(preset: str, name: str) -> None:
+    config, plain = load(name, preset), load(name, preset.removesuffix("_relativistic"))
+    ours, others = config.method, plain.method
+    assert (ours.adversarial, others.adversarial) == ("relativistic", "nonsaturating")
+    # R1 and R2 weigh the same, and together as much as the plain preset's penalty
+    assert ours.r1 == ours.r2 == pytest.approx((others.r1 + others.r2) / 2)
+    ours.adversarial, ours.r1, ours.r2 = others.adversarial, others.r1, others.r2
+    config.preset = plain.preset
+    assert config.to_dict() == plain.to_dict()
 
 
 def test_the_published_categories() -> None:

@@ -23,6 +23,11 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "invgan": ("invgan (full)", {"method__variant": "full"}),
     "invgan naive": ("invgan (naive)", {"method__variant": "naive"}),
     "invgan augmented": ("invgan (augmented)", {"method__variant": "augmented"}),
+    # its penalty on the fakes costs more than its pass of D over the reals
+    "pvdgan relativistic": (
+        "pvdgan (relativistic)",
+        {"method__adversarial": "relativistic", "method__r2": 3.0, "method__reconstruction_weight": 1.0},
+    ),
 }
 
 

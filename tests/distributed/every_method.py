@@ -40,6 +40,14 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "cgpgan codebook": ("cgpgan", {"method__prior_start_step": 3, "network__family": "codebook"}),
     "invgan augmented": ("invgan", {"method__variant": "augmented"}),
     "invgan naive": ("invgan", {"method__variant": "naive", "network__family": "style", "network__mapping_layers": 0}),
+    "pvdgan relativistic": ("pvdgan", {"method__adversarial": "relativistic", "method__r2": 0.3}),
+    # from pairs of all-real and all-fake batches to pairs within half-and-half ones; R2's second derivatives of the
+    # deviation of two nearly equal fakes would magnify rounding to 1e-8, whatever the loss: streams of 8 samples
+    "cagan relativistic": (
+        "cagan",
+        {**_MIXED, "method__adversarial": "relativistic", "method__mix_rate": 0.5, "method__r2": 0.3}
+        | {"distributed__streams": 4},
+    ),
     "vanilla lazy": ("vanilla", {"latent__categories": "[3,4]", "method__penalty_interval_steps": 2}),
 }
 RUNS: dict[str, str] = {**{name: name for name in METHODS}, **{run: name for run, (name, _) in VARIANTS.items()}}

@@ -19,6 +19,7 @@ def softplus(a: float) -> float:
         ("least_squares", [1.0 + 0.25, 1.0], [0.25, 1.0]),
         ("hinge", [0.0 + 1.5, 2.0], [-0.5, 0.0]),
         ("wasserstein", [-1.5, 0.0], [-0.5, 0.0]),
+        ("relativistic", [softplus(-1.5), math.log(2)], [softplus(1.5), math.log(2)]),
     ],
 )
 def test_values(name: str, discriminator: list[float], generator: list[float]) -> None:
@@ -26,7 +27,7 @@ def test_values(name: str, discriminator: list[float], generator: list[float]) -
     loss = ADVERSARIAL[name]
     assert loss.discriminator(real, fake).shape == (2, 1)
     assert loss.discriminator(real, fake).flatten().tolist() == pytest.approx(discriminator)
-    assert loss.generator(None, fake).flatten().tolist() == pytest.approx(generator)
+    assert loss.generator(real if loss.paired else None, fake).flatten().tolist() == pytest.approx(generator)
 
 
 def test_hinge_is_flat_beyond_its_margins() -> None:

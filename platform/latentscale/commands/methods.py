@@ -8,6 +8,7 @@ def methods() -> None:
     from rich.console import Console
     from rich.table import Column, Table
 
+    from latentscale.losses.adversarial import ADVERSARIAL
     from latentscale.methods.description import describe
     from latentscale.methods.registry import METHODS
 
@@ -16,5 +17,7 @@ def methods() -> None:
     for method in METHODS.values():
         name, paper, needs, gives = describe(method)
         table.add_row(name, "\n".join(needs) or "images alone", "\n".join(gives), paper)
+    without = ", ".join(name for name, method in METHODS.items() if not method.adversarial)
+    table.caption = f"method.adversarial, except for {without}: {', '.join(ADVERSARIAL)}"
     # a pipe has no width
     Console(width=None if sys.stdout.isatty() else 140).print(table)

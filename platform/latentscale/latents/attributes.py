@@ -1,4 +1,4 @@
-"""The fixed linear classifier that says which attributes a latent has (T §3.2.1, eq. 36)."""
+"""The fixed linear classifier that says which attributes a latent has (Cho 2025, §3.2.1, eq. 36)."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,9 @@ from latentscale.latents.statistic import Statistic
 class FixedClassifier(Statistic):
     """c_f = onehot(sign or argmax of (z∘s)w): w ~ N(0, 1), drawn with the weights and never changed.
 
-    It is kept among a method's statistics, where nothing observes it: saved with the model, trained by nobody. A
-    binary attribute has one column of w, and its second category where the score is positive; other labels have a
-    column a category.
+    It is one of the method's statistics, so that it is saved with the model, but nothing updates or trains it. A binary
+    attribute has one column of w, and its second category where the score is positive; other labels have one column per
+    category.
 
     Args:
         dim: d_z.
@@ -38,7 +38,7 @@ class FixedClassifier(Statistic):
 
     @staticmethod
     def contribution(observed: Tensor) -> Tensor:
-        """``[0]``: observations leave no trace."""
+        """``[0]``: observations are ignored."""
         return observed.new_empty(0)
 
     def update(self, total: Tensor, count: Tensor | float, apply: Tensor) -> None:
@@ -46,7 +46,7 @@ class FixedClassifier(Statistic):
 
 
 def column_counts(sizes: Sequence[int]) -> list[int]:
-    """Columns of w for each label: one for a binary attribute, else one a category."""
+    """Columns of w for each label: one for a binary attribute, else one per category."""
     return [1 if size == 2 else size for size in sizes]
 
 
@@ -59,7 +59,7 @@ def attribute_scores(scaled: Tensor, weight: Tensor) -> Tensor:
 
 
 def attribute_categories(scaled: Tensor, weight: Tensor, sizes: Sequence[int]) -> Tensor:
-    """``[n, Σ d_c]`` one-hots of what scaled latents ``[n, d_z]`` have (T eq. 36 with b = 0)."""
+    """``[n, Σ d_c]`` one-hots of what scaled latents ``[n, d_z]`` have (Cho 2025, eq. 36 with b = 0)."""
     parts = zip(attribute_scores(scaled, weight).split(column_counts(sizes), dim=1), sizes, strict=True)
     return torch.cat(
         [

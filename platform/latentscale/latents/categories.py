@@ -1,4 +1,4 @@
-"""Categorical latents: draws, one-hots and the dynamic prior P(C) (T eq. 25-30, 42-48, alg. 5).
+"""Categorical latents: draws, one-hots and the dynamic prior P(C) (Cho 2025, eq. 25-30, 42-48, alg. 5).
 
 A category of several labels is the labels' one-hots side by side, ``[n, Σ d_c]``; so are probabilities and scores.
 """
@@ -55,7 +55,7 @@ def probabilities(logits: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 def balanced(predicted: Tensor, mean: Tensor, sizes: Sequence[int]) -> Tensor:
-    """``[n, Σ d_c]`` class probabilities moved so that their mean is uniform: q − mean + 1/d_c (T eq. 48).
+    """``[n, Σ d_c]`` class probabilities moved so that their mean is uniform: q − mean + 1/d_c (Cho 2025, eq. 48).
 
     Args:
         mean: ``[Σ d_c]``, that of ``predicted`` over the global batch.
@@ -88,7 +88,7 @@ def chosen_prior(chosen: Sequence[float], sizes: Sequence[int]) -> Tensor:
 
 
 def late_prior(start_step: int, steps: int) -> list[str]:
-    """A remark where P(C) would not move within a run of so many steps."""
+    """A warning if P(C) would not move within a run of ``steps`` steps."""
     if start_step < steps:
         return []
     return [
@@ -124,7 +124,7 @@ def gumbel(uniforms: Tensor) -> Tensor:
 
 
 class TrainablePrior(nn.Module):
-    """P(C) = softmax(parameter) within each label, trained through soft samples (Elastic InfoGAN, T §2.1.2).
+    """P(C) = softmax(parameter) within each label, trained through soft samples (Elastic InfoGAN, Cho 2025, §2.1.2).
 
     Args:
         sizes: d_c of each label.
@@ -133,7 +133,7 @@ class TrainablePrior(nn.Module):
     def __init__(self, sizes: Sequence[int]) -> None:
         super().__init__()
         self.sizes = tuple(sizes)
-        # what is called a bias starts at 0, which is the uniform P(C)
+        # parameters named bias start at 0, which is the uniform P(C)
         self.logit_bias = nn.Parameter(torch.zeros(sum(sizes)))
 
     def probabilities(self) -> Tensor:
@@ -150,20 +150,20 @@ class TrainablePrior(nn.Module):
         Returns:
             ``[n, Σ d_c]``, each label's part summing to 1.
         """
-        # softmax is blind to log P(C) being the parameter less a constant
+        # log P(C) is the parameter minus a constant, which softmax ignores
         return probabilities((self.logit_bias + noise) / temperature, self.sizes)
 
 
 class CategoricalPrior(Statistic):
-    """The running P(C): an exponential moving average of the mean of observed class probabilities (T eq. 46-48).
+    """The running P(C): an exponential moving average of the mean of observed class probabilities.
 
-    ``probabilities`` is the buffer ``[Σ d_c]``, float32 or float64, never less. Kept on the simplex: entries are
+    Cho 2025, eq. 46-48. ``probabilities`` is the buffer ``[Σ d_c]``. Every update keeps it on the simplex: entries are
     clamped at 0 and every label's part is divided by its sum.
 
     Args:
         sizes: d_c of each label.
-        decay: of the moving average, a training step.
-        start: ``[Σ d_c]``, uniform without it.
+        decay: of the moving average, per training step.
+        start: ``[Σ d_c]``, uniform by default.
     """
 
     probabilities: Tensor

@@ -122,7 +122,7 @@ class Uniform(Prior):
 
 
 class UnitUniform(Uniform):
-    """U(−1, 1), whose variance is 1/3 (R §4)."""
+    """U(−1, 1), whose variance is 1/3 (Cho 2020, §4)."""
 
     name = "unit_uniform"
 
@@ -131,7 +131,7 @@ class UnitUniform(Uniform):
 
 
 class HalfUniformHalfNormal(Prior):
-    """Density ½ on [−1, 0] and that of N(0, 1) above 0: every element follows this one law (R fig. 20)."""
+    """Density ½ on [−1, 0] and that of N(0, 1) above 0: every element follows this one law (Cho 2020, fig. 20)."""
 
     name = "half_uniform_half_normal"
     mean = 1.0 / math.sqrt(2.0 * math.pi) - 0.25
@@ -162,10 +162,10 @@ class HalfUniformHalfNormal(Prior):
 
 _NODES = 16_001
 _REACH = 8.0
-"""Quadrature over u = Φ(t): so many t, from −8 to 8, beyond which lies 1e-15 of any law."""
+"""Quadrature over u = Φ(t): 16,001 values of t from −8 to 8, beyond which lies 1e-15 of any law."""
 
 _LEAST_SLOPE_U = 1e-10
-"""Nearer to 0 or 1 the slope of a quantile function is taken from there: u has no digits left for a difference."""
+"""Closer to 0 or 1, the slope of a quantile function is taken at this u: beyond it, u has too few digits."""
 
 _BISECTIONS = 60
 
@@ -181,7 +181,7 @@ class Custom(Prior):
             the same shape, type and device, strictly increasing.
 
     Raises:
-        UserError: naming `latent.quantile`, if there is no such function or it is no such quantile function.
+        UserError: naming `latent.quantile`, if there is no such function, or if it is not a quantile function.
     """
 
     name = "custom"
@@ -198,12 +198,12 @@ class Custom(Prior):
         parts = weights * (values - self.mean).square()
         self.variance = float(parts.sum())
         if not float(parts[t.abs() > _REACH - 1].sum()) < 1e-3 * self.variance:
-            raise UserError(f"latent.quantile={source} has no finite variance: give a law with lighter tails")
+            raise UserError(f"latent.quantile={source} has no finite variance: choose a law with lighter tails")
         self._entropy = float((weights * self._slope(u.clamp(_LEAST_SLOPE_U, 1 - _LEAST_SLOPE_U)).log()).sum())
 
     @property
     def is_standard(self) -> bool:
-        """As the base's, to the quadrature's precision."""
+        """Whether an element has mean 0 and variance 1, to the quadrature's precision."""
         return abs(self.mean) < 1e-5 and abs(self.variance - 1.0) < 1e-5
 
     @property
@@ -248,7 +248,7 @@ class Custom(Prior):
         try:
             values = self.function(u)
         except Exception as error:
-            raise UserError(f"latent.quantile={self.source} fails on a tensor in (0, 1): {error!r}") from error
+            raise UserError(f"latent.quantile={self.source} failed on a tensor in (0, 1): {error!r}") from error
         if not isinstance(values, Tensor) or values.shape != u.shape or values.dtype != u.dtype:
             raise UserError(f"latent.quantile={self.source} must return a tensor of its argument's shape and type")
         # at the ends neighbouring u, or their values, round to the same number
@@ -265,9 +265,9 @@ def _imported(source: str) -> Callable[[Tensor], Tensor]:
     try:
         found = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"latent.quantile={source}: {error}: put its folder on PYTHONPATH or mend the name") from error
+        raise UserError(f"latent.quantile={source}: {error}: put its folder on PYTHONPATH or fix the name") from error
     if not callable(found):
-        raise UserError(f"latent.quantile={source} is no function: name one")
+        raise UserError(f"latent.quantile={source} must be a function, got {type(found).__name__}")
     called: Callable[[Tensor], Tensor] = found
     return called
 
@@ -288,9 +288,11 @@ def make_prior(name: str, quantile: str = "") -> Prior:
     if name == Custom.name:
         return Custom(quantile)
     if name not in PRIORS:
-        raise UserError(f"latent.law={name} is not known: choose one of {', '.join(LAWS)}")
+        raise UserError(f"latent.law={name} is unknown: choose one of {', '.join(LAWS)}")
     if quantile:
-        raise UserError(f"latent.quantile={quantile} has no use with latent.law={name}: set latent.law=custom")
+        raise UserError(
+            f"latent.quantile={quantile} is only used with latent.law=custom, not {name}: set latent.law=custom"
+        )
     return PRIORS[name]()
 
 

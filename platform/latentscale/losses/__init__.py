@@ -1,1 +1,1 @@
-"""Losses, one family a file; every function returns nats or plain numbers, never a scheduled weight."""
+"""Losses, one family per file. Every function returns nats or plain numbers, never a scheduled weight."""

@@ -1,6 +1,6 @@
-"""Losses of a classifier of categories (T eq. 12, 42-45).
+"""Losses of a classifier of categories (Cho 2025, eq. 12, 42-45).
 
-Categories and logits of several labels stand side by side, ``[b, Σ d_c]``; everything is averaged over labels and
+Categories and logits of several labels are concatenated, ``[b, Σ d_c]``; everything is averaged over labels and
 computed in float32 or above.
 """
 
@@ -16,7 +16,7 @@ from latentscale.networks.discriminator_output import DiscriminatorOutput
 
 
 def cross_entropy(logits: Tensor, category: Tensor, sizes: Sequence[int]) -> Tensor:
-    """``mean(−c · log softmax(logits))`` over samples and labels, 0-dim, in nats (T eq. 12).
+    """``mean(−c · log softmax(logits))`` over samples and labels, 0-dim, in nats (Cho 2025, eq. 12).
 
     Args:
         logits: ``[b, Σ d_c]``.
@@ -36,7 +36,7 @@ def squared_doubt(logits: Tensor, category: Tensor, sizes: Sequence[int]) -> Ten
 def classify_with_gradient(
     classifier: Callable[[Tensor], DiscriminatorOutput], x: Tensor, category: Tensor, sizes: Sequence[int]
 ) -> tuple[DiscriminatorOutput, Tensor]:
-    """One pass of Q, and ‖∇_x (1 − softmax(Q(x)) · c)²‖² of each sample, whose mean is L_cgp (T eq. 45).
+    """One pass of Q, and ‖∇_x (1 − softmax(Q(x)) · c)²‖² of each sample, whose mean is L_cgp (Cho 2025, eq. 45).
 
     Labels are averaged inside the gradient. See `discriminate_with_gradient` for precision and compilation.
 

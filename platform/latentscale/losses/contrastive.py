@@ -10,13 +10,13 @@ from latentscale.latents.scale import at_least_float32
 def contrastive(first: Tensor, second: Tensor, streams: int, temperature: float) -> Tensor:
     """mean(−log(exp(cos(a, a⁺)/τ) / Σ exp(cos(a, b)/τ))), 0-dim, in nats.
 
-    a runs over both views of all samples, a⁺ is its sample's other view, and b all views of the stream but a: what a
-    sample is told apart from are the other samples of its own stream, whatever streams go through together.
+    a runs over both views of all samples, a⁺ is the other view of a's sample, and b runs over all views of the stream
+    but a. So a sample's negatives are the other samples of its own stream, however many streams go through together.
 
     Args:
         first, second: ``[n · streams, k]`` features of the two views, the first sample of each stream, then the second
             of each, and so on; n ≥ 2.
-        streams: how many lie side by side.
+        streams: their number.
         temperature: τ.
     """
     views = F.normalize(at_least_float32(torch.cat([first, second])), dim=1).unflatten(0, (-1, streams)).transpose(0, 1)

@@ -16,7 +16,7 @@ def squared_mmd(x: Tensor, y: Tensor, streams: int) -> Tensor:
     Args:
         x: ``[n · streams, d]``, the first sample of each stream, then the second of each, and so on.
         y: ``[m · streams, d]``, likewise.
-        streams: how many lie side by side.
+        streams: their number.
     """
     points = at_least_float32(torch.cat([x, y])).unflatten(0, (-1, streams)).transpose(0, 1)
     n, count = len(x) // streams, points.shape[1]

@@ -1,4 +1,4 @@
-"""Gradient penalties on the discriminator's input: R1 on reals, R2 on fakes (T eq. 51)."""
+"""Gradient penalties on the discriminator's input: R1 on reals, R2 on fakes (Cho 2025, eq. 51)."""
 
 from collections.abc import Callable
 
@@ -20,9 +20,9 @@ def discriminate_with_gradient(
     factor ½. The gradient's graph runs in the forward pass's precision (bf16 under autocast); the values are
     cast to float32 before they are differentiated, and squares and sums are taken in float32 or above.
     Where layers look at a whole batch, the gradient at a sample is that of the sum over the batch. While
-    `torch.compile` traces, the gradient is taken by `torch.func.vjp`, for it cannot trace
-    ``autograd.grad(create_graph=True)``; eagerly by the latter, which records every operation once where vjp records it
-    twice (a millisecond a step, whatever the size of the networks).
+    `torch.compile` traces, `torch.func.vjp` takes the gradient, because ``autograd.grad(create_graph=True)`` cannot be
+    traced. Eagerly the latter takes it: it records every operation once where vjp records it twice, which saves a
+    millisecond per step for networks of any size.
 
     Args:
         discriminator: maps ``[b, …]`` to a `DiscriminatorOutput`.

@@ -46,7 +46,7 @@ class DiscriminatorPhase(Phase):
         c_r, c_f = label_category(batch, sizes), drawn_category(batch, "discriminator_category", sizes)
         with torch.no_grad():
             images = self.borrowed("generator")(batch.draws["discriminator_latent"], c_f)
-        real, fake = discriminator_passes(settings, self.discriminator, images, c_r, c_f, batch, whatever_category)
+        real, fake = discriminator_passes(settings, self.discriminator, images, c_r, c_f, batch, any_category)
         terms = adversarial_terms(settings, real, fake)
         of_reals = cross_entropy(logits_of(real.output), c_r, sizes)
         terms["real_classification"] = (settings.classification_weight, of_reals)
@@ -77,8 +77,8 @@ class GeneratorPhase(Phase):
         )
 
 
-def whatever_category(category: Tensor) -> Value:
-    """D's one value a(x), which a classifier of the category stands beside."""
+def any_category(category: Tensor) -> Value:
+    """D's one value a(x), whatever the category: the classifier judges that."""
     return single_value
 
 

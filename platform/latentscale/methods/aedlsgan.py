@@ -1,7 +1,7 @@
 """AEDLSGAN, attribute edit DLSGAN: a DLSGAN whose attributes are linear in its latent.
 
 Cho 2025, §3.2.1, eq. 36, alg. 3. The fakes' category is c_f = onehot(sign or argmax of (z∘s)w) with a w ~ N(0, 1) that
-is fixed for ever; G's input is z∘s alone. With these categories and the reals' labels the adversarial loss is CAGAN's;
+never changes; G's input is z∘s alone. With these categories and the reals' labels the adversarial loss is CAGAN's;
 L_enc and s are DLSGAN's. An image is then edited along an attribute by moving its scaled latent along that column of w.
 """
 

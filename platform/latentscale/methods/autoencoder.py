@@ -31,7 +31,7 @@ class AutoencoderPhase(Phase):
 
 
 class Autoencoder(SeparateEncoderMethod):
-    """Pixel autoencoder; the keys ``method.adversarial``, ``r1`` and ``r2`` mean nothing to it."""
+    """Pixel autoencoder, which ignores ``method.adversarial``, ``r1`` and ``r2``."""
 
     name = "autoencoder"
     paper = "Cho 2025, §4.3 (baseline)"

@@ -1,4 +1,4 @@
-"""What a method is: networks, running statistics, draws, and a list of phases whose forward is the loss."""
+"""A method: networks, running statistics, draws, and a list of phases whose forward is the loss."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -21,20 +21,20 @@ from latentscale.settings import setting
 
 @dataclass
 class MethodSettings:
-    """Settings of every adversarial method (METHODS: adversarial losses and penalties)."""
+    """Settings of every method: the adversarial loss and the penalties on D."""
 
     adversarial: str = setting("nonsaturating", "adversarial loss", choices=tuple(ADVERSARIAL))
     r1: float = setting(3.0, "weight of R1 = mean ‖∇a‖² on reals, no factor ½", minimum=0)
     r2: float = setting(0.0, "weight of R2, the same on fakes", minimum=0)
-    penalty_interval_steps: int = setting(
-        1, "penalties every so many steps, multiplied by as much", unit="steps", minimum=1
-    )
+    penalty_interval_steps: int = setting(1, "penalise every k steps, with k times the weight", unit="steps", minimum=1)
 
 
 class Draw(NamedTuple):
-    """One seeded draw a step: its purpose (the key of its generator), elements a sample, and their quantile function.
+    """One seeded draw per step.
 
     Attributes:
+        purpose: the key of its random generator.
+        size: elements per sample.
         quantile: uniforms in (0, 1) to elements; None is that of the method's prior.
     """
 
@@ -44,7 +44,7 @@ class Draw(NamedTuple):
 
 
 class Method(ABC):
-    """A method: built from its settings and networks, it says what to draw, what to observe and what to do.
+    """A method, built from its settings and networks: what it draws, what it observes and what its phases compute.
 
     Args:
         settings: an instance of the method's own ``Settings``.
@@ -54,20 +54,21 @@ class Method(ABC):
 
     Attributes:
         networks: by name, all that is trained and saved.
-        statistics: by name, what moves with every step besides the weights.
+        statistics: by name, what each step updates besides the weights; this is the only place that holds them.
         phases: in the order of a step.
+        adversarial: whether it trains a discriminator with the loss ``method.adversarial``.
         labelled: whether reals come with labels, whose sizes are then the categories of the spec.
         categorical: whether categories without labels are among the latents; their sizes are ``latent.categories``.
         categories_optional: whether a categorical method also works without them, ``latent.categories`` being empty.
-        classifies: whether it learns to tell the labels of samples.
-        unaveraged: networks that are used with the weights they have, not with their moving average (METHODS: published
-            settings).
+        classifies: whether it learns to predict the labels of samples.
+        unaveraged: networks that are evaluated with their own weights, not with the moving average, as published.
         frozen_generator: whether the generator is a finished one, that of the run in ``method.generator_run``.
     """
 
     name: ClassVar[str]
     paper: ClassVar[str]
     Settings: ClassVar[type[MethodSettings]] = MethodSettings
+    adversarial: ClassVar[bool] = True
     inverts: ClassVar[bool] = False
     generates: ClassVar[bool] = True
     dynamic_scale: ClassVar[bool] = False
@@ -114,15 +115,20 @@ class Method(ABC):
 
     @classmethod
     def validate(cls, settings: Any, law: str, stream_batch: int) -> None:
-        """Refuse what this method's mathematics cannot work with, naming the key.
+        """Check what this method's mathematics needs.
+
+        Args:
+            settings: an instance of the method's own ``Settings``.
+            law: ``latent.law``.
+            stream_batch: b, samples per stream.
 
         Raises:
-            UserError: with the remedy.
+            UserError: naming the key and the remedy.
         """
 
     @classmethod
     def remarks(cls, settings: Any, steps: int) -> list[str]:
-        """What is allowed, but hardly meant, of a run of so many steps: a line each."""
+        """Warnings, one line each, about settings that are allowed but unlikely to be meant for that many steps."""
         return []
 
     def draws(self) -> dict[str, Draw]:
@@ -135,18 +141,18 @@ class Method(ABC):
     def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
         """Numbers that change with the step, by name: counts, switches (0 or 1).
 
-        A compiled phase is traced anew for every number that is not an integer, and once for all integers.
+        A compiled phase is traced once for all integers, but again for every other number.
 
         Args:
             step: counted from 0.
-            stream_batch: b, samples of a stream.
+            stream_batch: b, samples per stream.
         """
         return {}
 
     def prepare(self, batch: Batch) -> dict[str, Tensor]:
         """Per-sample tensors ``[n, …]`` whose mean over the global batch the step needs before its first phase.
 
-        Called without gradients for every micro-batch; nothing (the default) costs nothing.
+        Called without gradients for every micro-batch. An empty result, the default, costs nothing.
         """
         return {}
 
@@ -160,32 +166,35 @@ class Method(ABC):
         return {}
 
     def state(self) -> dict[str, Tensor]:
-        """The statistics as the step before left them; the same tensors serve every phase of the step."""
+        """The statistics as the step before left them, by name, for ``batch.state``.
+
+        Called once per step: the same tensors serve every micro-batch and every phase of it.
+        """
         return {}
 
     def latent_state(self) -> dict[str, Tensor]:
         """What using the trained model needs besides the networks.
 
-        ``variance``, ``scale``, ``category_prior`` (P(C), ``[Σ d_c]``), as far as there is one.
+        ``variance``, ``scale`` and ``category_prior`` (P(C), ``[Σ d_c]``), where the method has them.
         """
         return {}
 
     def map_latent(self, latent: Tensor) -> Tensor:
-        """Latents ``[n, d_z]`` as the prior gives them to those that `encode` predicts: themselves, but for InvGAN."""
+        """Latents ``[n, d_z]`` of the prior to those that `encode` predicts: the same, except in InvGAN."""
         return latent
 
     def encode(self, sample: Tensor) -> Tensor:
-        """E(x): ``[n, *shape]`` to ``[n, d_z]`` unscaled latents; of methods that invert."""
+        """E(x): ``[n, *shape]`` to ``[n, d_z]`` unscaled latents, for methods that invert."""
         latent: Tensor = self.networks["discriminator"](sample).latent
         return latent
 
     def classify(self, sample: Tensor) -> Tensor:
-        """``[n, *shape]`` to ``[n, Σ d_c]`` logits of the labels; of methods that classify.
+        """``[n, *shape]`` to ``[n, Σ d_c]`` logits of the labels, for methods that classify.
 
         Raises:
-            UserError: for all others.
+            UserError: by all others.
         """
-        raise UserError(f"a model trained by {self.name} does not tell labels: train with classifier")
+        raise UserError(f"a model trained by {self.name} does not predict labels: train with classifier")
 
     def decode(self, scaled: Tensor, category: Tensor | None = None) -> Tensor:
         """G: scaled latents ``[n, d_z]``, and categories where it takes them, to ``[n, *shape]``, not clipped."""
@@ -206,8 +215,8 @@ def even_stream_batch(stream_batch: int, why: str) -> None:
     """
     if stream_batch % 2:
         raise UserError(
-            f"{why} halves each stream's batch, which is {stream_batch}: choose distributed.streams so that"
-            " training.batch / distributed.streams is even"
+            f"{why} splits each stream's batch into halves, and there are {stream_batch} samples per stream: choose"
+            " distributed.streams so that training.batch / distributed.streams is even"
         )
 
 
@@ -219,6 +228,6 @@ def refuse_paired(settings: MethodSettings, name: str) -> None:
     """
     if ADVERSARIAL[settings.adversarial].paired:
         raise UserError(
-            f"method.adversarial={settings.adversarial}: {name} has no discriminator that compares reals with fakes:"
-            " leave it out"
+            f"method.adversarial={settings.adversarial}: {name} has no discriminator to compare reals with fakes:"
+            " remove method.adversarial"
         )

@@ -1,6 +1,6 @@
 """CGPGAN, classifier gradient penalty GAN: categories without labels and without a known P(C).
 
-Cho 2025, eq. 42-48, alg. 5. A classifier Q beside D learns the fakes' categories:
+Cho 2025, eq. 42-48, alg. 5. A classifier Q, separate from D, learns the fakes' categories:
 L_q = λ_cls CE(c_f, Q(fake)) + λ_cgp L_cgp, L_cgp = mean ‖∇_fake (1 − softmax(Q(fake))·c_f)²‖². Its argmax labels the
 reals of CAGAN's adversarial loss; G has that loss alone. P(C) follows mean(q), q = softmax(Q(x)). Early in training
 q ← q − mean(q) + 1/d_c, so P(C) stays uniform.

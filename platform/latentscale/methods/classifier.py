@@ -36,10 +36,11 @@ class ClassifierPhase(Phase):
 
 
 class Classifier(Method):
-    """Labels from images; the keys ``method.adversarial``, ``r1`` and ``r2`` mean nothing to it."""
+    """Classifier of labels, which ignores ``method.adversarial``, ``r1`` and ``r2``."""
 
     name = "classifier"
     paper = "Cho 2025, §4.3 (baseline; energy score of Liu et al. 2020, ReAct of Sun et al. 2021)"
+    adversarial = False
     labelled = True
     generates = False
     classifies = True

@@ -1,8 +1,8 @@
 """Elastic InfoGAN's contrastive option: Q gives two views of a real the same class.
 
-Ojha et al. 2020; Cho 2025, §2.1.2. L_q += λ NT-Xent(Q(x), Q(view(x))) on reals, of Q's logits. A view is turned,
-zoomed, shifted, mirrored and of another gamma, as far as each keeps what the sample is: that depends on the data, so
-every strength is a setting.
+Ojha et al. 2020; Cho 2025, §2.1.2. L_q += λ NT-Xent(Q(x), Q(view(x))) on reals, of Q's logits. A view is
+rotated, zoomed, shifted, mirrored and given another gamma. How much of each preserves a sample's identity depends on
+the data, so every strength is a setting.
 """
 
 import math
@@ -27,38 +27,38 @@ from latentscale.settings import setting
 class ContrastiveSettings(MethodSettings):
     contrastive_weight: float = setting(0.0, "weight of the contrastive loss of reals in L_q; 0: none", minimum=0)
     contrastive_temperature: float = setting(0.5, "τ of the contrastive loss", above=0)
-    view_rotation_degrees: float = setting(10.0, "a view is turned by up to this", unit="degrees", minimum=0)
-    view_zoom: float = setting(1.1, "and enlarged or reduced by up to this factor", minimum=1)
-    view_shift: float = setting(0.1, "and moved by up to this part of its sides", minimum=0, maximum=1)
-    view_flip: bool = setting(False, "and mirrored, left to right, every other time")
-    view_gamma: float = setting(1.2, "and raised to a power between 1 over this and this", minimum=1)
+    view_rotation_degrees: float = setting(10.0, "a view is rotated by up to this angle", unit="degrees", minimum=0)
+    view_zoom: float = setting(1.1, "a view is enlarged or reduced by up to this factor", minimum=1)
+    view_shift: float = setting(0.1, "a view is shifted by up to this fraction of its sides", minimum=0, maximum=1)
+    view_flip: bool = setting(False, "whether half of the views are mirrored left to right")
+    view_gamma: float = setting(1.2, "a view's gamma lies between 1/view_gamma and view_gamma", minimum=1)
 
 
 def check_contrastive(settings: ContrastiveSettings, stream_batch: int) -> None:
-    """Refuse what leaves a sample nothing to be told apart from.
+    """Refuse streams of one sample, which leave the contrastive loss no negatives.
 
     Raises:
         UserError: naming the keys.
     """
     if settings.contrastive_weight and stream_batch < 2:
         raise UserError(
-            "method.contrastive_weight tells a sample from the others of its stream, which has 1: choose"
-            " distributed.streams of at most half of training.batch"
+            "method.contrastive_weight compares each sample with the others of its stream, and there is 1 sample per"
+            " stream: set distributed.streams to at most half of training.batch"
         )
 
 
 def check_views(settings: ContrastiveSettings, spec: ModelSpec) -> None:
-    """Refuse samples that have no such views.
+    """Refuse samples that are not images.
 
     Raises:
         UserError: naming the key.
     """
     if settings.contrastive_weight and len(spec.shape) != 3:
-        raise UserError("method.contrastive_weight needs images, and the data are points: set it to 0")
+        raise UserError("method.contrastive_weight needs images, but the data are points: set it to 0")
 
 
 def view_draws(settings: ContrastiveSettings) -> dict[str, Draw]:
-    """What a view is drawn from: six uniforms a real."""
+    """What a view is drawn from: six uniforms per real."""
     return {"view": Draw(Purpose.CONTRASTIVE_VIEW, 6, identity)} if settings.contrastive_weight else {}
 
 
@@ -66,7 +66,7 @@ def view(settings: ContrastiveSettings, x: Tensor, draws: Tensor) -> Tensor:
     """Images ``[b, C, H, W]`` in [-1, 1] and uniforms ``[b, 6]`` to another view of each; borders are repeated."""
     angle, zoom, right, down, gamma = (2 * draws[:, :5] - 1).unbind(1)
     angle = angle * math.radians(settings.view_rotation_degrees)
-    # where an output pixel looks, in the input: the inverse of what is done to the image
+    # the input coordinates of each output pixel: the inverse of what is done to the image
     size = torch.exp(zoom * math.log(settings.view_zoom))
     mirrored = torch.where(draws[:, 5] < 0.5, -1.0, 1.0).to(x.dtype) if settings.view_flip else torch.ones_like(size)
     cosine, sine = torch.cos(angle) / size, torch.sin(angle) / size
@@ -80,7 +80,7 @@ def view(settings: ContrastiveSettings, x: Tensor, draws: Tensor) -> Tensor:
 
 
 def contrastive_terms(settings: ContrastiveSettings, classifier: nn.Module, batch: Batch) -> Weighted:
-    """λ NT-Xent of the reals and of a view of each, where it is asked for: the term by its name, with its weight."""
+    """λ NT-Xent of the reals and a view of each; no term where the weight is 0."""
     if not settings.contrastive_weight:
         return {}
     seen, other = (

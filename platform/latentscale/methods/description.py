@@ -1,4 +1,4 @@
-"""What each method needs and gives, in words; found out from the method itself."""
+"""What each method needs and gives, in words, found from the method itself."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from latentscale.methods.encoders import EncoderMethod
 
 
 class Description(NamedTuple):
-    """One method for a list of them: what to give it, and what it can do once trained."""
+    """A row in the list of methods: what to give the method, and what it can do once trained."""
 
     name: str
     paper: str
@@ -18,14 +18,14 @@ class Description(NamedTuple):
 
 
 def describe(method: type[Method]) -> Description:
-    """A method in words; what it refuses is tried out."""
+    """A method in words. What it refuses is found by trying."""
     needs = []
     if method.labelled:
         needs.append("labels")
     if method.categorical:
         needs.append("latent.categories" + (" (optional)" if method.categories_optional else ""))
     if _refuses(method, "normal", 3):
-        needs.append("an even batch a stream")
+        needs.append("an even number of samples per stream")
     if _refuses(method, "uniform", 4):
         needs.append("a normal prior")
     elif method.dynamic_scale:

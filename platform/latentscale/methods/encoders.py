@@ -145,6 +145,7 @@ class EncoderMethod(Method):
 class SeparateEncoderMethod(Method):
     """A generator and an encoder with D's architecture, without a discriminator."""
 
+    adversarial = False
     inverts = True
 
     @classmethod

@@ -153,7 +153,7 @@ class InvGAN(Method):
     ) -> dict[str, nn.Module]:
         if network.family == "style" and network.mapping_layers:
             raise UserError(
-                f"network.mapping_layers={network.mapping_layers}: invgan has a mapping network of its own"
+                f"network.mapping_layers={network.mapping_layers}: invgan brings its own mapping network"
                 " (method.mapping_layers): set network.mapping_layers=0"
             )
         width = spec.latent_dim
@@ -170,8 +170,9 @@ class InvGAN(Method):
             even_stream_batch(stream_batch, f"method.variant={settings.variant}")
         if settings.variant == "full" and settings.mmd_weight and stream_batch < 4:
             raise UserError(
-                f"method.mmd_weight compares halves of a stream's batch, which is {stream_batch}: choose"
-                " distributed.streams so that training.batch / distributed.streams is 4 or more, better 8"
+                f"method.mmd_weight compares the halves of each stream's batch, and there are {stream_batch} samples"
+                " per stream: choose distributed.streams so that training.batch / distributed.streams is 4 or more,"
+                " better 8"
             )
 
     def map_latent(self, latent: Tensor) -> Tensor:

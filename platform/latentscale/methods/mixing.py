@@ -77,7 +77,7 @@ def discriminator_passes(
     batch: Batch,
     value: CategoryValue,
 ) -> tuple[Pass, Pass]:
-    """D on the reals and on the fakes, with their penalties; by way of A and B where the step mixes.
+    """D on the reals and on the fakes, with their penalties; through A and B where the step mixes.
 
     Args:
         images: the fakes.
@@ -95,7 +95,7 @@ def discriminator_passes(
     b = discriminate(discriminator, _mixed(images, real, rows), batch, weight, value(_mixed(c_f, c_r, rows)))
     real_pass = _mixed_passes(a, b, rows, penalised=settings.r1 > 0)
     fake_pass = _mixed_passes(b, a, rows, penalised=settings.r2 > 0)
-    return real_pass, _beside_their_pairs(fake_pass, settings)
+    return real_pass, _in_order_of_pairs(fake_pass, settings)
 
 
 def generator_passes(
@@ -106,9 +106,9 @@ def generator_passes(
     real_value: Value,
     fake_value: Value,
 ) -> tuple[Pass | None, Pass]:
-    """The frozen D on the reals, if the loss compares fakes with them, and on the fakes; by way of A and B likewise.
+    """The frozen D on the reals, if the loss compares fakes with them, and on the fakes; through A and B likewise.
 
-    What D says of a real in A or B depends on the fakes beside it: there its gradient reaches G too.
+    What D says of a real in A or B depends on the fakes in the same batch, so its gradient reaches G too.
 
     Args:
         images: the fakes.
@@ -125,13 +125,14 @@ def generator_passes(
     if not ADVERSARIAL[settings.adversarial].paired:
         return None, fake_pass
     real_output = _mixed_outputs(a, b, rows)
-    return Pass(real_output, real_value(real_output)), _beside_their_pairs(fake_pass, settings)
+    return Pass(real_output, real_value(real_output)), _in_order_of_pairs(fake_pass, settings)
 
 
-def _beside_their_pairs(fake: Pass, settings: MixingSettings) -> Pass:
-    """Fakes whose values stand where the values of the reals stand that a paired loss compares them with.
+def _in_order_of_pairs(fake: Pass, settings: MixingSettings) -> Pass:
+    """For a paired loss, the fakes' values in the order of the reals that they are compared with.
 
-    The first half of the reals is in A, whose fakes are the last half, and the other way round.
+    The reals in A are the first half of all reals and the fakes in A are the last half of all fakes; in B it is the
+    other way round. `check_pairs` guarantees halves.
     """
     if not ADVERSARIAL[settings.adversarial].paired:
         return fake

@@ -46,40 +46,6 @@ class Pass(NamedTuple):
         return self.output.features
 
 
-def discriminate(
-    discriminator: nn.Module, x: Tensor, batch: Batch, weight: float = 0.0, value: Value | None = None
-) -> Pass:
-    """One pass of D, with the squared input gradient where ``weight`` and the step ask for the penalty.
-
-    Every penalty on D goes through here. The loss need not be known: it reaches D's parameters through the gradients of
-    ``output``, ``value`` and ``squared_gradient``.
-
-    Args:
-        x: ``[b, …]`` rows of the micro-batch.
-        batch: says whether the step penalises, and how many streams lie side by side.
-        weight: of the penalty; 0 computes none.
-        value: `single_value` without one.
-    """
-    value = value or single_value
-    see = in_streams(discriminator, batch)
-    if not (batch.penalise and weight > 0):
-        output = see(x)
-        return Pass(output, value(output))
-    output, squared_gradient = discriminate_with_gradient(see, x, lambda seen: sample_value(value(seen)))
-    return Pass(output, value(output), squared_gradient)
-
-
-def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], DiscriminatorOutput]:
-    """D on rows of a micro-batch: its layers that look at a whole batch, if any, look at each stream alone."""
-    options = stream_options(discriminator, batch)
-    return partial(discriminator, **options) if options else discriminator
-
-
-def stream_options(discriminator: nn.Module, batch: Batch) -> dict[str, int]:
-    """What D is told besides its input: the number of streams, if it has layers that look at a whole batch."""
-    return {"streams": batch.streams} if getattr(discriminator, "batchwise", False) else {}
-
-
 def single_value(output: DiscriminatorOutput) -> Tensor:
     """``[b]`` a(x), the one adversarial value of methods whose D does not tell categories apart."""
     return at_least_float32(output.adversarial.squeeze(1))
@@ -101,6 +67,39 @@ def sample_value(value: Tensor) -> Tensor:
     return value if value.dim() == 1 else value.mean(1)
 
 
+def discriminate(
+    discriminator: nn.Module, x: Tensor, batch: Batch, weight: float = 0.0, value: Value = single_value
+) -> Pass:
+    """One pass of D, with the squared input gradient where ``weight`` and the step ask for the penalty.
+
+    Every penalty on D goes through here. The loss need not be known: it reaches D's parameters through the gradients of
+    ``output``, ``value`` and ``squared_gradient``.
+
+    Args:
+        x: ``[b, …]`` rows of the micro-batch.
+        batch: the micro-batch, for its number of streams and whether this step penalises.
+        weight: of the penalty; 0 computes none.
+        value: out of D's outputs, what the adversarial loss and the penalty are taken of.
+    """
+    see = in_streams(discriminator, batch)
+    if not (batch.penalise and weight > 0):
+        output = see(x)
+        return Pass(output, value(output))
+    output, squared_gradient = discriminate_with_gradient(see, x, lambda seen: sample_value(value(seen)))
+    return Pass(output, value(output), squared_gradient)
+
+
+def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], DiscriminatorOutput]:
+    """D on rows of a micro-batch: its layers that look at a whole batch, if any, look at each stream alone."""
+    options = stream_options(discriminator, batch)
+    return partial(discriminator, **options) if options else discriminator
+
+
+def stream_options(discriminator: nn.Module, batch: Batch) -> dict[str, int]:
+    """D's arguments besides its input: the number of streams, if it has layers that look at a whole batch."""
+    return {"streams": batch.streams} if getattr(discriminator, "batchwise", False) else {}
+
+
 def adversarial_terms(settings: MethodSettings, real: Pass, fake: Pass) -> Weighted:
     """D's adversarial loss, R1 on the reals and R2 on the fakes, with their weights."""
     interval = settings.penalty_interval_steps
@@ -113,7 +112,7 @@ def adversarial_terms(settings: MethodSettings, real: Pass, fake: Pass) -> Weigh
 
 
 def compared_reals(
-    settings: MethodSettings, discriminator: nn.Module, batch: Batch, value: Value | None = None
+    settings: MethodSettings, discriminator: nn.Module, batch: Batch, value: Value = single_value
 ) -> Pass | None:
     """The frozen D on the reals, where the generator's loss compares fakes with them; else None, which costs nothing.
 

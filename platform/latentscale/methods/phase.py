@@ -135,7 +135,7 @@ class Phase(nn.Module, ABC):
         return self._hidden[0][name]
 
     def train_only_owned(self) -> None:
-        """Freeze what is borrowed; must be called before each of this phase's forward passes."""
+        """Freeze the borrowed networks; to be called before each forward pass of this phase."""
         for parameter in self.borrowed_parameters:
             parameter.requires_grad = False
         for parameter in self.owned_parameters:

@@ -43,7 +43,7 @@ class EncoderPhase(Phase):
 
 
 class PosthocEncoder(SeparateEncoderMethod):
-    """Encoder with D's architecture after the fact; ``method.adversarial``, ``r1`` and ``r2`` mean nothing to it."""
+    """Encoder of D's architecture for a finished generator, which ignores ``method.adversarial``, ``r1`` and ``r2``."""
 
     name = "posthoc_encoder"
     paper = "Cho 2025, §4.2.1 (baseline)"

@@ -28,7 +28,7 @@ class PVDGANSettings(EncoderSettings):
 
 
 class DiscriminatorPhase(Phase):
-    """L_d = adv + λ_enc L_enc + λ_r R, keeping what E and F say of the reals before D's update."""
+    """L_d = adv + λ_enc L_enc + λ_r R, keeping E(x) and F(x) of half of the reals, from before D's update."""
 
     name = "discriminator"
     settings: PVDGANSettings
@@ -95,7 +95,10 @@ class PVDGAN(EncoderMethod):
     def validate(cls, settings: PVDGANSettings, law: str, stream_batch: int) -> None:
         even_stream_batch(stream_batch, "pvdgan")
         if law != "normal":
-            raise UserError(f"latent.law={law}: pvdgan fills predictions up to N(0, 1): set latent.law=normal")
+            raise UserError(
+                f"latent.law={law}: pvdgan adds normal noise to its predictions, which needs a normal prior: set"
+                " latent.law=normal"
+            )
 
     def state(self) -> dict[str, Tensor]:
         return {"scale": self.latent_scale.scale(), "variance": self.latent_scale.variance}

@@ -1,4 +1,4 @@
-"""VAEGAN: a variational encoder beside generator and discriminator, with D's features as its likelihood.
+"""VAEGAN: a generator, a discriminator and a variational encoder, whose likelihood is on D's features.
 
 Larsen et al. 2016; Cho 2025, eq. 19-24.
 
@@ -55,7 +55,7 @@ def posterior(encoder: nn.Module, real: Tensor, noise: Tensor) -> tuple[Tensor, 
 
 
 class DiscriminatorPhase(Phase):
-    """L_d = adv + λ_r R, keeping what F says of the first half of the reals before D's update."""
+    """L_d = adv + λ_r R, keeping F(x) of the first half of the reals, from before D's update."""
 
     name = "discriminator"
     settings: VAEGANSettings

@@ -6,7 +6,7 @@ from latentscale.latents.categories import normalised
 
 
 class ConditionalGenerator(nn.Module):
-    """A generator of plain latents that is fed the latent and the normalised categories (Cho 2025, eq. 25-30).
+    """G(z, c) of Cho 2025, eq. 25-30: a generator of plain latents that is fed z and the normalised categories.
 
     Args:
         generator: takes ``[b, d_z + Σ d_c]``.

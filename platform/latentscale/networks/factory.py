@@ -155,7 +155,7 @@ def build_discriminator(settings: NetworkSettings, latent_dim: int, shape: tuple
 
     Args:
         settings: family and widths.
-        latent_dim: d_z, which sets the width of the dense layer of ``skip`` and ``cgpgan``, whatever the heads.
+        latent_dim: d_z, which sets the width of the dense layer of ``skip`` and ``cgpgan`` for any heads.
         shape: of one sample, (C, H, W) or (D,).
         heads: widths of the heads; a head of width 0 is not built.
 

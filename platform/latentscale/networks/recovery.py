@@ -1,6 +1,6 @@
 """The DCGAN-like networks of the latent recovery paper (Cho 2020, §8.1): plain layers, instance norm, tanh.
 
-The layers have no equalised learning rates. Weights start with Glorot's deviation √(2/(fan_in + fan_out)) (Glorot &
+The layers have no equalised learning rates. Weights start with Glorot's deviation √(2/(fan_in + fan_out)) (Glorot and
 Bengio 2010), drawn from a normal distribution where Keras draws from a uniform one. As in the paper, convolutions
 before a norm have no bias.
 """
