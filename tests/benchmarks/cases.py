@@ -18,7 +18,7 @@ from latentscale.methods.registry import METHODS
 from latentscale.shards.dataset_writer import ShardsExist, write_shards
 from latentscale.shards.sample import Sample
 from latentscale.training.loop import train
-from latentscale.training.outputs import read_images
+from latentscale.training.outputs import read_samples
 from latentscale.training.prepare import prepare
 
 PRESETS = Path(__file__).resolve().parents[2] / "recipes" / "presets"
@@ -156,7 +156,7 @@ def bare_loop(case: Case, folder: Path) -> Loop:
     assert preparation.dataset is not None
     networks = preparation.build_method().networks
     loop = BareLoop(networks["generator"], networks["discriminator"], bare_settings(config))
-    images = read_images(preparation.dataset, preparation.dataset.count).float() / 127.5 - 1
+    images = read_samples(preparation.dataset, preparation.dataset.count).float() / 127.5 - 1
     batch = config.training.batch
 
     def run(should_stop: Callable[[], bool]) -> None:

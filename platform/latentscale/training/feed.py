@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentscale.data.clusters import Clusters, PointReader
 from latentscale.data.loader import Loader
 from latentscale.data.order import Order
 from latentscale.data.step_reader import BlockReader, Preprocessing
@@ -130,8 +129,6 @@ class Feed:
     def _reader(self, preparation: Preparation, order: Order, start: int) -> BlockReader:
         dataset, settings = preparation.dataset, preparation.config.data
         assert dataset is not None
-        if isinstance(dataset, Clusters):
-            return PointReader(dataset, order, self.owned, self.plan.stream_batch, self.layout)
         preprocessing = Preprocessing(
             preparation.decoder, self.seed, settings.horizontal_flip, settings.on_error == "skip"
         )

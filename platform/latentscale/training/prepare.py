@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from latentscale.config import Config
-from latentscale.data.clusters import Clusters
 from latentscale.data.datasets import open_dataset, open_held_out
 from latentscale.data.label_resampling import ResampledOrder
 from latentscale.data.order import Order
@@ -45,8 +44,8 @@ class Preparation:
     topology: Topology
     plan: StepPlan
     spec: ModelSpec
-    dataset: ShardedDataset | Clusters | None
-    held_out: ShardedDataset | Clusters | None
+    dataset: ShardedDataset | None
+    held_out: ShardedDataset | None
     decoder: Decoder
 
     @property
@@ -57,8 +56,8 @@ class Preparation:
     def identity(self) -> dict[str, str]:
         """What, beside the configuration, makes this the same run when it is continued."""
         assert self.dataset is not None
-        files = {} if isinstance(self.dataset, Clusters) else self.decoder.identity(self.dataset.extensions)
-        return {"method": self.method.name, "data": self.dataset.fingerprint, **files}
+        decoding = self.decoder.identity(self.dataset.extensions)
+        return {"method": self.method.name, "data": self.dataset.fingerprint, **decoding}
 
     def order(self) -> Order:
         """Which real sample stands where.
@@ -145,8 +144,6 @@ def prepare(config: Config, method: type[Method], *, dry: bool = False) -> Prepa
                 f"distributed.streams={plan.streams} but {dataset.name} has {counted(dataset.count, 'sample')}: use"
                 " fewer streams"
             )
-        if config.data.mode == "streaming" and isinstance(dataset, Clusters):
-            raise UserError("data.mode=streaming reads shards, and data.name=clusters has none: leave it out")
         if config.data.mode == "streaming" and config.data.label_probabilities:
             raise UserError(
                 "data.label_probabilities takes samples from anywhere, and data.mode=streaming reads shards from end to"
@@ -256,7 +253,7 @@ def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:
     return model.method.networks["generator"]
 
 
-def _categories(config: Config, method: type[Method], dataset: ShardedDataset | Clusters | None) -> tuple[int, ...]:
+def _categories(config: Config, method: type[Method], dataset: ShardedDataset | None) -> tuple[int, ...]:
     """d_c of each label: the data's for labelled methods, else ``latent.categories``."""
     chosen = tuple(config.latent.categories)
     if not (method.labelled or method.categorical):
