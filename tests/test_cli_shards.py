@@ -94,26 +94,51 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         (("build", "folder", "whole", "--out", "whole/shards"), "--out whole/shards is within whole, all of whose"),
         (("build", "afhq", "afhq", "--out", "pets/../afhq"), "is within afhq, all of whose images are read: name a"),
         (("build", "afhq", "afhq", "--out", "o", "--resolution", "60000"), "--resolution 60000 is not allowed"),
-        (("build", "afhq", "afhq", "--out", "o", "--pad", "8193"), "at most 8192 pixels a side"),
+        (("build", "afhq", "afhq", "--out", "o", "--pad", "8193"), "it must be >= 0 and <= 8192 pixels"),
         (("build", *patches, "--out", "o", "--patch-size", "99999999"), "--patch-size 99999999 is not allowed"),
         # more numbers than any address space has room for
         *(
             (("build", *patches, "--out", "o", "--patches-per-image", f"{10**15}", "--workers", workers), starved)
             for workers in "01"
         ),
-        (("build", "idx", "mnist", "--out", "o", "--background", "mauvish"), "--background mauvish is no colour"),
+        (
+            ("build", "idx", "mnist", "--out", "o", "--background", "mauvish"),
+            "--background must be a colour such as white or #RRGGBB, got mauvish",
+        ),
         (("build", "idx", "mnist", "--out", "o", "--background", "#12345678"), "#12345678 has an alpha channel"),
         (("build", "folder", "broken/a.png", "--out", "o"), "a.png is not a folder: name the one that holds the i"),
         (("build", "imagenet-patches", "--out", "o"), "PATH is missing: imagenet-patches is read from a folder"),
         (("build", "folder", "cut", "--out", "o", "--workers", "0"), "cut.jpg is not a readable image ("),
-        (("build", "idx", "mnist", "--out", "o", "--on-error", "panic"), "--on-error panic does not exist"),
+        (
+            ("build", "idx", "mnist", "--out", "o", "--on-error", "panic"),
+            "--on-error panic is not allowed: it must be one of fail, skip",
+        ),
         (("build", "idx", "mnist", "--out", "s3://bucket/o"), "is a URL"),
-        (("build", "idx", "mnist", "--out", "o", "--shard-size", "inf"), "--shard-size inf is not allowed"),
+        (
+            ("build", "idx", "mnist", "--out", "o", "--shard-size", "inf"),
+            "--shard-size inf is not allowed: it must be a finite",
+        ),
+        (
+            ("build", "idx", "mnist", "--out", "o", "--shard-size", "0"),
+            "--shard-size 0.0 is not allowed: it must be >=",
+        ),
+        (
+            ("build", "idx", "mnist", "--out", "o", "--quality", "0"),
+            "--quality 0 is not allowed: it must be >= 1 and <=",
+        ),
+        (
+            ("build", "idx", "mnist", "--out", "o", "--channels", "2"),
+            "--channels 2 is not allowed: it must be one of 0",
+        ),
+        (
+            ("build", "idx", "mnist", "--out", "o", "--workers", "-1"),
+            "--workers -1 is not allowed: it must be >= 0 proc",
+        ),
         (("build", "folder", "deep", "--out", "o"), "deep/labels.json is no file of labels"),
         (("build", "zip", "damaged.zip", "--out", "o"), "damaged.zip member labels.csv is damaged in the archive"),
-        (("split", "pets", "--out", "o"), "say how to split"),
+        (("split", "pets", "--out", "o"), "give one of --folds"),
         (("split", "pets", "--out", "o", "--folds", "3"), "go together"),
-        (("split", "pets", "--out", "o", "--fractions", "0.5,0.5"), "--fractions 0.5,0.5 cannot be read"),
+        (("split", "pets", "--out", "o", "--fractions", "0.5,0.5"), "--fractions 0.5,0.5 must be names and positive"),
         (("info", "afhq"), "holds no dataset.json"),
         (("verify", "nowhere"), "holds no dataset.json"),
         (("verify", "ftp://127.0.0.1:9/x"), "ftp://127.0.0.1:9/x cannot be read"),

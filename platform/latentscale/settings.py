@@ -16,7 +16,7 @@ def setting(
     minimum: float | None = None,
     maximum: float | None = None,
     above: float | None = None,
-    choices: tuple[str, ...] = (),
+    choices: tuple[str, ...] | tuple[int, ...] = (),
     may_change: bool = False,
 ) -> Any:
     """A dataclass field with the metadata for `--help`, validation and resuming.
@@ -27,7 +27,7 @@ def setting(
         unit: of the value, e.g. ``steps`` or ``images``.
         minimum, maximum: inclusive bounds; for a list, of each element.
         above: exclusive lower bound.
-        choices: the allowed strings.
+        choices: the allowed values.
         may_change: whether a resumed run may have a different value.
     """
     metadata = {
@@ -48,7 +48,7 @@ def allowed_range(spec: Field[Any]) -> str:
     """The allowed values of a field in words; empty if any value is allowed."""
     meta = spec.metadata
     if meta.get("choices"):
-        return "one of " + ", ".join(meta["choices"])
+        return "one of " + ", ".join(map(str, meta["choices"]))
     bounds = []
     if meta.get("above") is not None:
         bounds.append(f"> {meta['above']:g}")
@@ -57,6 +57,18 @@ def allowed_range(spec: Field[Any]) -> str:
     if meta.get("maximum") is not None:
         bounds.append(f"<= {meta['maximum']:g}")
     return " and ".join(bounds)
+
+
+def is_allowed(spec: Field[Any], value: Any) -> bool:
+    """Whether a single value is in its field's range; a float must also be finite."""
+    meta = spec.metadata
+    return not (
+        (isinstance(value, float) and not math.isfinite(value))
+        or (meta.get("choices") and value not in meta["choices"])
+        or (meta.get("above") is not None and not value > meta["above"])
+        or (meta.get("minimum") is not None and not value >= meta["minimum"])
+        or (meta.get("maximum") is not None and not value <= meta["maximum"])
+    )
 
 
 def check_ranges(settings: Any, prefix: str = "") -> None:
@@ -71,16 +83,6 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
         if hasattr(value, "__dataclass_fields__"):
             check_ranges(value, key + ".")
             continue
-        meta = spec.metadata
         for element in value if isinstance(value, list) else [value]:
-            if element is None:
-                continue
-            wrong = (
-                (isinstance(element, float) and not math.isfinite(element))
-                or (meta.get("choices") and element not in meta["choices"])
-                or (meta.get("above") is not None and not element > meta["above"])
-                or (meta.get("minimum") is not None and not element >= meta["minimum"])
-                or (meta.get("maximum") is not None and not element <= meta["maximum"])
-            )
-            if wrong:
+            if element is not None and not is_allowed(spec, element):
                 raise UserError(f"{key}={element} is not allowed: it must be {allowed_range(spec) or 'finite'}")

@@ -129,7 +129,7 @@ def test_a_stopped_build_goes_on_and_ends_with_the_same_bytes(tmp_path, processe
     os.kill(process.pid, how)
     out, _ = process.communicate(timeout=60)
     assert process.returncode == (-how if how == signal.SIGKILL else 130)
-    assert ("the same command goes on" in out) == (how == signal.SIGINT)
+    assert ("run the same command to continue" in out) == (how == signal.SIGINT)
     _, alive = psutil.wait_procs(children, timeout=20)
     assert not alive
     assert not (tmp_path / "out").exists()
@@ -192,7 +192,9 @@ def test_two_builds_do_not_write_the_same_folder(photos, tmp_path):
             built("folder", photos, tmp_path / "out", resolution=8)
 
     listing = list_source("folder", photos, SourceOptions())
-    build_dataset("folder", listing, tmp_path / "out", ImageOptions(resolution=8, channels=3), BuildOptions(), other)
+    build_dataset(
+        "folder", listing, tmp_path / "out", ImageOptions(resolution=8, channels=3), BuildOptions(workers=0), other
+    )
     with pytest.raises(UserError, match="out already exists"):
         built("folder", photos, tmp_path / "out", resolution=8)
 

@@ -126,7 +126,8 @@ def mnist_c(root: Path, corruptions: Iterable[str] = ("fog", "stripe"), count: i
 
 
 def built(source: str, path: Path | None, out: Path, **options: Any) -> Built:
-    """Build with the options of whichever kind they are, in this process."""
+    """Build with the options of whichever kind they are, in this process unless ``workers`` says otherwise."""
+    options = {"workers": 0, **options}
     kinds: list[Any] = [SourceOptions, ImageOptions, BuildOptions]
     given = [{k: v for k, v in options.items() if k in kind.__dataclass_fields__} for kind in kinds]
     assert {name for some in given for name in some} == options.keys(), options

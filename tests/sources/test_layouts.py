@@ -227,8 +227,8 @@ def test_what_a_source_does_not_use_is_refused(tmp_path):
         ("folder", tmp_path / "none", {}, "is not a folder"),
         ("folder", tmp_path, {}, "holds no images"),
         ("zip", tmp_path / "none.zip", {}, "is not a file"),
-        ("afhq", tmp_path, {"split": "both"}, "--split both does not exist"),
-        ("photos", None, {"patches": "spiral"}, "--patches spiral does not exist"),
+        ("afhq", tmp_path, {"split": "both"}, "--split both is not allowed: it must be one of published, all, none"),
+        ("photos", None, {"patches": "spiral"}, "--patches spiral is not allowed: it must be one of random, grid"),
         ("photos", None, {"patches_per_image": 3}, "is for --patches random"),
     ):
         with pytest.raises(UserError, match=message) as refused:

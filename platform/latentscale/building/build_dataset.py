@@ -96,7 +96,7 @@ def build_dataset(
             if listing.generated is not None:
                 shape, preparation = listing.generated.shape, PointEncoder(listing.reader)
             else:
-                shape, demanded = SampleSizes(listing, images, options.workers).decide(progress, report)
+                shape, demanded = SampleSizes(listing, images, options.processes).decide(progress, report)
                 images = replace(images, channels=shape[0])
                 preparation = ImagePreprocessor(listing.reader, images, listing.patches, demanded, options.origins)
             built = Built(out, skipped=list(listing.problems))

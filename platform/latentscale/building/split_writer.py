@@ -111,7 +111,7 @@ class SplitWriter:
         first, skip = self._done.item, self._done.sample
         number, total, notes = first, len(self._items), Counter(self._done.notes)
         report(self._split, first, total)
-        for chunk in ordered_map(prepare, in_chunks(self._items, first, CHUNK_ITEMS), self._options.workers):
+        for chunk in ordered_map(prepare, in_chunks(self._items, first, CHUNK_ITEMS), self._options.processes):
             for prepared in chunk:
                 start = skip if number == first else 0
                 if prepared.problem:

@@ -1,9 +1,10 @@
-"""The options of commands that write a new dataset: its folder and the size of its shards."""
+"""Checks of the options of commands that write a new dataset: its folder and the size of its shards."""
 
 import math
 import re
 from pathlib import Path
 
+from latentscale.building.build_options import megabytes_to_bytes
 from latentscale.errors import UserError
 
 # a Path collapses the two slashes into one
@@ -14,13 +15,13 @@ def new_folder(out: Path | None) -> Path:
     """The folder that ``--out`` names.
 
     Raises:
-        UserError: it is missing, or is a URL.
+        UserError: it is missing or a URL.
     """
     if out is None:
-        raise UserError("--out is missing: name the new dataset's folder, --out DIR")
+        raise UserError("--out is missing: name the folder of the new dataset, --out DIR")
     if _URL.match(str(out)):
         raise UserError(
-            f"--out {out} is a URL, but shards are written to a folder: write to a folder and copy it there afterwards"
+            f"--out {out} is a URL, but shards are written to a local folder: name a folder, and upload it afterwards"
         )
     return out
 
@@ -32,5 +33,5 @@ def shard_bytes(megabytes: float) -> int:
         UserError: it is not finite.
     """
     if not math.isfinite(megabytes):
-        raise UserError(f"--shard-size {megabytes} is not allowed: it must be a finite number of MB")
-    return int(megabytes * 2**20)
+        raise UserError(f"--shard-size {megabytes} is not allowed: it must be a finite number")
+    return megabytes_to_bytes(megabytes)

@@ -1,4 +1,4 @@
-"""``latentscale shards``: datasets made, checked, shown and cut."""
+"""``latentscale shards``: build, verify, show and split datasets."""
 
 import typer
 
@@ -11,7 +11,7 @@ from latentscale.commands.shards_verify import verify
 shards = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
-    help="Make datasets of WebDataset shards out of images, and check, show and split them.",
+    help="Build datasets of WebDataset shards from images; verify, show and split them.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 shards.command(no_args_is_help=True, help=BUILD_HELP)(build)

@@ -20,23 +20,29 @@ BAR_CELLS = 32
 
 def info(
     folder: Annotated[
-        str, typer.Argument(metavar="DIR|URL", help="A dataset, or the folder of its splits; s3://, gs://, http(s)://.")
+        str,
+        typer.Argument(
+            metavar="DIR|URL",
+            help="A dataset, or the folder that holds its splits; s3://, gs:// and http(s):// work too.",
+        ),
     ],
     picture: Annotated[
         str,
         typer.Option(
-            metavar="FILE|none", help="The contact sheet; by default contact-sheet.png in DIR (of a URL: here)."
+            metavar="FILE|none",
+            help="File for the contact sheet; none draws no sheet. By default it is contact-sheet.png in DIR; for a "
+            "URL, in the current folder.",
         ),
     ] = "",
 ) -> None:
-    """Show what a dataset holds: counts, classes, bytes, licence, what was done to the images, and a contact sheet.
+    """Show a dataset: sample counts, labels, size, licence and how its images were processed; draw a contact sheet.
 
     [bold]Examples[/bold]
 
       latentscale shards info data/photos --picture photos.png
       latentscale shards info s3://bucket/photos
 
-    Of a URL the indexes are fetched, and the images of the contact sheet alone.
+    From a URL only the indexes and the images on the contact sheet are downloaded.
     """
     import sys
 
@@ -49,7 +55,7 @@ def info(
     options = options_for(folder)
     datasets = [(folder_name(path), ShardedDataset.open(path, options)) for path in dataset_folders(folder, options)]
     descriptions = [read_description(dataset.folder) for _, dataset in datasets]
-    # a pipe has no width of its own
+    # a pipe has no width
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
     _print_facts(console, folder, datasets, descriptions)
     _print_labels(console, datasets)
@@ -62,7 +68,9 @@ def info(
         try:
             save_png(contact_sheet(splits), target)
         except OSError as error:
-            raise UserError(f"{target} cannot be written ({error.strerror}): name another with --picture") from error
+            raise UserError(
+                f"{target} cannot be written ({error.strerror}): name another file with --picture"
+            ) from error
         console.print(f"picture: {target}", soft_wrap=True, markup=False)
 
 

@@ -16,34 +16,47 @@ def split(
         str,
         typer.Argument(
             metavar="DIR|URL",
-            help="A dataset, or the folder of its splits, which are taken together; s3://, gs://, http(s)://.",
+            help="A dataset, or the folder that holds its splits, which are then pooled; s3://, gs:// and http(s):// "
+            "work too.",
         ),
     ],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="The new dataset's folder; required.")] = None,
-    folds: Annotated[int, typer.Option(min=0, metavar="K", help="Cut into K folds ...")] = 0,
+    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the new dataset; required.")] = None,
+    folds: Annotated[int, typer.Option(min=0, metavar="K", help="Number of folds.")] = 0,
     fold: Annotated[
         int | None,
-        typer.Option(min=0, metavar="I", help="... of which number I, from 0 on, is test.", show_default=False),
+        typer.Option(
+            min=0,
+            metavar="I",
+            help="The fold that becomes the test split, from 0; the others become train.",
+            show_default=False,
+        ),
     ] = None,
     fractions: Annotated[
         str,
-        typer.Option(metavar="A=X,B=Y,...", help="Splits and their shares, e.g. train=0.8,val=0.1,test=0.1."),
+        typer.Option(metavar="A=X,B=Y,...", help="Splits and their fractions, e.g. train=0.8,val=0.1,test=0.1."),
     ] = "",
-    test: Annotated[int, typer.Option(min=0, metavar="N", help="N samples to test, the others to train.")] = 0,
-    seed: Annotated[int, typer.Option(min=0, help="Of the choice.")] = 0,
-    stratified: Annotated[bool, typer.Option("--stratified", help="Give each split its share of every label.")] = False,
-    shard_size: Annotated[float, typer.Option(metavar="MB", min=0.001, help="In units of 2^20 bytes.")] = 256.0,
+    test: Annotated[
+        int, typer.Option(min=0, metavar="N", help="Size of the test split; all other samples become train.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the random assignment.")] = 0,
+    stratified: Annotated[
+        bool, typer.Option("--stratified", help="Give every split the same proportions of labels.")
+    ] = False,
+    shard_size: Annotated[
+        float, typer.Option(metavar="MB", min=0.001, help="Size of a shard, in units of 2^20 bytes.")
+    ] = 256.0,
 ) -> None:
-    """Cut a dataset into folds, fractions or train and test, by copying samples byte for byte.
+    """Split a dataset into folds, by fractions, or into train and test; samples are copied byte for byte.
 
     [bold]Examples[/bold]
 
       latentscale shards split data/mnist --out data/fold0 --folds 7 --fold 0
       latentscale shards split data/photos --out data/photos2 --test 500 --stratified
 
-    What goes where depends on the samples' number, the seed and the options alone.
-    Patches of one image stay together; numbers then count images. Splits that hold
-    the same samples (--split all) are taken once. Every checksum is checked.
+    Which sample goes where depends only on the number of samples, the seed and the
+    options. Patches of one image stay together; numbers then count images. If two
+    splits hold the same samples (--split all), these are taken once. Every
+    checksum is verified.
     """
     from latentscale.shards.splitting import folds as folds_plan
     from latentscale.shards.splitting import fractions as fractions_plan
@@ -51,13 +64,13 @@ def split(
 
     out = new_folder(out)
     if sum(map(bool, (folds, fractions, test))) != 1:
-        raise UserError("say how to split: one of --folds K --fold I, --fractions A=X,B=Y, or --test N")
+        raise UserError("give one of --folds K --fold I, --fractions A=X,B=Y, or --test N")
     if bool(folds) != (fold is not None):
         raise UserError("--folds K and --fold I go together: give both")
     plan = test or (
         folds_plan(folds, fold, seed, stratified)
         if fold is not None
-        else fractions_plan(_shares(fractions), seed, stratified)
+        else fractions_plan(_parse_fractions(fractions), seed, stratified)
     )
     with progress_bar() as report:
         counts = split_dataset(
@@ -66,7 +79,7 @@ def split(
     print(f"{out}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples")
 
 
-def _shares(text: str) -> dict[str, float]:
+def _parse_fractions(text: str) -> dict[str, float]:
     shares: dict[str, float] = {}
     for part in text.split(","):
         name, equals, share = part.strip().partition("=")
@@ -75,6 +88,6 @@ def _shares(text: str) -> dict[str, float]:
         except ValueError:
             value = 0.0
         if not equals or not name.isidentifier() or name in shares or not 0 < value < float("inf"):
-            raise UserError(f"--fractions {text} cannot be read: give names and numbers, train=0.9,test=0.1")
+            raise UserError(f"--fractions {text} must be names and positive numbers, such as train=0.9,test=0.1")
         shares[name] = value
     return shares

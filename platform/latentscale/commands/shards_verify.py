@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from latentscale.commands.processors import processors
 from latentscale.commands.progress_bar import progress_bar
 from latentscale.commands.storage import options_for
+from latentscale.processors import processors
 from latentscale.wording import counted
 
 LINES_SHOWN = 200
@@ -14,23 +14,32 @@ LINES_SHOWN = 200
 
 def verify(
     folder: Annotated[
-        str, typer.Argument(metavar="DIR|URL", help="A dataset, or the folder of its splits; s3://, gs://, http(s)://.")
+        str,
+        typer.Argument(
+            metavar="DIR|URL",
+            help="A dataset, or the folder that holds its splits; s3://, gs:// and http(s):// work too.",
+        ),
     ],
     workers: Annotated[
         int | None,
-        typer.Option(min=0, help="Processes; by default one a processor.", show_default=False),
+        typer.Option(
+            min=0,
+            metavar="PROCESSES",
+            help="Worker processes; 0 does all work in the main process.",
+            show_default="one per CPU",
+        ),
     ] = None,
 ) -> None:
-    """Check a dataset: files, checksums, tar headers against the index, labels, and that every image decodes.
+    """Verify a dataset: files, checksums, tar headers against the index, labels, and that every image decodes.
 
     [bold]Examples[/bold]
 
       latentscale shards verify data/photos
       latentscale shards verify s3://bucket/photos
 
-    Lists all that is broken, a line each with the shard and the member, and ends
-    with exit status 2 if anything is. Of a URL every shard is read once, as it is
-    there whatever this machine's cache holds, and nothing is kept.
+    Every fault is printed in a line that names the shard and the file in it. The
+    exit status is 2 if there is any. From a URL every shard is downloaded once;
+    the local cache is neither read nor written.
     """
     from latentscale.shards.verifying import verify as verify_dataset
 
@@ -41,9 +50,9 @@ def verify(
     if len(verified.broken) > LINES_SHOWN:
         print(f"broken: {len(verified.broken) - LINES_SHOWN} more")
     samples, shards = counted(verified.samples, "sample"), counted(verified.shards, "shard")
-    looked_at = f"{samples} in {shards} of {counted(verified.datasets, 'dataset')}"
+    checked = f"{samples} in {shards} of {counted(verified.datasets, 'dataset')}"
     if verified.broken:
         faults = counted(len(verified.broken), "fault")
-        print(f"{folder}: {faults} in {looked_at}: copy what is named again, or build it again")
+        print(f"{folder}: {faults} in {checked}: copy the named files again, or rebuild the dataset")
         raise typer.Exit(2)
-    print(f"{folder}: {looked_at}, all intact")
+    print(f"{folder}: {checked}, all intact")

@@ -15,7 +15,7 @@ from latentscale.sources.image_folder import list_folder
 from latentscale.sources.listing import Listing
 from latentscale.sources.mnist_c import list_mnist_c
 from latentscale.sources.patches import list_imagenet_patches
-from latentscale.sources.source_options import PATCH_LAYOUTS, SPLITS, SourceOptions, check_side
+from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.tars import list_tar
 from latentscale.sources.zips import list_zip
 
@@ -62,11 +62,7 @@ def list_source(name: str, path: Path | None, options: SourceOptions) -> Listing
         if option != "seed" and option not in source.uses:
             users = ", ".join(other for other, candidate in SOURCES.items() if option in candidate.uses)
             raise UserError(f"--{option.replace('_', '-')} is not used by {name} (but by {users}): leave it out")
-    if options.split not in SPLITS:
-        raise UserError(f"--split {options.split} does not exist: use one of {', '.join(SPLITS)}")
-    if options.patches and options.patches not in PATCH_LAYOUTS:
-        raise UserError(f"--patches {options.patches} does not exist: use one of {', '.join(PATCH_LAYOUTS)}")
-    check_side("patch-size", options.patch_size)
+    options.check()
     if options.patches_per_image and (options.patches or ("grid" if name == "photos" else "random")) == "grid":
         raise UserError("--patches-per-image is for --patches random: a grid has as many as fit")
     listing = source.list(path, options)

@@ -1,67 +1,142 @@
-"""What a user may ask of sources; each source uses some of it."""
+"""The options of ``latentscale shards build`` that say how a source is read; each source uses some of them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
-from latentscale.errors import UserError
+from latentscale.options import check_options, documented, given, option
 
-SPLITS = ("published", "all", "none")
-PATCH_LAYOUTS = ("random", "grid")
 MAX_SIDE = 8192
-"""Of the images and patches that are written, in pixels: in colour, no more than what a dataset.json may promise."""
+"""Largest side of an image or patch that is written, in pixels: a dataset.json may state no larger RGB image."""
 
 
-def check_side(option: str, pixels: int) -> None:
-    """Refuse a side that no dataset has, before memory is asked for by it.
+class Panel(StrEnum):
+    """The panels of ``latentscale shards build --help``, in their order."""
 
-    Raises:
-        UserError: naming the option.
-    """
-    if not 0 <= pixels <= MAX_SIDE:
-        raise UserError(
-            f"--{option} {pixels} is not allowed: images and patches of a dataset have at most {MAX_SIDE} pixels a side"
-        )
+    IMAGES = "Images"
+    LABELS = "Splits and labels"
+    PATCHES = "Patches"
+    CLUSTERS = "Clusters"
+    SHARDS = "Shards"
+    DAMAGE = "Damage and interruptions"
 
 
+def seed_option() -> Any:
+    """The field ``seed``, which sources and images share."""
+    return option(
+        0,
+        "Seed of the order of the samples, of random patches and of clusters.",
+        panel=Panel.SHARDS,
+        minimum=0,
+    )
+
+
+def comma_separated(text: str) -> tuple[str, ...]:
+    """The parts of a list such as ``Bangs,Male``, without spaces around them; empty parts are dropped."""
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+@documented
 @dataclass(frozen=True)
 class SourceOptions:
-    """Options that belong to some sources only; a default means that nothing was asked.
+    """How a source is read. The registry lists which source uses which option."""
 
-    Attributes:
-        labels: ``auto``, ``folders``, ``none``, or a JSON or CSV file.
-        attributes: that become labels, in this order.
-        split: ``published``, ``all`` images in train and test alike, or ``none``: all in train.
-        originals: folder of the images that corrupted ones were made from.
-        corruptions: those to take, in this order; empty takes all.
-        subset: of a folder that holds several sets.
-        patches: ``random`` or ``grid``.
-        patch_size: side of a patch, in pixels.
-        patches_per_image: random patches cut out of an image.
-        follow_symlinks: whether links may lead out of the source's folder.
-        count, test_count: points of the train and of the test split; 0 is the source's own number.
-        means: of clusters, their coordinates by commas and clusters by semicolons.
-        deviation: of clusters.
-        probabilities: of clusters, by commas.
-        seed: of what is drawn.
-    """
-
-    labels: str = "auto"
-    attributes: tuple[str, ...] = ()
-    split: str = "published"
-    originals: Path | None = None
-    corruptions: tuple[str, ...] = ()
-    subset: str = ""
-    patches: str = ""
-    patch_size: int = 0
-    patches_per_image: int = 0
-    follow_symlinks: bool = False
-    count: int = 0
-    test_count: int = 0
-    means: str = ""
-    deviation: float | None = None
-    probabilities: str = ""
-    seed: int = 0
+    split: str = option(
+        "published",
+        "published keeps the splits of the source. all puts every image into both train and test. none puts all into "
+        "train.",
+        panel=Panel.LABELS,
+        choices=("published", "all", "none"),
+    )
+    labels: str = option(
+        "auto",
+        'Labels of a folder or archive. FILE is CSV whose first line is "file,TITLE,...", or JSON such as '
+        '{"cat/1.png": "cat"}. auto reads labels.json, labels.csv or StyleGAN\'s dataset.json beside the images; '
+        "without such a file, folders are labels.",
+        panel=Panel.LABELS,
+        metavar="auto|folders|none|FILE",
+    )
+    attributes: tuple[str, ...] = option(
+        "",
+        "CelebA attributes that become binary labels, at most 12.",
+        panel=Panel.LABELS,
+        metavar="A,B,...",
+        parse=comma_separated,
+    )
+    subset: str = option(
+        "",
+        "The set to read from a folder that holds several EMNIST sets: balanced, letters, digits, ...",
+        panel=Panel.LABELS,
+        metavar="NAME",
+    )
+    originals: Path | None = option(
+        None,
+        "Folder of MNIST's idx files. mnist-c pairs its images with them and takes the labels from them.",
+        panel=Panel.LABELS,
+        metavar="DIR",
+    )
+    corruptions: tuple[str, ...] = option(
+        "",
+        "The corruptions of mnist-c to read, in this order.",
+        panel=Panel.LABELS,
+        metavar="A,B,...",
+        default_text="all",
+        parse=comma_separated,
+    )
+    patches: str = option(
+        "",
+        "Cut patches at random positions, or on a grid without overlap.",
+        panel=Panel.PATCHES,
+        choices=("random", "grid"),
+        default_text="grid for photos, otherwise random",
+    )
+    patch_size: int = option(
+        0, "Side of a patch.", panel=Panel.PATCHES, unit="pixels", minimum=0, maximum=MAX_SIDE, default_text="32"
+    )
+    patches_per_image: int = option(
+        0, "Number of random patches from each image.", panel=Panel.PATCHES, minimum=0, default_text="1"
+    )
+    count: int = option(
+        0, "Points in the train split.", panel=Panel.CLUSTERS, unit="points", minimum=0, default_text="131072"
+    )
+    test_count: int = option(
+        0, "Points in the test split.", panel=Panel.CLUSTERS, unit="points", minimum=0, default_text="4096"
+    )
+    means: str = option(
+        "",
+        "Means of the clusters, in any dimension.",
+        panel=Panel.CLUSTERS,
+        metavar="X,Y;X,Y;...",
+        default_text="-1,1;0,-2;1,-1;2,1",
+    )
+    deviation: float | None = option(
+        None,
+        "Standard deviation of every coordinate within a cluster.",
+        panel=Panel.CLUSTERS,
+        metavar="X",
+        default_text="0.3",
+    )
+    probabilities: str = option(
+        "",
+        "Probability of each cluster.",
+        panel=Panel.CLUSTERS,
+        metavar="P,P,...",
+        default_text="0.1,0.2,0.3,0.4; equal where --means is given",
+    )
+    follow_symlinks: bool = option(
+        False, "Follow links to folders, and links that lead out of PATH.", panel=Panel.DAMAGE
+    )
+    seed: int = seed_option()
 
     def given(self) -> list[str]:
         """The names of the options that are not at their defaults."""
-        return [field.name for field in fields(self) if getattr(self, field.name) != field.default]
+        return [spec.name for spec in given(self)]
+
+    def check(self) -> None:
+        """Check every value.
+
+        Raises:
+            UserError: naming the option.
+        """
+        check_options(self)
