@@ -1,6 +1,5 @@
 """What a run does and leaves behind, through real runs of small models."""
 
-import itertools
 import json
 from pathlib import Path
 
