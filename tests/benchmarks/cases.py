@@ -18,7 +18,7 @@ from latentscale.methods.registry import METHODS
 from latentscale.shards.dataset_writer import ShardsExist, write_shards
 from latentscale.shards.sample import Sample
 from latentscale.training.checks import plan_run
-from latentscale.training.held_out import read_images
+from latentscale.training.held_out import read_samples
 from latentscale.training.loop import train
 from latentscale.training.method_building import build_method
 
@@ -156,7 +156,7 @@ def bare_loop(case: Case, folder: Path) -> Loop:
     plan = plan_run(config, METHODS["pvdgan"])
     networks = build_method(plan).networks
     loop = BareLoop(networks["generator"], networks["discriminator"], bare_settings(config))
-    images = read_images(plan.dataset, plan.dataset.count).float() / 127.5 - 1
+    images = read_samples(plan.dataset, plan.dataset.count).float() / 127.5 - 1
     batch = config.training.batch
 
     def run(should_stop: Callable[[], bool]) -> None:

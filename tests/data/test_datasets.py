@@ -8,17 +8,17 @@ import pytest
 from sklearn.datasets import load_digits
 
 from latentscale.data.datasets import available_splits, open_dataset
+from latentscale.data.first_use import bundled_folder
 from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
 from latentscale.shards.sharded_dataset import ShardedDataset
-from latentscale.sources.digits import digits_folder
 from latentscale.storage.user_cache import cache_folder
 
 
 def write_digits(together: Barrier) -> None:
     together.wait(30)
-    digits_folder("train")
-    digits_folder("test")
+    bundled_folder("digits", "train")
+    bundled_folder("digits", "test")
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from numbered_images import SHAPE, numbered_png
 from numpy.typing import NDArray
 
-from latentscale.data.clusters import Clusters
+from latentscale.data.datasets import open_dataset
 from latentscale.data.label_resampling import ResampledOrder
 from latentscale.data.order import Order
 from latentscale.errors import UserError
@@ -90,7 +90,7 @@ def test_data_without_labels_cannot_be_resampled(tmp_path: Path) -> None:
 
 
 def test_clusters_are_resampled_to_the_published_distribution() -> None:
-    data = Clusters("train")
+    data = open_dataset("clusters")
     shards, members = ResampledOrder(data, [0.4, 0.3, 0.2, 0.1], 1, seed=0).locate_run(0, 0, 20_000)
     classes = np.array([data.shard_labels(int(s))[m] for s, m in zip(shards, members, strict=True)])
     shares = np.bincount(classes) / len(classes)

@@ -18,7 +18,6 @@ from web_server import serving
 
 from latentscale.building.build_dataset import build_dataset
 from latentscale.building.build_options import BuildOptions, ImageOptions
-from latentscale.data.clusters import Clusters
 from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.data.order import Order
 from latentscale.data.step_reader import Preprocessing, StepReader
@@ -30,6 +29,7 @@ from latentscale.shards.contact_sheet import Split, _drawn_points, contact_sheet
 from latentscale.shards.dataset_writer import Sample, write_shards
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.shards.verifying import verify
+from latentscale.sources.cluster_law import ClusterLaw
 from latentscale.sources.registry import list_source
 from latentscale.sources.source_options import SourceOptions
 from latentscale.storage.dataset_files import StorageOptions
@@ -149,25 +149,25 @@ def shards(tmp_path_factory) -> Path:
     return built(tmp_path_factory.mktemp("points") / "clusters")
 
 
-@pytest.fixture
-def memory(monkeypatch) -> Clusters:
-    """The points that data.name=clusters would have."""
-    monkeypatch.setitem(sys.modules["latentscale.data.clusters"].COUNTS, "train", 300)
-    return Clusters()
+@pytest.fixture(scope="module")
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    """The points of the law, and their clusters."""
+    return ClusterLaw().draw(0, 0, 300)
 
 
-def test_a_build_holds_the_points_of_the_law(shards, memory, tmp_path):
+def test_a_build_holds_the_points_of_the_law(shards, drawn, tmp_path):
     dataset = ShardedDataset.open(shards / "train")
     assert (dataset.shape, dataset.count, dataset.extensions) == ((2,), 300, ["npy"])
-    assert dataset.labels == memory.labels
+    points, clusters = drawn
+    assert dataset.labels == ClusterLaw().names
     assert dataset.shard_counts.tolist() == [40] * 7 + [20]
     number = 0
     for shard, count in enumerate(dataset.shard_counts.tolist()):
         for member in range(count):
             data, extension, label = dataset.read(shard, member)
             assert extension == "npy"
-            assert np.array_equal(decoded(data), memory.points[number])
-            assert label == memory.classes[number]
+            assert np.array_equal(decoded(data), points[number])
+            assert label == clusters[number]
             number += 1
     for workers in (1, 2):
         assert contents(built(tmp_path / str(workers), workers=workers)) == contents(shards)
@@ -235,20 +235,21 @@ def test_what_is_asked_of_images_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", [StepReader, MemoryCachedReader])
-def test_a_step_holds_the_points_that_stand_there(shards, memory, kind):
+def test_a_step_holds_the_points_that_stand_there(shards, drawn, kind):
     dataset = ShardedDataset.open(shards / "train")
     order = Order(dataset.shard_counts, 4, seed=3, window=100)
     layout = np.arange(10).reshape(2, 5).T.ravel()
     reader = kind(dataset, order, range(1, 3), 5, (2,), layout)
     firsts = np.cumsum(dataset.shard_counts) - dataset.shard_counts
+    points, clusters = drawn
     for _ in range(2):
-        points, labels, _ = reader.block(range(7, 9))
-        assert points.dtype == torch.float32
+        read, labels, _ = reader.block(range(7, 9))
+        assert read.dtype == torch.float32
         for row, step in enumerate((7, 8)):
             located = [order.locate(stream, step * 5 + i) for i in range(5) for stream in (1, 2)]
             chosen = [firsts[shard] + member for shard, member in located]
-            assert torch.equal(points[row], torch.from_numpy(memory.points[chosen]))
-            assert labels[row].tolist() == memory.classes[chosen].tolist()
+            assert torch.equal(read[row], torch.from_numpy(points[chosen]))
+            assert labels[row].tolist() == clusters[chosen].tolist()
     with pytest.raises(UserError, match=r"holds samples of \[2\], not \[1, 8, 8\]"):
         kind(dataset, order, range(1, 3), 5, (1, 8, 8))
 

@@ -125,9 +125,8 @@ def poisoned(folder: Path) -> None:
     calls: list[int] = []
 
     def with_nan(*arguments: Any) -> Any:
-        calls.append(1)
+        calls.append(1)  # one in each phase of a step: the third is in the second step's discriminator phase
         value = inversion.scaled_latent_mse(*arguments)
-        # discriminator, generator, and the second step's discriminator
         return value * float("nan") if RANK == 1 and len(calls) == 3 else value
 
     for engine in ALL:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from latentscale.config import load_config
-from latentscale.data import clusters
 from latentscale.distributed.engines import make_accelerator
 from latentscale.distributed.exiting import exit_process
 from latentscale.methods.registry import METHODS
+from latentscale.sources import cluster_law
 from latentscale.training.loop import train
 from launching import ROOT, Finished, Processes, launch_command, overrides
 
@@ -42,7 +42,10 @@ def main() -> None:
     accelerator = make_accelerator(timeout_seconds=300)  # one process group for all runs
     for run in json.loads(Path(sys.argv[1]).read_text()):
         os.environ.update(run.get("environment", {}))
-        clusters.COUNTS["train"] = run.get("cluster_points", clusters.COUNTS["train"])
+        if points := run.get("cluster_points"):
+            cluster_law.COUNTS["train"] = points
+            # written on first use, with this many
+            os.environ["LATENTSCALE_CACHE"] = str(Path(sys.argv[1]).parent / f"cache-{points}")
         kind = METHODS[run["method"]]
         recipe = {"preset": run.get("preset", "digits8")}
         config = load_config(kind.Settings, run["method"], recipe, run["arguments"], ROOT / "recipes" / "presets")

@@ -107,11 +107,11 @@ def test_a_nan_on_one_rank_skips_the_step_on_all(train: Train, processes: Proces
     patch = """
 from latentscale.losses import inversion
 from latentscale.methods import pvdgan
-calls = []
+calls = []  # one in each phase of a step: the third is in the second step's discriminator phase
 def poisoned(*args):
     calls.append(1)
     value = inversion.scaled_latent_mse(*args)
-    return value * float("nan") if RANK == "1" and len(calls) == 3 else value  # discriminator, generator, discriminator
+    return value * float("nan") if RANK == "1" and len(calls) == 3 else value
 pvdgan.scaled_latent_mse = poisoned
 """
     train("pvdgan", tmp_path / "one", 2, training__steps=1)

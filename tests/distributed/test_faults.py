@@ -147,11 +147,11 @@ def test_a_nan_on_one_process_for_too_long_ends_all_with_the_name_of_the_term(
     lines = """
 from latentscale.losses import inversion
 from latentscale.methods import pvdgan
-calls = []
+calls = []  # one in each phase of a step: every other one is in the discriminator phase
 def poisoned(*args):
     calls.append(1)
-    # a step's discriminator phase takes the loss before its generator phase
-    return inversion.scaled_latent_mse(*args) * (float("nan") if RANK == "1" and len(calls) % 2 else 1)
+    value = inversion.scaled_latent_mse(*args)
+    return value * float("nan") if RANK == "1" and len(calls) % 2 else value
 pvdgan.scaled_latent_mse = poisoned
 """
     started = start(processes, tmp_path / "run", 2, lines, training__max_nonfinite_steps=3)

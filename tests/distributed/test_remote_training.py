@@ -11,9 +11,10 @@ from states import final_state, worst_difference
 from torch import Tensor
 from web_server import WebServer, serving
 
+from latentscale.data.first_use import bundled_folder
 from latentscale.shards.dataset_writer import Sample, write_shards
 from latentscale.shards.sharded_dataset import ShardedDataset
-from latentscale.sources.digits import LICENCE, SHAPE, digits_folder
+from latentscale.sources.digits import LICENCE, SHAPE
 from launching import ROOT, Processes, Train, launch_command, overrides
 
 TOLERANCE = 1e-9
@@ -37,7 +38,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The digits in 50 shards for training and 10 to be held out."""
     folder = tmp_path_factory.mktemp("shards")
     for split in ("train", "test"):
-        digits = ShardedDataset.open(digits_folder(split))
+        digits = ShardedDataset.open(bundled_folder("digits", split))
         samples = [
             Sample(image, extension, label)
             for shard, count in enumerate(digits.shard_counts.tolist())

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from latentscale.building.build_dataset import build_dataset
 from latentscale.building.build_options import BuildOptions, ImageOptions
-from latentscale.data.clusters import SHARD_POINTS
+from latentscale.data.first_use import CLUSTER_SHARD_POINTS
 from latentscale.data.memory_cache import MEMORY_CACHE_BYTES_VARIABLE
 from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
@@ -172,7 +172,7 @@ def cluster_run(folder: Path, **settings: object) -> dict[str, Any]:
     return {
         "method": "cgpgan",
         "preset": "clusters",
-        "cluster_points": 2 * SHARD_POINTS,
+        "cluster_points": 2 * CLUSTER_SHARD_POINTS,
         "settings": {"run__dir": folder, **changes},
     }
 
@@ -181,9 +181,9 @@ def cluster_run(folder: Path, **settings: object) -> dict[str, Any]:
 def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two shards with the very points, in the very order, of data.name=clusters."""
     out = tmp_path_factory.mktemp("points") / "clusters"
-    listing = list_source("clusters", None, SourceOptions(count=2 * SHARD_POINTS, test_count=20))
-    build_dataset("clusters", listing, out, ImageOptions(), BuildOptions(shard_bytes=SHARD_POINTS * 2048))
-    assert ShardedDataset.open(out / "train").shard_counts.tolist() == [SHARD_POINTS] * 2
+    listing = list_source("clusters", None, SourceOptions(count=2 * CLUSTER_SHARD_POINTS, test_count=20))
+    build_dataset("clusters", listing, out, ImageOptions(), BuildOptions(shard_bytes=CLUSTER_SHARD_POINTS * 2048))
+    assert ShardedDataset.open(out / "train").shard_counts.tolist() == [CLUSTER_SHARD_POINTS] * 2
     return out
 
 

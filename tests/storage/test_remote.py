@@ -148,7 +148,9 @@ def test_splits_are_found_and_read_once(numbered, tmp_path):
         train = open_dataset(*arguments, "train", options(tmp_path))
         held_out = open_held_out(train, *arguments, options(tmp_path))
         assert (train.count, held_out.count) == (10, 5)
-        assert web.gets == {"dataset.json": 1, "train/dataset.json": 1, "test/dataset.json": 1}
+        # where there is no description, the server is asked for a listing
+        descriptions = {"dataset.json": 1, "train/dataset.json": 1, "test/dataset.json": 1}
+        assert web.gets == {**descriptions, "": 1, "val/": 1}
         whole = open_dataset("shards", f"{web.url}/train", "train", options(tmp_path))
         assert open_held_out(whole, "shards", f"{web.url}/train/", options(tmp_path)) is whole
         with pytest.raises(UserError, match=rf"data\.path={web.url}/test holds no test split"):

@@ -2,16 +2,17 @@
 
 from pathlib import Path
 
-from latentscale.data.clusters import Clusters
+from latentscale.data.first_use import bundled_folder
 from latentscale.errors import UserError
+from latentscale.shards.dataset_folders import refuse_missing_descriptions, refuse_missing_remote_descriptions
 from latentscale.shards.sharded_dataset import ShardedDataset
-from latentscale.sources.digits import digits_folder
 from latentscale.storage.cached_remote import CachedFolder
 from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
 from latentscale.storage.remote import is_remote, reason
 from latentscale.storage.user_cache import default_shard_cache
 
-DATASETS = ("digits", "clusters", "shards")
+BUNDLED = ("digits", "clusters")
+DATASETS = (*BUNDLED, "shards")
 SPLITS = ("train", "test")
 
 
@@ -21,7 +22,7 @@ class NoSuchSplit(UserError):
 
 def open_dataset(
     name: str, path: Path | str | None = None, split: str = "train", options: StorageOptions | None = None
-) -> ShardedDataset | Clusters:
+) -> ShardedDataset:
     """Open a split of a dataset.
 
     Args:
@@ -33,18 +34,15 @@ def open_dataset(
         options: for URLs: how files are fetched and kept; for folders: whether damaged ones are opened.
 
     Raises:
-        UserError: naming ``data.name``, ``data.path`` or the file at fault.
+        UserError: naming ``data.name``, ``data.path`` or the file at fault; also where another split holds shards
+            without their dataset.json.
     """
     if split not in SPLITS:
         raise UserError(f"split {split!r} does not exist: use one of {', '.join(SPLITS)}")
-    if name == "digits":
+    if name in BUNDLED:
         if path:
-            raise UserError(f"data.path={path} is not used by data.name=digits: leave it out or set data.name=shards")
-        return ShardedDataset.open(digits_folder(split))
-    if name == "clusters":
-        if path:
-            raise UserError(f"data.path={path} is not used by data.name=clusters: leave it out or set data.name=shards")
-        return Clusters(split)
+            raise UserError(f"data.path={path} is not used by data.name={name}: leave it out or set data.name=shards")
+        return ShardedDataset.open(bundled_folder(name, split))
     if name != "shards":
         raise UserError(f"data.name={name} does not exist: use one of {', '.join(DATASETS)}")
     if not path:
@@ -54,6 +52,7 @@ def open_dataset(
     folder = Path(path)
     if not folder.is_dir():
         raise UserError(f"data.path={path} is not a folder: name the folder that holds dataset.json")
+    refuse_missing_descriptions(folder)
     if (folder / DATASET_FILE).is_file():
         if split != "train":
             raise UserError(
@@ -70,16 +69,19 @@ def open_dataset(
 
 
 def open_held_out(
-    training: ShardedDataset | Clusters,
+    training: ShardedDataset,
     name: str,
     path: Path | str | None = None,
     options: StorageOptions | None = None,
-) -> ShardedDataset | Clusters:
+) -> ShardedDataset:
     """The test split that goes with an opened ``train`` split, or that one itself where there is none."""
     if path and is_remote(path):
         # a remote that has dataset.json itself has no splits, and is not asked again
         if training.path == str(path).rstrip("/"):
             return training
+        options = options or StorageOptions(default_shard_cache())
+        # no run reads it, but no split of a dataset may be damaged unnoticed
+        refuse_missing_remote_descriptions([f"{str(path).rstrip('/')}/val"], options)
         try:
             return open_dataset(name, path, "test", options)
         except NoSuchSplit:
@@ -95,17 +97,18 @@ def _open_remote(path: str, split: str, options: StorageOptions) -> ShardedDatas
             folder.description()
         except (FileNotFoundError, PermissionError) as error:
             tried.append(f"{folder.location(DATASET_FILE)}: {reason(error)}")
+            refuse_missing_remote_descriptions([url], options)
         else:
             return ShardedDataset.in_folder(folder)
     raise NoSuchSplit(
         f"data.path={path} holds no {split} split ({'; '.join(tried)}): upload a folder written by latentscale shards"
-        " build, or mend its permissions"
+        " build, or fix its permissions"
     )
 
 
 def available_splits(name: str, path: Path | str | None = None) -> tuple[str, ...]:
     """The splits of a local dataset that ``open_dataset`` can open; opens nothing."""
-    if name in ("digits", "clusters"):
+    if name in BUNDLED:
         return SPLITS
     folder = Path(path or "")
     if (folder / DATASET_FILE).is_file():

@@ -1,8 +1,10 @@
-"""Which folders below a path, on this machine or behind a URL, are datasets: one, or a split each."""
+"""The datasets below a path, on this machine or behind a URL: one, or one for each split."""
 
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from latentscale.errors import UserError
+from latentscale.shards.shard_format import is_shard_file
 from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
 from latentscale.storage.remote import Remote, is_remote, reason
 
@@ -10,14 +12,14 @@ _ORDER = ("train", "val", "test")
 
 
 def dataset_folders(path: Path | str, options: StorageOptions | None = None) -> list[Path | str]:
-    """The folders with a dataset.json: the given one, or those right below it, train first.
+    """The folders that hold a dataset.json: the given one, or those directly below it, train first.
 
     Args:
         path: a folder, or a URL, below which only train/, val/ and test/ are looked for: web servers list nothing.
-        options: of trying again, needed for URLs.
+        options: how failing requests are retried; needed for URLs.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or a folder holds shards without their dataset.json.
     """
     if is_remote(path):
         assert options is not None
@@ -25,7 +27,8 @@ def dataset_folders(path: Path | str, options: StorageOptions | None = None) -> 
     folder = Path(path)
     if (folder / DATASET_FILE).is_file():
         return [folder]
-    found = [one for one in folder.iterdir() if (one / DATASET_FILE).is_file()] if folder.is_dir() else []
+    refuse_missing_descriptions(folder)
+    found = [one for one in _folders_below(folder) if (one / DATASET_FILE).is_file()]
     if not found:
         raise UserError(f"{path} holds no {DATASET_FILE}: name a folder written by latentscale shards build")
     found.sort(key=lambda one: (_ORDER.index(one.name) if one.name in _ORDER else len(_ORDER), one.name))
@@ -37,20 +40,77 @@ def folder_name(path: Path | str) -> str:
     return str(path).rstrip("/").rpartition("/")[2] or str(path)
 
 
+def refuse_missing_descriptions(folder: Path) -> None:
+    """Refuse shards without a dataset.json in a folder of this machine, or directly below it.
+
+    A split that lost its dataset.json would otherwise be taken for a split that never existed. What is directly below
+    a dataset belongs to no dataset, and is not looked at.
+
+    Raises:
+        UserError: naming the folder.
+    """
+    if (folder / DATASET_FILE).is_file():
+        return
+    for one in (folder, *_folders_below(folder)):
+        if not (one / DATASET_FILE).is_file():
+            _refuse_shards_alone(one, _names(one))
+
+
+def refuse_missing_remote_descriptions(urls: Iterable[str], options: StorageOptions) -> None:
+    """The same for folders behind URLs, as far as the remote lists them.
+
+    Raises:
+        UserError: naming the folder, or the remote does not answer.
+    """
+    for url in urls:
+        names = Remote(url, options).names()
+        if DATASET_FILE not in names:
+            _refuse_shards_alone(url, names)
+
+
+def split_urls(url: str) -> list[str]:
+    """Where the splits of a dataset behind a URL are looked for."""
+    return [f"{url}/{split}" for split in _ORDER]
+
+
+def _refuse_shards_alone(folder: Path | str, names: Collection[str]) -> None:
+    if shards := sorted(filter(is_shard_file, names)):
+        again = "upload" if is_remote(folder) else "copy"
+        raise UserError(
+            f"{folder} holds shards ({shards[0]}) but no {DATASET_FILE}: {again} its {DATASET_FILE} again, build the"
+            " dataset again, or move the folder elsewhere"
+        )
+
+
+def _folders_below(folder: Path) -> list[Path]:
+    """In the order of their names; hidden ones are unfinished builds."""
+    if not folder.is_dir():
+        return []
+    return [folder / name for name in _names(folder) if not name.startswith(".") and (folder / name).is_dir()]
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(one.name for one in folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"{folder} cannot be listed ({error.strerror}): fix its permissions") from error
+
+
 def _remote_folders(url: str, options: StorageOptions) -> list[str]:
     tried = []
-    for folders in ((url,), tuple(f"{url}/{split}" for split in _ORDER)):
+    for folders in ([url], split_urls(url)):
         found = []
         for folder in folders:
             try:
                 Remote(folder, options).read(DATASET_FILE)
             except (FileNotFoundError, PermissionError) as error:
                 tried.append(f"{folder}/{DATASET_FILE}: {reason(error)}")
+                refuse_missing_remote_descriptions([folder], options)
             else:
                 found.append(folder)
         if found:
             return found
     raise UserError(
         f"{url} holds no {DATASET_FILE} ({tried[0]}), nor do its folders {', '.join(f'{split}/' for split in _ORDER)}:"
-        " name a folder written by latentscale shards build, or mend its permissions"
+        " name a folder written by latentscale shards build, or fix its permissions"
     )

@@ -108,6 +108,10 @@ def _is_sha256(value: Any) -> bool:
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
+def _is_generated(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"fingerprint"} and _is_sha256(value["fingerprint"])
+
+
 _NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
     "name": (_is_text, "text"),
     "shape": (
@@ -128,6 +132,7 @@ _OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
     "converted": (_is_object, "object"),
     "left_out": (_is_list(_is_text), "list of lines"),
     "split": (_is_object, "object"),
+    "generated": (_is_generated, "object with the fingerprint (a SHA-256) of the values"),
 }
 _OF_SHARD: dict[str, tuple[Callable[[Any], bool], str]] = {
     "file": (_is_file_name, "plain file name"),

@@ -73,13 +73,14 @@ def write_shards(
     licence: str,
     shard_bytes: int = DEFAULT_SHARD_BYTES,
     label_sizes: Sequence[int] = (),
+    more: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a dataset folder that is complete or absent; equal samples give equal bytes.
 
     Args:
         samples: in their order; the label of each is an index into ``labels``.
         out: the folder, which must not exist or be empty.
-        name, shape, labels, licence, label_sizes: as in :class:`Description`.
+        name, shape, labels, licence, label_sizes, more: as in :class:`Description`.
         shard_bytes: a shard ends before it would grow beyond this, but holds one sample at least.
 
     Raises:
@@ -99,7 +100,9 @@ def write_shards(
             writer.close()
         if not writer.entries:
             raise UserError(f"{out}: there are no samples to write: check where they are read from")
-        Description(name, shape, labels, licence, label_sizes).write(folder, writer.entries, writer.extensions)
+        Description(name, shape, labels, licence, label_sizes, more or {}).write(
+            folder, writer.entries, writer.extensions
+        )
 
 
 def with_own_name(out: Path) -> Path:

@@ -48,6 +48,11 @@ INDEX_TYPES = {"offset": np.int64, "size": np.int32, "label": np.int32, "extensi
 SINCE_VERSION_2 = frozenset(("crc32",))
 
 
+def is_shard_file(name: str) -> bool:
+    """Whether a file's name is that of a shard or of its index."""
+    return name.startswith("shard-") and name.endswith((".tar", ".index.safetensors"))
+
+
 def is_complete_index(found: Collection[str]) -> bool:
     """Whether arrays of these names are an index of some version."""
     return set(INDEX_TYPES) - SINCE_VERSION_2 <= set(found) <= set(INDEX_TYPES)

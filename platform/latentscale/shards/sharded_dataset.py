@@ -68,7 +68,8 @@ class ShardedDataset:
         label_sizes: number of categories of each label; one label unless the names are combinations of several.
         licence: of the data, in words.
         fingerprint: SHA-256 over shape, labels and the checksums of all files: equal where the data are
-            equal.
+            equal. Of generated data: over their values, which dataset.json states.
+        independent: whether the samples are independent draws, so that the first ones represent all of them.
         held: shards that are read through these descriptors, whatever becomes of their names.
     """
 
@@ -92,7 +93,11 @@ class ShardedDataset:
             *([sizes] if "label_sizes" in description else []),
             [[s.sha256, s.index_sha256] for s in self._shards],
         ]
-        self.fingerprint = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        generated = description.get("generated")
+        self.independent = generated is not None
+        self.fingerprint: str = (
+            generated["fingerprint"] if generated else hashlib.sha256(json.dumps(content).encode()).hexdigest()
+        )
         self._indexes: BoundedCache[int, ShardIndex] = BoundedCache(_INDEX_CACHE_BYTES, index_bytes)
         self._open_shards: BoundedCache[int, OpenFile] = BoundedCache(_OPEN_SHARDS)
         self.held: dict[int, OpenFile] = {}

@@ -45,6 +45,11 @@ class ClusterLaw:
         return (means[clusters] + self.deviation * noise).astype(np.float32), clusters
 
 
+def bundled_points(law: ClusterLaw, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """The points ``[N, D]`` of ``data.name=clusters`` and their clusters ``[N]``; drawn by seed 0 for every run."""
+    return law.draw(0, list(COUNTS).index(split), COUNTS[split])
+
+
 def _number(value: float) -> str:
     """As short as no other number is written."""
     return repr(value).removesuffix(".0")

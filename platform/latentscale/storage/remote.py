@@ -90,6 +90,25 @@ class Remote:
 
         return self._try(name, attempt)
 
+    def names(self) -> list[str]:
+        """The names in the folder; none where the folder does not exist or the remote gives no listings.
+
+        Raises:
+            UserError: the remote does not answer.
+        """
+
+        def attempt(files: Any, path: str) -> list[str]:
+            try:
+                found: list[str] = self._wait(files, "ls", path, detail=False)
+            except (NotImplementedError, NotADirectoryError):
+                return []
+            return [name.rstrip("/").rpartition("/")[2] for name in found]
+
+        try:
+            return self._try("", attempt)
+        except (FileNotFoundError, PermissionError):
+            return []
+
     def download(self, name: str, to: Path, insist: bool = True) -> None:
         """Write a file to ``to``, dropping what a failed attempt has written; tried once unless one insists."""
 

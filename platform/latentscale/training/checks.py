@@ -3,7 +3,6 @@
 import torch
 
 from latentscale.config import Config
-from latentscale.data.clusters import Clusters
 from latentscale.data.datasets import open_dataset, open_held_out
 from latentscale.data.label_resampling import ResampledOrder
 from latentscale.data.order import Order
@@ -112,9 +111,7 @@ def _check_step(config: Config, method: type[Method], processes: int) -> StepPla
     return steps
 
 
-def _open_data(
-    config: Config, topology: Topology, steps: StepPlan
-) -> tuple[ShardedDataset | Clusters, ShardedDataset | Clusters]:
+def _open_data(config: Config, topology: Topology, steps: StepPlan) -> tuple[ShardedDataset, ShardedDataset]:
     """The training split, and the held-out split that pictures and evaluations use."""
     _refuse_retries_that_outlast_the_others(config, topology)
     wanted, options = tuple(config.data.shape), storage_options(config)
@@ -129,8 +126,6 @@ def _open_data(
             f"distributed.streams={steps.streams} but {dataset.name} has {counted(dataset.count, 'sample')}: use"
             " fewer streams"
         )
-    if config.data.mode == "streaming" and isinstance(dataset, Clusters):
-        raise UserError("data.mode=streaming reads shards, and data.name=clusters has none: leave it out")
     if config.data.mode == "streaming" and config.data.label_probabilities:
         raise UserError(
             "data.label_probabilities takes samples from anywhere, and data.mode=streaming reads shards from end to"
@@ -153,7 +148,7 @@ def _check_model(plan: ModelPlan) -> ModelPlan:
     return plan
 
 
-def _order(config: Config, dataset: ShardedDataset | Clusters, steps: StepPlan) -> Order:
+def _order(config: Config, dataset: ShardedDataset, steps: StepPlan) -> Order:
     """The order in which the training split is read.
 
     Raises:
@@ -176,7 +171,7 @@ def _refuse_retries_that_outlast_the_others(config: Config, topology: Topology) 
         )
 
 
-def _categories(config: Config, method: type[Method], dataset: ShardedDataset | Clusters | None) -> tuple[int, ...]:
+def _categories(config: Config, method: type[Method], dataset: ShardedDataset | None) -> tuple[int, ...]:
     """d_c of each label: the data's for labelled methods, else ``latent.categories``."""
     chosen = tuple(config.latent.categories)
     if not (method.labelled or method.categorical):

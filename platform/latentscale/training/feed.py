@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentscale.data.clusters import Clusters, PointReader
 from latentscale.data.loader import Loader
 from latentscale.data.step_reader import BlockReader, Preprocessing
 from latentscale.data.unreadable_samples import Skipped
@@ -128,8 +127,6 @@ class Feed:
 
     def _reader(self, plan: RunPlan, start: int) -> BlockReader:
         settings = plan.config.data
-        if isinstance(plan.dataset, Clusters):
-            return PointReader(plan.dataset, plan.order, self.owned, plan.steps.stream_batch, self.layout)
         preprocessing = Preprocessing(plan.decoder, self.seed, settings.horizontal_flip, settings.on_error == "skip")
         return shard_reader(plan, plan.dataset, self.owned, self.layout, preprocessing, start)
 

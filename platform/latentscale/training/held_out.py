@@ -6,38 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from latentscale.data.clusters import Clusters
 from latentscale.decoding.decoder import Decoder
 from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
 from latentscale.shards.sharded_dataset import ShardedDataset
 
 
+def read_labels(dataset: ShardedDataset, count: int) -> Tensor | None:
+    """``[count, d_l]`` int64 categories of the samples that `read_samples` returns; None if any has no label."""
+    places = spread(dataset, count)
+    stored = np.array([int(dataset.shard_labels(shard)[member]) for shard, member in places])
+    return torch.from_numpy(dataset.label_table()[stored]) if (stored >= 0).all() else None
+
+
 def read_samples(
-    dataset: ShardedDataset | Clusters, limit: int, decoder: Decoder | None = None, skip_errors: bool = False
-) -> Tensor:
-    """At most ``limit`` samples: `read_images`, or points ``[n, D]`` float32."""
-    if isinstance(dataset, Clusters):
-        return torch.from_numpy(dataset.points[:limit])
-    return read_images(dataset, limit, decoder, skip_errors)
-
-
-def read_labels(dataset: ShardedDataset | Clusters, count: int) -> Tensor:
-    """``[count, d_l]`` int64 categories of the samples that `read_samples` gives."""
-    if isinstance(dataset, Clusters):
-        stored = dataset.classes[:count]
-    else:
-        places = spread(dataset, count)
-        stored = np.array([int(dataset.shard_labels(shard)[member]) for shard, member in places])
-    return torch.from_numpy(dataset.label_table()[stored])
-
-
-def read_images(
     dataset: ShardedDataset, limit: int, decoder: Decoder | None = None, skip_errors: bool = False
 ) -> Tensor:
-    """At most ``limit`` samples, spread evenly over a data set in the order of its shards, ``[n, C, H, W]`` uint8.
+    """At most ``limit`` samples of a dataset in the order of its shards; `spread` chooses them.
 
-    Data are often sorted by class, so the first samples alone might all be of one.
+    Returns:
+        Images uint8 ``[n, C, H, W]``, or points float32 ``[n, D]``.
 
     Args:
         decoder: ``auto`` without one.
@@ -77,9 +65,13 @@ def _readable(
 
 
 def spread(dataset: ShardedDataset, limit: int) -> list[tuple[int, int]]:
-    """The shard and member of at most ``limit`` samples, spread evenly."""
+    """The shard and member of at most ``limit`` samples: the first of independent draws, else spread evenly.
+
+    Images are often sorted by class, and the first ones would all be of one class.
+    """
     ends = dataset.shard_counts.cumsum()
-    positions = np.linspace(0, dataset.count - 1, min(limit, dataset.count)).astype(np.int64)
+    count = min(limit, dataset.count)
+    positions = np.arange(count) if dataset.independent else np.linspace(0, dataset.count - 1, count).astype(np.int64)
     shards = np.searchsorted(ends, positions, side="right")
     members = positions - (ends[shards] - dataset.shard_counts[shards])
     return list(zip(shards.tolist(), members.tolist(), strict=True))

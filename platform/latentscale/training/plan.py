@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from latentscale.config import Config
-from latentscale.data.clusters import Clusters
 from latentscale.data.order import Order
 from latentscale.decoding.decoder import Decoder
 from latentscale.distributed.streams import StepPlan
@@ -48,11 +47,11 @@ class RunPlan(ModelPlan):
         order: which sample of the training split stands where.
     """
 
-    dataset: ShardedDataset | Clusters
-    held_out: ShardedDataset | Clusters
+    dataset: ShardedDataset
+    held_out: ShardedDataset
     order: Order
 
     def identity(self) -> dict[str, str]:
         """What must stay the same, besides the configuration, for a run to be continued."""
-        files = {} if isinstance(self.dataset, Clusters) else self.decoder.identity(self.dataset.extensions)
-        return {"method": self.method.name, "data": self.dataset.fingerprint, **files}
+        decoding = self.decoder.identity(self.dataset.extensions)
+        return {"method": self.method.name, "data": self.dataset.fingerprint, **decoding}

@@ -27,11 +27,13 @@ import torch
 from PIL import Image
 from rich.progress import MofNCompleteColumn, Progress
 
-from latentscale.data.clusters import CENTRES, DEVIATION, PROBABILITIES, Clusters
 from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.draws import Purpose
 from latentscale.pictures import PointCloud, draw_scatter, join_panels, save_png
+from latentscale.sources.cluster_law import ClusterLaw, bundled_points
 
+LAW = ClusterLaw()
+CENTRES = torch.tensor(LAW.means, dtype=torch.float64)
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parents[1]
 STEPS = 20_000
@@ -127,7 +129,7 @@ def measure(name: str, seed: int, folder: Path) -> tuple[dict[str, Any], Image.I
     drawn = model.draw_latents(GENERATED, 0, Purpose.EVALUATION)
     categories = model.draw_categories(GENERATED, 0, Purpose.EVALUATION)
     points = model.decode(model.map_latent(drawn), categories).double()
-    distances = torch.cdist(points, torch.from_numpy(CENTRES))
+    distances = torch.cdist(points, CENTRES)
     nearest = distances.argmin(dim=1)
     shares = torch.bincount(nearest, minlength=len(CENTRES)) / len(points)
     result: dict[str, Any] = {
@@ -135,9 +137,9 @@ def measure(name: str, seed: int, folder: Path) -> tuple[dict[str, Any], Image.I
         "seed": seed,
         "steps": model.step,
         "cluster_shares": shares.tolist(),
-        "between_clusters": float((distances.amin(dim=1) > BRIDGE_DEVIATIONS * DEVIATION).double().mean()),
+        "between_clusters": float((distances.amin(dim=1) > BRIDGE_DEVIATIONS * LAW.deviation).double().mean()),
     }
-    clouds = [PointCloud("real", torch.from_numpy(Clusters("test").points[:SHOWN]))]
+    clouds = [PointCloud("real", torch.from_numpy(bundled_points(LAW, "test")[0][:SHOWN]))]
     if categories is None:
         clouds.append(PointCloud("generated", points[:SHOWN]))
     else:
@@ -178,7 +180,7 @@ def draw_figures(pictures: dict[tuple[str, int], Image.Image], out: Path) -> Non
 def is_correct(categories: list[dict[str, Any]]) -> bool:
     """Whether four categories survive, one per cluster, each with its cluster's probability to within `TOLERANCE`."""
     return sorted(each["cluster"] for each in categories) == list(range(len(CENTRES))) and all(
-        abs(each["probability"] - PROBABILITIES[each["cluster"]]) <= TOLERANCE for each in categories
+        abs(each["probability"] - LAW.probabilities[each["cluster"]]) <= TOLERANCE for each in categories
     )
 
 

@@ -26,7 +26,7 @@ from latentscale.data.datasets import open_dataset
 from latentscale.inversion.inverter import Inverter
 from latentscale.methods.registry import METHODS
 from latentscale.pictures import Row, RowGroup, draw_grid, save_png
-from latentscale.training.held_out import read_images
+from latentscale.training.held_out import read_samples
 
 HERE = Path(__file__).resolve().parent
 RECIPES = HERE.parents[1]
@@ -139,7 +139,7 @@ def table(results: list[dict[str, Any]]) -> str:
 
 def picture(runs: list[Run]) -> Any:
     """Held-out digits above their reconstructions by each method's first run."""
-    reals = read_images(open_dataset("digits", None, "test"), SHOWN_IMAGES)
+    reals = read_samples(open_dataset("digits", None, "test"), SHOWN_IMAGES)
     rows = [Row("held-out digits", reals.float() / 127.5 - 1)]
     for method in dict.fromkeys(run.method for run in runs):
         run = next(run for run in runs if run.method == method)
