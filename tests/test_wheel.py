@@ -153,7 +153,7 @@ def test_presets_are_there(installed: Installed) -> None:
     done = installed.latentscale("train", "pvdgan", "--dry-run", "preset=afhq256")
     assert done.code == 0, done.err
     assert "generator: 25,8" in done.out
-    assert "data: 3 × 256 × 256, not at hand" in done.out
+    assert "data: samples of 3 × 256 × 256, not available here" in done.out
     refused = installed.latentscale("train", "pvdgan", "preset=afhq")
     assert refused.code == 2
     assert "afhq256" in refused.err

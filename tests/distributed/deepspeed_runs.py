@@ -27,7 +27,7 @@ from latentscale.distributed.exiting import exit_process
 from latentscale.distributed.phases import DistributedPhase
 from latentscale.errors import UserError
 from latentscale.losses import inversion
-from latentscale.methods import dlsgan
+from latentscale.methods import pvdgan
 from latentscale.methods.registry import METHODS
 from latentscale.training import consensus
 from latentscale.training.loop import train
@@ -125,14 +125,14 @@ def poisoned(folder: Path) -> None:
     calls: list[int] = []
 
     def with_nan(*arguments: Any) -> Any:
-        calls.append(1)
+        calls.append(1)  # one in each phase of a step: the third is in the second step's discriminator phase
         value = inversion.scaled_latent_mse(*arguments)
-        return value * float("nan") if RANK == 1 and len(calls) == 2 else value
+        return value * float("nan") if RANK == 1 and len(calls) == 3 else value
 
     for engine in ALL:
         run(folder / f"clean-{engine}", 1, "pvdgan", engine)
         calls.clear()
-        with replaced(dlsgan, "scaled_latent_mse", with_nan):
+        with replaced(pvdgan, "scaled_latent_mse", with_nan):
             run(folder / f"poisoned-{engine}", 2, "pvdgan", engine)
 
 

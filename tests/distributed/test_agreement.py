@@ -106,13 +106,13 @@ MemoryCachedReader.block = read
 def test_a_nan_on_one_rank_skips_the_step_on_all(train: Train, processes: Processes, tmp_path: Path) -> None:
     patch = """
 from latentscale.losses import inversion
-from latentscale.methods import dlsgan
-calls = []
+from latentscale.methods import pvdgan
+calls = []  # one in each phase of a step: the third is in the second step's discriminator phase
 def poisoned(*args):
     calls.append(1)
     value = inversion.scaled_latent_mse(*args)
-    return value * float("nan") if RANK == "1" and len(calls) == 2 else value
-dlsgan.scaled_latent_mse = poisoned
+    return value * float("nan") if RANK == "1" and len(calls) == 3 else value
+pvdgan.scaled_latent_mse = poisoned
 """
     train("pvdgan", tmp_path / "one", 2, training__steps=1)
     finished = run_with(patch, tmp_path / "two", processes, training__steps=2)

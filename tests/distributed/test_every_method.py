@@ -12,6 +12,8 @@ from launching import ROOT, Processes, launch_command
 SCRIPT = ROOT / "tests" / "distributed" / "every_method.py"
 LAYOUTS = [(1, 4), (2, 2), (4, 1)]  # processes, accumulation
 TOLERANCE = 1e-9
+# a paired loss sees only differences between D's values, which do not depend on the one bias that all of them share
+UNMOVED = {"pvdgan relativistic": {"optimizer/discriminator/exp_avg_sq/discriminator.heads.adversarial.bias"}}
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +46,8 @@ def test_processes_and_accumulation_take_the_same_steps(
 def test_the_steps_change_everything_that_is_trained(run: str, runs: dict[tuple[int, int], Path]) -> None:
     moments = {name: value for name, value in final_state(runs[1, 1] / run).items() if "/exp_avg_sq/" in name}
     assert moments
-    assert all(bool((value > 0).any()) for value in moments.values())
+    unmoved = {name for name, value in moments.items() if not bool((value > 0).any())}
+    assert unmoved == UNMOVED.get(run, set())
 
 
 def test_p_of_c_is_uniform_until_it_may_move_and_on_the_simplex_after(runs: dict[tuple[int, int], Path]) -> None:

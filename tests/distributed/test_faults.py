@@ -146,8 +146,13 @@ def test_a_nan_on_one_process_for_too_long_ends_all_with_the_name_of_the_term(
 ) -> None:
     lines = """
 from latentscale.losses import inversion
-from latentscale.methods import dlsgan
-dlsgan.scaled_latent_mse = lambda *args: inversion.scaled_latent_mse(*args) * (float("nan") if RANK == "1" else 1)
+from latentscale.methods import pvdgan
+calls = []  # one in each phase of a step: every other one is in the discriminator phase
+def poisoned(*args):
+    calls.append(1)
+    value = inversion.scaled_latent_mse(*args)
+    return value * float("nan") if RANK == "1" and len(calls) % 2 else value
+pvdgan.scaled_latent_mse = poisoned
 """
     started = start(processes, tmp_path / "run", 2, lines, training__max_nonfinite_steps=3)
     (code, err), (other, _) = ends(started)

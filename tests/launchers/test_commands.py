@@ -195,10 +195,17 @@ def test_a_module_is_started_in_the_place_of_a_script(program: str) -> None:
         assert shlex.split(done.stdout) == [sys.executable, *module]
 
 
+@pytest.mark.parametrize("flag", [["-m", "latentscale"], ["-mlatentscale"]])
+def test_a_modules_name_may_follow_its_flag_at_once(flag: list[str]) -> None:
+    command = [*PROGRAMS["node"], "--cpu", "--dry-run", *flag, "train", "pvdgan", "run.dir=x"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=60)
+    assert shlex.split(done.stdout)[-5:] == ["-m", "latentscale", "train", "pvdgan", "run.dir=x"]
+
+
 def test_a_module_without_a_name_is_no_recipe() -> None:
     done = subprocess.run([*PROGRAMS["node"], "-m"], capture_output=True, text=True, env=environment(), timeout=60)
     assert done.returncode == 2
-    assert "no recipe is given" in done.stderr
+    assert "no recipe given" in done.stderr
 
 
 @pytest.mark.parametrize("program", PROGRAMS)

@@ -3,7 +3,7 @@
 import ast
 import inspect
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -16,6 +16,7 @@ from latentscale.data.step_reader import Block
 from latentscale.data.unreadable_samples import Skipped
 from latentscale.errors import UserError
 from latentscale.methods.pvdgan import PVDGAN
+from latentscale.telemetry.run_log import MetricsFile
 from latentscale.training import loop
 from latentscale.training.recorder import Recorder
 from latentscale.training.step import StepResult, take_step
@@ -27,15 +28,23 @@ class Noting(Recorder):
 
     def __init__(self, noted: list[tuple[Any, ...]], *arguments: Any) -> None:
         self.noted = noted
+        self.evaluations: list[int] = []
         super().__init__(*arguments)
 
     def record(self, step: int, result: StepResult) -> None:
         self.noted.append(("step", step))
         super().record(step, result)
 
-    def report(self, step: int, skipped: Sequence[Skipped]) -> None:
+    def reported(self, step: int, record: Mapping[str, Any]) -> None:
+        assert record["step"] == step
+        assert record["generator/adversarial"] > 0
         self.noted.append(("report", step))
-        super().report(step, skipped)
+        super().reported(step, record)
+
+    def evaluated(self, step: int, evaluation: Mapping[str, Any]) -> None:
+        assert evaluation["real_images"] == 16
+        self.evaluations.append(step)
+        super().evaluated(step, evaluation)
 
     def draw_and_evaluate(self, step: int, pictures: bool, evaluation: bool) -> None:
         if pictures or evaluation:
@@ -66,10 +75,16 @@ def settings(folder: Path, **changes: object) -> Config:
 
 
 def run(config: Config, should_stop: Callable[[], bool] = lambda: False) -> list[tuple[Any, ...]]:
-    """What the recorder of a run in this process notes."""
+    """What the recorder of a run in this process notes; evaluations, which a thread makes, at the end."""
     noted: list[tuple[Any, ...]] = []
-    loop.train(config, PVDGAN, should_stop, lambda *arguments: Noting(noted, *arguments))
-    return noted
+    made: list[Noting] = []
+
+    def make(*arguments: Any) -> Noting:
+        made.append(Noting(noted, *arguments))
+        return made[0]
+
+    loop.train(config, PVDGAN, should_stop, make)
+    return [*noted, *(("evaluated", step) for step in made[0].evaluations)]
 
 
 def test_a_callers_recorder_learns_of_every_step_report_checkpoint_and_the_end(tmp_path: Path) -> None:
@@ -83,6 +98,7 @@ def test_a_callers_recorder_learns_of_every_step_report_checkpoint_and_the_end(t
         ("step", 3), ("checkpoint", 3),
         ("step", 4), ("report", 4), ("draw", 4, True, True),
         ("step", 5), ("report", 5), ("last checkpoint", 5), ("finish", 5, True), ("end", None),
+        ("evaluated", 4), ("evaluated", 5),
     ]  # fmt: skip
     # a finished run that is started again takes no step
     assert run(settings(tmp_path, training__steps=5, **intervals)) == [("finish", 5, True), ("end", None)]
@@ -110,6 +126,36 @@ def test_it_learns_why_a_run_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ("last checkpoint", 2),
         ("end", "the third step's data are gone (a checkpoint of step 2 stands)"),
     ]
+
+
+class Failing(Recorder):
+    """A recorder that fails after it has opened everything."""
+
+    def open(self) -> None:
+        super().open()
+        raise OSError("the port is taken")
+
+
+@pytest.mark.parametrize("fails", ["tensorboard", "a subclass"])
+def test_a_recorder_that_cannot_start_closes_what_it_opened(
+    fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed: list[int] = []
+    close = MetricsFile.close
+    monkeypatch.setattr(MetricsFile, "close", lambda self: (closed.append(1), close(self)))
+    if fails == "tensorboard":
+        (tmp_path / "tensorboard").write_text("not a folder")
+        (tmp_path / "config.yaml").write_text("")  # else the folder is refused as no run's
+        config = settings(tmp_path, training__steps=2, telemetry__tensorboard="true")
+        with pytest.raises(UserError, match=r"tensorboard cannot be written .*: remove it"):
+            loop.train(config, PVDGAN)
+    else:
+        with pytest.raises(OSError, match="port is taken"):
+            loop.train(settings(tmp_path, training__steps=2), PVDGAN, make_recorder=Failing)
+    assert closed == [1]
+    # nothing holds the folder: the same command trains
+    (tmp_path / "tensorboard").unlink(missing_ok=True)
+    assert loop.train(settings(tmp_path, training__steps=2), PVDGAN).finished
 
 
 TIMED = """

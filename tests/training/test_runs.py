@@ -17,7 +17,7 @@ from latentscale.distributed.statistics import FusedStatistics
 from latentscale.errors import UserError
 from latentscale.inversion.inverter import Inverter
 from latentscale.losses import inversion
-from latentscale.methods import dlsgan
+from latentscale.methods import pvdgan
 from latentscale.methods.registry import METHODS
 from latentscale.training.ema import WeightAverage
 from latentscale.training.loop import train as train_here
@@ -165,12 +165,12 @@ def test_a_nonfinite_step_is_skipped_whole(tmp_path: Path, monkeypatch: pytest.M
     def poisoned(latent: torch.Tensor, predicted: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         calls.append(1)
         value = inversion.scaled_latent_mse(latent, predicted, scale)
-        return value * float("nan") if len(calls) == 2 else value
+        return value * float("nan") if len(calls) == 3 else value
 
-    # PVDGAN's discriminator phase takes DLSGAN's loss, its generator phase its own
-    monkeypatch.setattr(dlsgan, "scaled_latent_mse", poisoned)
+    # each phase takes it once a step: the third time is in the second step's discriminator phase
+    monkeypatch.setattr(pvdgan, "scaled_latent_mse", poisoned)
     run_here("pvdgan", tmp_path / "two", training__steps=2, training__report_every_steps=1)
-    assert len(calls) == 2
+    assert len(calls) == 4
     assert bitwise_equal(final_state(tmp_path / "one"), final_state(tmp_path / "two"))
     assert [record["skipped_steps"] for record in reports(tmp_path / "two")] == [0.0, 1.0]
 
@@ -180,7 +180,7 @@ def test_too_many_nonfinite_steps_stop_the_run_and_name_the_term(
 ) -> None:
     run_here("pvdgan", tmp_path, training__steps=3, checkpoint__every_steps=1)
     whole = inversion.scaled_latent_mse
-    monkeypatch.setattr(dlsgan, "scaled_latent_mse", lambda *args: whole(*args) * float("nan"))
+    monkeypatch.setattr(pvdgan, "scaled_latent_mse", lambda *args: whole(*args) * float("nan"))
     with pytest.raises(UserError, match=r"4 steps in a row were not finite.*discriminator/encoder"):
         run_here("pvdgan", tmp_path, training__steps=30, training__max_nonfinite_steps=4)
     assert (tmp_path / "checkpoints" / "step-000000003" / "state.json").is_file()

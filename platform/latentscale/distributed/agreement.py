@@ -57,23 +57,25 @@ def run_on_rank_zero(rank: int, function: Callable[[], T]) -> T | None:
     return result
 
 
-def gather_failure(own: UserError | None, spoiled_steps: int, shared: UserError | None) -> tuple[UserError | None, int]:
+def gather_failure(
+    own: UserError | None, steps_without_data: int, shared: UserError | None
+) -> tuple[UserError | None, int]:
     """The failure that ends the run and the number of last steps without data; the same on every process.
 
     Args:
         own: the failure of this process, if any.
-        spoiled_steps: last steps for which this process had no data, so that all processes skipped them.
+        steps_without_data: last steps for which this process had no data, so that all processes skipped them.
         shared: a failure that all processes know, such as too many skipped steps; a process's own failure may be its
             cause, and takes precedence.
     """
-    gathered = all_gather((own and str(own), isinstance(own, Interruption), spoiled_steps))
-    spoiled = max(steps for _, _, steps in gathered)
+    gathered = all_gather((own and str(own), isinstance(own, Interruption), steps_without_data))
+    most_steps = max(steps for _, _, steps in gathered)
     failed = [(rank, message, temporary) for rank, (message, temporary, _) in enumerate(gathered) if message]
     if not failed:
-        return shared, spoiled
+        return shared, most_steps
     rank, message, temporary = failed[0]
     ranks = "" if len({message for message, _, _ in gathered}) == 1 else str(rank)
-    return _shared_error(message, temporary, ranks), spoiled
+    return _shared_error(message, temporary, ranks), most_steps
 
 
 def _shared_error(message: str, temporary: bool, ranks: str = "") -> UserError:

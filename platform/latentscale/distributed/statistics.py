@@ -1,6 +1,7 @@
-"""Running statistics: every process observes its own samples, one vector of sums a step is summed over processes.
+"""Running statistics: each process observes its own samples, and one vector per step is summed over the processes.
 
-It is ``[stop, news, count₁, sum₁…, count₂, sum₂…]``, never below float32, and travels with the last phase's gradients.
+The vector is ``[stop, unreadable, count₁, sum₁…, count₂, sum₂…]``, never below float32; it is piggybacked on the last
+phase's gradients.
 """
 
 from collections.abc import Mapping, Sequence
@@ -39,17 +40,17 @@ class FusedStatistics:
         for name, samples in observed.items():
             self._observed.setdefault(name, []).append(samples)
 
-    def pack(self, stop: bool, news: int = 0) -> Tensor:
+    def pack(self, stop: bool, unreadable: int = 0) -> Tensor:
         """The vector of this process, which is to be summed over all, in place, before `finish`.
 
         Args:
             stop: this process asks to stop.
-            news: how many things this process has to tell the others, outside the steps.
+            unreadable: number of samples that this process newly found unreadable.
         """
         if stop:
             self._flags[0] = 1.0
-        if news:
-            self._flags[1] = float(news)
+        if unreadable:
+            self._flags[1] = float(unreadable)
         for name, parts in self._observed.items():
             count, total = self._slots[name]
             samples = torch.cat(parts)
@@ -61,7 +62,7 @@ class FusedStatistics:
         """Update every observed statistic by the sums where ``apply`` is 1, and start afresh.
 
         Returns:
-            ``[2]``: how many processes asked to stop, and how many news they have together, on the device.
+            ``[2]``: the number of processes that ask to stop, and of samples newly found unreadable, on the device.
         """
         for name in self._observed:
             count, total = self._slots[name]

@@ -137,9 +137,10 @@ def add_command(parser: argparse.ArgumentParser) -> None:
 def given_command(values: Mapping[str, object]) -> tuple[str, ...]:
     """The command among the parsed options, as Python and ``accelerate launch`` take it."""
     module, command = values.get("module"), values.get("command", ())
-    if isinstance(module, list):
-        return ("-m", *module) if module else ()
     assert isinstance(command, (list, tuple))
+    if isinstance(module, list):
+        # -mNAME takes the name alone, and leaves its arguments to the command
+        return ("-m", *module, *command) if module else ()
     return tuple(command[1:] if command[:1] == ["--"] else command)
 
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 from latentscale.losses.classification import logits_of
-from latentscale.losses.contrastive import contrastive
+from latentscale.losses.nt_xent import contrastive
 from latentscale.methods.base import Draw, MethodSettings
 from latentscale.methods.categorical import identity
 from latentscale.methods.phase import Batch, Weighted

@@ -34,9 +34,10 @@ from latentscale.methods.passes import (
     adversarial_terms,
     compared_reals,
     discriminate,
+    first_half,
     generator_loss,
-    halves,
     scores,
+    second_half,
     stream_options,
 )
 from latentscale.methods.phase import Batch, Phase, Terms, Weighted, weighted_terms
@@ -84,23 +85,23 @@ class DiscriminatorPhase(Phase):
         naive, full = settings.variant == "naive", settings.variant == "full"
         real = discriminate(self.discriminator, batch.real, batch, settings.r1)
         with torch.no_grad():
-            codes = w = mapping(z if naive else halves(z)[0])
+            codes = w = mapping(z if naive else first_half(z))
             images = generator(w)
         if not naive:
-            w_r = halves(real.latent)[1] if full else halves(real.latent)[1].detach()
+            w_r = second_half(real.latent) if full else second_half(real.latent).detach()
             rebuilt = generator(w_r)
             codes, images = torch.cat([w, w_r]), torch.cat([images, rebuilt.detach()])
         fake = discriminate(self.discriminator, images, batch, settings.r2)
         terms, inferred = adversarial_terms(settings, real, fake), fake.latent
         if full:
             # the same numbers as in the pass above, with the gradient through w_R
-            inferred = torch.cat([halves(inferred)[0], discriminate(self.discriminator, rebuilt, batch).latent])
+            inferred = torch.cat([first_half(inferred), discriminate(self.discriminator, rebuilt, batch).latent])
             again = discriminate(self.discriminator, generator(inferred), batch).latent
             frozen = through_frozen(self.discriminator, rebuilt, **stream_options(self.discriminator, batch))
-            features = halves(real.features)[1].detach(), frozen.features
+            features = second_half(real.features).detach(), frozen.features
             terms |= full_terms(settings, features, (inferred, again), (w, w_r), batch)
         terms["latent"] = (settings.latent_weight, latent_mse(codes, inferred))
-        kept = {} if naive else {"latent": halves(real.latent)[0], "features": halves(real.features)[0]}
+        kept = {} if naive else {"latent": first_half(real.latent), "features": first_half(real.features)}
         return weighted_terms(terms, kept=kept, measured=scores(real, fake))
 
 
@@ -117,7 +118,7 @@ class GeneratorPhase(Phase):
         if settings.variant == "naive":
             codes = w = self.mapping(z)
         else:
-            w = self.mapping(halves(z)[1])
+            w = self.mapping(second_half(z))
             codes = torch.cat([batch.kept["latent"], w])
         real = compared_reals(settings, discriminator, batch)
         fake = discriminate(discriminator, self.generator(codes), batch)
@@ -127,7 +128,7 @@ class GeneratorPhase(Phase):
         }
         if settings.variant == "full":
             again = discriminate(discriminator, self.generator(fake.latent), batch).latent
-            features = batch.kept["features"], halves(fake.features)[0]
+            features = batch.kept["features"], first_half(fake.features)
             terms |= full_terms(settings, features, (fake.latent, again), (w, batch.kept["latent"]), batch)
         return weighted_terms(terms)
 

@@ -148,5 +148,14 @@ def predicted(output: DiscriminatorOutput) -> Tensor:
 
 def halves(x: Tensor) -> tuple[Tensor, Tensor]:
     """``[b · streams, …]`` to the first and the last b/2 samples of each stream, two views; b is even."""
-    middle = len(x) // 2
-    return x[:middle], x[middle:]
+    return first_half(x), second_half(x)
+
+
+def first_half(x: Tensor) -> Tensor:
+    """``[b · streams, …]`` to the first b/2 samples of each stream, a view; b is even."""
+    return x[: len(x) // 2]
+
+
+def second_half(x: Tensor) -> Tensor:
+    """``[b · streams, …]`` to the last b/2 samples of each stream, a view; b is even."""
+    return x[len(x) // 2 :]

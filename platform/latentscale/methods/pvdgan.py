@@ -16,7 +16,16 @@ from latentscale.latents.priors import Prior
 from latentscale.losses.inversion import feature_mse, scaled_latent_mse
 from latentscale.methods.base import even_stream_batch
 from latentscale.methods.encoders import EncoderMethod, EncoderSettings
-from latentscale.methods.passes import adversarial_terms, compared_reals, discriminate, generator_loss, halves, scores
+from latentscale.methods.passes import (
+    adversarial_terms,
+    compared_reals,
+    discriminate,
+    first_half,
+    generator_loss,
+    halves,
+    scores,
+    second_half,
+)
 from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
@@ -45,7 +54,7 @@ class DiscriminatorPhase(Phase):
                 **adversarial_terms(settings, real, fake),
                 "encoder": (settings.encoder_weight, scaled_latent_mse(z, fake.latent, s)),
             },
-            kept={"latent": halves(real.latent)[0], "features": halves(real.features)[0]},
+            kept={"latent": first_half(real.latent), "features": first_half(real.features)},
             observed={"variance": fake.latent},
             measured=scores(real, fake),
         )
@@ -65,7 +74,7 @@ class GeneratorPhase(Phase):
         z = torch.cat([z_r + noise * (1 - v).clamp(min=0).sqrt(), fresh])
         real = compared_reals(settings, discriminator, batch)
         fake = discriminate(discriminator, self.generator(z * s), batch)
-        rebuilt, recovered = halves(fake.features)[0], halves(fake.latent)[1]
+        rebuilt, recovered = first_half(fake.features), second_half(fake.latent)
         return weighted_terms(
             {
                 "adversarial": (1.0, generator_loss(settings, real, fake)),

@@ -28,10 +28,12 @@ from latentscale.methods.passes import (
     adversarial_terms,
     compared_reals,
     discriminate,
+    first_half,
     generator_loss,
     halves,
     predicted,
     scores,
+    second_half,
 )
 from latentscale.methods.phase import Batch, Phase, Terms, weighted_terms
 from latentscale.networks.discriminator_output import DiscriminatorOutput, Heads
@@ -64,13 +66,13 @@ class DiscriminatorPhase(Phase):
     def forward(self, batch: Batch) -> Terms:
         settings, (z, noise) = self.settings, halves(batch.draws["discriminator_latent"])
         with torch.no_grad():
-            z_x, _, _ = posterior(self.borrowed("encoder"), halves(batch.real)[1], noise)
+            z_x, _, _ = posterior(self.borrowed("encoder"), second_half(batch.real), noise)
             images = self.borrowed("generator")(torch.cat([z, z_x]))
         real = discriminate(self.discriminator, batch.real, batch, settings.r1)
         fake = discriminate(self.discriminator, images, batch, settings.r2)
         return weighted_terms(
             adversarial_terms(settings, real, fake),
-            kept={"features": halves(real.features)[0]},
+            kept={"features": first_half(real.features)},
             measured=scores(real, fake),
         )
 
@@ -86,12 +88,12 @@ class GeneratorPhase(Phase):
     def forward(self, batch: Batch) -> Terms:
         settings, discriminator = self.settings, self.borrowed("discriminator")
         noise, z = halves(batch.draws["generator_latent"])
-        z_x, mean, log_variance = posterior(self.encoder, halves(batch.real)[0], noise)
+        z_x, mean, log_variance = posterior(self.encoder, first_half(batch.real), noise)
         real = compared_reals(settings, discriminator, batch)
 
         def judge(z_x: Tensor) -> tuple[Tensor, Tensor]:
             fake = discriminate(discriminator, self.generator(torch.cat([z_x, z])), batch)
-            return generator_loss(settings, real, fake), halves(fake.features)[0]
+            return generator_loss(settings, real, fake), first_half(fake.features)
 
         adversarial, features, pull = with_input_gradient(judge, z_x)
         found = weighted_terms(

@@ -152,8 +152,17 @@ class ProgressLine:
 
 
 def tensorboard_logger(accelerator: Any, start_step: int) -> Callable[[Mapping[str, Any], int], None]:
-    """TensorBoard through Accelerate's tracker, in the run's ``tensorboard/``; later steps are removed."""
-    accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start_step + 1}})
+    """TensorBoard through Accelerate's tracker, in the run's ``tensorboard/``; later steps are removed.
+
+    Raises:
+        OSError: that folder cannot be written.
+    """
+    try:
+        accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": start_step + 1}})
+    except OSError:
+        # Accelerate would fail to close a tracker that has not started, and hide the reason
+        accelerator.trackers.clear()
+        raise
 
     def log(record: Mapping[str, Any], step: int) -> None:
         numbers = {key: value for key, value in record.items() if isinstance(value, int | float) and key != "step"}

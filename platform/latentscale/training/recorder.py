@@ -4,8 +4,9 @@ The loop reports every event to the recorder and does not know what becomes of i
 such as a metrics server, belongs here and leaves the loop as it is.
 """
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -43,6 +44,10 @@ class Recorder:
     All processes must call `report`, `checkpoint` and `last_checkpoint` after the same step, because these make
     collectives. The other methods do not.
 
+    A subclass passes the events on to whatever else consumes them: `record` has each step, `reported` each report with
+    its values, `evaluated` each evaluation, `checkpoint` and `last_checkpoint` each checkpoint, `finish` and `__exit__`
+    the end. It acquires what it needs in `open`, and releases it in `__exit__`.
+
     Args:
         run: where the run continues from, with its folder on rank 0.
         accelerator: Accelerate's, which holds the device and the TensorBoard tracker.
@@ -62,11 +67,23 @@ class Recorder:
         self._reported_step = run.step
         telemetry, steps = plan.config.telemetry, plan.config.training.steps
         self._progress = ProgressLine(steps, run.step, telemetry.progress and self.rank == 0, PROGRESS_VALUES)
-        self._writer = run_on_rank_zero(self.rank, self._open_writer)
-        self._tensorboard = tensorboard_logger(accelerator, run.step) if telemetry.tensorboard else None
+        self._accelerator = accelerator
+        self._writer: RunWriter | None = None
+        self._tensorboard: Callable[[Mapping[str, Any], int], None] | None = None
 
     def __enter__(self) -> "Recorder":
+        with ExitStack() as undo:
+            undo.push(self.__exit__)
+            self.open()
+            undo.pop_all()
+        return self
+
+    def open(self) -> None:
+        """Open what is written to, and print the notes of the start; if it fails, the recorder is closed."""
         config, folder = self._plan.config, self._run.folder
+        self._writer = run_on_rank_zero(self.rank, self._open_writer)
+        if config.telemetry.tensorboard:
+            self._tensorboard = run_on_rank_zero(self.rank, self._open_tensorboard)
         if folder and folder.moved_to:
             self._progress.info(f"moved the earlier run to {folder.moved_to}")
         for remark in self._plan.method.remarks(config.method, config.training.steps):
@@ -74,7 +91,6 @@ class Recorder:
         if self._run.step:
             self._progress.info(f"continuing {config.run.dir} from step {self._run.step:,}")
         self._progress.start()
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -147,6 +163,10 @@ class Recorder:
             "images_per_second": images / seconds["total"],
             **{f"images_per_second/{stage}": images / max(value, 1e-9) for stage, value in seconds.items()},
         }
+        self.reported(step, record)
+
+    def reported(self, step: int, record: Mapping[str, Any]) -> None:
+        """Write a report; every process has the same joined values, and its own timings."""
         if self._writer:
             self._writer.record(record)
         if self._tensorboard:
@@ -156,6 +176,11 @@ class Recorder:
                 self._progress.warn(f"warning: TensorBoard's events cannot be written ({error.strerror}) and end here")
                 self._tensorboard = None
         self._progress.report(step, record)
+
+    def evaluated(self, step: int, evaluation: Mapping[str, Any]) -> None:
+        """Write an evaluation, on rank 0 only; called from a background thread while the run trains."""
+        if self._writer:
+            self._writer.record({"step": step, **{f"evaluation/{name}": value for name, value in evaluation.items()}})
 
     def draw_and_evaluate(self, step: int, pictures: bool, evaluation: bool) -> None:
         """Start drawing the pictures of this step's model, or evaluating it, in the background."""
@@ -210,4 +235,13 @@ class Recorder:
             return None
         method, average = self._components.method, self._components.average
         outputs = ModelOutputs(plan, method, average, run.folder.snapshots, run.folder.model)
-        return RunWriter(plan, run.folder, outputs, run.step, self._device, self._progress.warn)
+        return RunWriter(plan, run.folder, outputs, run.step, self._device, self._progress.warn, self.evaluated)
+
+    def _open_tensorboard(self) -> Callable[[Mapping[str, Any], int], None]:
+        try:
+            return tensorboard_logger(self._accelerator, self._run.step)
+        except OSError as error:
+            folder = Path(self._plan.config.run.dir) / "tensorboard"
+            raise UserError(
+                f"{folder} cannot be written ({error.strerror}): remove it, or set telemetry.tensorboard=false"
+            ) from None

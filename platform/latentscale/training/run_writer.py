@@ -32,6 +32,8 @@ class RunWriter:
         outputs: draws and measures models.
         start: the step the run continues from.
         warn: prints a line on the terminal.
+        evaluated: called with the step and the figures of every new evaluation, from a background thread while the run
+            trains.
 
     Raises:
         UserError: where ``metrics.jsonl`` cannot be written.
@@ -45,8 +47,10 @@ class RunWriter:
         start: int,
         device: torch.device,
         warn: Callable[[str], None],
+        evaluated: Callable[[int, Mapping[str, Any]], None],
     ) -> None:
         self._config, self._folder, self._outputs, self._start, self._warn = plan.config, folder, outputs, start, warn
+        self._evaluated = evaluated
         try:
             self._metrics = MetricsFile(folder.metrics, start)
         except OSError as error:
@@ -80,7 +84,7 @@ class RunWriter:
                     self._outputs.snapshot(model)
                 if evaluation and not self._closing:
                     found = self._outputs.evaluate(model)
-                    self.record({"step": step, **{f"evaluation/{name}": value for name, value in found.items()}})
+                    self._evaluated(step, found)
             except DISK_ERRORS as error:
                 self._warn(
                     f"warning: the pictures or the evaluation of step {step:,} cannot be written ({_reason(error)})"
@@ -152,7 +156,7 @@ class RunWriter:
             if finished:
                 evaluation = self._outputs.evaluate(model)
                 if step > self._start:  # else it is recorded already
-                    self.record({"step": step, **{f"evaluation/{name}": value for name, value in evaluation.items()}})
+                    self._evaluated(step, evaluation)
                 self._outputs.snapshot(model)
         except DISK_ERRORS as error:
             raise Interruption(

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from latentscale.losses.contrastive import contrastive
+from latentscale.losses.nt_xent import contrastive
 
 
 def test_two_samples_by_hand() -> None:
