@@ -162,6 +162,8 @@ def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
     if outcome.evaluation is not None:
         for line in explain(outcome.evaluation):
             print(f"  {line}")
+        if not (method.inverts or method.classifies):
+            print("  this method has no encoder, so it cannot reconstruct")
         held_out = "held out from training"
         seen = "training images: the dataset has no test split"
         print(f"  the real images are {held_out if outcome.evaluation['held_out'] else seen}")

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import latentscale.evaluation
+from latentscale.errors import UserError
 from latentscale.evaluation.evaluate import evaluate, met_by
 from latentscale.evaluation.explain import explain
 from latentscale.evaluation.metric import Direction, Figure, Metric, Need
@@ -145,7 +146,14 @@ def test_accuracy_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     # both right, the first right, the second right
     assert report["accuracy"] == pytest.approx(4 / 6)
     assert any(line.startswith("accuracy 66.67%: ") for line in explain(report))
-    assert not any("no encoder" in line for line in explain(report))
+
+
+@pytest.mark.parametrize("labels", [torch.zeros(3, dtype=torch.int64), torch.zeros(4, 2, dtype=torch.int64)])
+def test_labels_that_do_not_fit_the_samples_are_refused(labels: Tensor) -> None:
+    network = NetworkSettings(family="residual", widths=[4], base_width=4)
+    model = model_of(Classifier, network, ModelSpec((1, 8, 8), DIM, (2, 3)))
+    with pytest.raises(UserError, match=r"labels have shape .*, but 3 reference samples need \[3, d_l\]"):
+        evaluate(model, torch.zeros(3, 1, 8, 8), seed=0, labels=lambda: labels)
 
 
 def test_features_are_those_of_the_extractor_and_of_clipped_fakes() -> None:

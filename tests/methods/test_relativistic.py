@@ -373,3 +373,16 @@ def test_methods_without_an_adversary_refuse_it(name: str) -> None:
     with pytest.raises(UserError, match=rf"method\.adversarial=relativistic: {name} ") as refused:
         kind.validate(kind.Settings(adversarial="relativistic"), "normal", 4)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["dlsgan", "cgpgan", "elastic_infogan"])
+def test_it_is_meant_with_both_penalties(name: str) -> None:
+    kind = METHODS[name]
+
+    def remarks(**settings: object) -> list[str]:
+        return [line for line in kind.remarks(kind.Settings(**settings), 100_000) if "adversarial" in line]
+
+    (remark,) = remarks(adversarial="relativistic", r1=1.0, r2=0.0)
+    assert remark.endswith("set method.r1 and method.r2 above 0")
+    assert not remarks(adversarial="relativistic", r1=1.0, r2=1.0)
+    assert not remarks(adversarial="hinge", r1=0.0, r2=0.0)

@@ -1,12 +1,18 @@
 """What a run measures at its end on held-out samples and their labels."""
 
 import json
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from typer.testing import CliRunner
 
 from latentscale.commands.app import app
+from latentscale.shards.dataset_writer import write_shards
+from latentscale.shards.sample import Sample
+from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.training.held_out import read_labels
 from launching import Train
 
 pytestmark = pytest.mark.processes
@@ -31,3 +37,16 @@ def test_accuracy_is_measured_only_where_every_label_belongs_to_its_image(
     assert ("evaluation/accuracy" in last) is not damaged
     # what does not apply to a classifier is there, without value
     assert last["evaluation/psnr_db"] is None
+
+
+def test_labels_are_unknown_where_a_sample_has_none(tmp_path: Path) -> None:
+    image = BytesIO()
+    Image.new("L", (8, 8)).save(image, "PNG")
+    labels = [2, 0, None, 1]
+    samples = (Sample(image.getvalue(), "png", label) for label in labels)
+    write_shards(samples, tmp_path / "data", "few", (1, 8, 8), list("abc"), "")
+    dataset = ShardedDataset.open(tmp_path / "data")
+    assert read_labels(dataset, 4) is None
+    known = read_labels(dataset, 2)  # the first and the last
+    assert known is not None
+    assert known.tolist() == [[2], [1]]

@@ -13,6 +13,9 @@ from latentscale.launching.exit_reports import (
     combine_exit_reasons,
     read_exit_reports,
 )
+from latentscale.methods.registry import METHODS
+from latentscale.recipe import print_outcome
+from latentscale.training.loop import Outcome
 from launching import ROOT, Processes, Train, overrides
 
 pytestmark = pytest.mark.processes
@@ -68,3 +71,11 @@ def test_a_method_that_draws_no_pictures_ends_well(train: Train, tmp_path: Path)
     assert "accuracy" in finished.out
     assert "pictures" not in finished.out
     assert not (tmp_path / "run" / "snapshots").exists()
+
+
+@pytest.mark.parametrize("name", ["vanilla", "pvdgan", "classifier", "autoencoder"])
+def test_a_method_without_an_encoder_is_said_to_have_none(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_outcome(Outcome(4, True, tmp_path, {"real_images": 2, "held_out": 1}), METHODS[name])
+    assert ("this method has no encoder" in capsys.readouterr().out) is (name == "vanilla")

@@ -44,7 +44,7 @@ def evaluate(
         or features that are not there.
 
     Raises:
-        UserError: reference samples that do not fit the model.
+        UserError: reference samples that do not fit the model, or labels that do not fit the samples.
     """
     if tuple(reals.shape[1:]) != model.shape or len(reals) < 2:
         raise UserError(
@@ -56,6 +56,11 @@ def evaluate(
     wants_labels = any(metric.needs - met == {Need.LABELS} for metric in metrics)
     known_labels = labels() if labels and wants_labels else None
     if known_labels is not None:
+        if known_labels.dim() != 2 or len(known_labels) != len(reals):
+            raise UserError(
+                f"labels have shape {list(known_labels.shape)}, but {len(reals)} reference samples need"
+                f" [{len(reals)}, d_l]"
+            )
         met |= {Need.LABELS}
     applicable = [metric for metric in metrics if metric.needs <= met and _large_enough(model, metric)]
 

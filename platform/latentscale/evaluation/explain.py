@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from latentscale.evaluation.metric import Direction, Metric, Need, Report
+from latentscale.evaluation.metric import Direction, Metric, Report
 from latentscale.evaluation.registry import METRICS
 
 
@@ -25,8 +25,6 @@ def explain(report: Report, metrics: Iterable[Metric] = METRICS.values()) -> lis
         lines.append(
             f"{', '.join(undefined)}: NaN (not a number), because the networks returned NaN; the training has diverged"
         )
-    if not met & {Need.INVERSION, Need.CLASSIFICATION}:
-        lines.append("this method has no encoder, so it cannot reconstruct")
     return lines
 
 

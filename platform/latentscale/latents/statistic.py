@@ -8,8 +8,8 @@ from torch import Tensor, nn
 class Statistic(nn.Module, ABC):
     """A running statistic: sums over samples leave a process, and one moving average comes back.
 
-    What it keeps are its buffers, float32 or float64, never less. Nothing in it carries a gradient, and nothing moves a
-    value to the host.
+    It keeps buffers or frozen parameters, float32 or float64, never less. Nothing in it carries a gradient, and
+    nothing moves a value to the host.
     """
 
     @property

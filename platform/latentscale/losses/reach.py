@@ -29,7 +29,7 @@ def with_input_gradient(judge: Callable[[Tensor], tuple[Tensor, Tensor]], x: Ten
     return value, other, gradient.detach()
 
 
-def through_frozen(network: nn.Module, x: Tensor, **options: Any) -> Any:
-    """What ``network(x, **options)`` gives, with a gradient to ``x`` and none to the network's parameters."""
+def through_frozen(network: nn.Module, x: Tensor) -> Any:
+    """What ``network(x)`` returns, with a gradient to ``x`` and none to the network's parameters."""
     parameters = {name: parameter.detach() for name, parameter in network.named_parameters()}
-    return torch.func.functional_call(network, parameters, (x,), options)
+    return torch.func.functional_call(network, parameters, (x,))

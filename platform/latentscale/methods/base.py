@@ -23,7 +23,11 @@ from latentscale.settings import setting
 class MethodSettings:
     """Settings of every method: the adversarial loss and the penalties on D."""
 
-    adversarial: str = setting("nonsaturating", "adversarial loss", choices=tuple(ADVERSARIAL))
+    adversarial: str = setting(
+        "nonsaturating",
+        "adversarial loss; relativistic compares each fake with a real, and is meant with r1 and r2",
+        choices=tuple(ADVERSARIAL),
+    )
     r1: float = setting(3.0, "weight of R1 = mean ‖∇a‖² on reals, no factor ½", minimum=0)
     r2: float = setting(0.0, "weight of R2, the same on fakes", minimum=0)
     penalty_interval_steps: int = setting(1, "penalise every k steps, with k times the weight", unit="steps", minimum=1)
@@ -129,7 +133,12 @@ class Method(ABC):
     @classmethod
     def remarks(cls, settings: Any, steps: int) -> list[str]:
         """Warnings, one line each, about settings that are allowed but unlikely to be meant for that many steps."""
-        return []
+        if not (cls.adversarial and ADVERSARIAL[settings.adversarial].paired) or (settings.r1 > 0 and settings.r2 > 0):
+            return []
+        return [
+            f"method.adversarial={settings.adversarial} is published with both penalties: set method.r1 and method.r2"
+            " above 0"
+        ]
 
     def draws(self) -> dict[str, Draw]:
         """What is drawn in a step, for each sample."""

@@ -135,7 +135,7 @@ class CGPGAN(CategoricalMethod):
 
     @classmethod
     def remarks(cls, settings: Any, steps: int) -> list[str]:
-        return late_prior(settings.prior_start_step, steps)
+        return super().remarks(settings, steps) + late_prior(settings.prior_start_step, steps)
 
     def schedule(self, step: int, stream_batch: int) -> dict[str, float]:
         return {"prior_moves": float(step >= self.settings.prior_start_step)}

@@ -38,7 +38,6 @@ from latentscale.methods.passes import (
     generator_loss,
     scores,
     second_half,
-    stream_options,
 )
 from latentscale.methods.phase import Batch, Phase, Terms, Weighted, weighted_terms
 from latentscale.networks.discriminator_output import Heads
@@ -97,7 +96,7 @@ class DiscriminatorPhase(Phase):
             # the same numbers as in the pass above, with the gradient through w_R
             inferred = torch.cat([first_half(inferred), discriminate(self.discriminator, rebuilt, batch).latent])
             again = discriminate(self.discriminator, generator(inferred), batch).latent
-            frozen = through_frozen(self.discriminator, rebuilt, **stream_options(self.discriminator, batch))
+            frozen = through_frozen(self.discriminator, rebuilt)
             features = second_half(real.features).detach(), frozen.features
             terms |= full_terms(settings, features, (inferred, again), (w, w_r), batch)
         terms["latent"] = (settings.latent_weight, latent_mse(codes, inferred))

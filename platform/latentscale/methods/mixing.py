@@ -152,7 +152,7 @@ def _mixed_outputs(first: DiscriminatorOutput, last: DiscriminatorOutput, rows: 
         None if one is None or other is None else _mixed(one, other, rows)
         for one, other in zip(first, last, strict=True)
     )
-    return DiscriminatorOutput(*heads)  # type: ignore[arg-type]
+    return DiscriminatorOutput._make(heads)
 
 
 def _mixed(first: Tensor, last: Tensor, rows: int) -> Tensor:

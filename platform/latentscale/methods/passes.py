@@ -91,13 +91,9 @@ def discriminate(
 
 def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], DiscriminatorOutput]:
     """D on rows of a micro-batch: its layers that look at a whole batch, if any, look at each stream alone."""
-    options = stream_options(discriminator, batch)
-    return partial(discriminator, **options) if options else discriminator
-
-
-def stream_options(discriminator: nn.Module, batch: Batch) -> dict[str, int]:
-    """D's arguments besides its input: the number of streams, if it has layers that look at a whole batch."""
-    return {"streams": batch.streams} if getattr(discriminator, "batchwise", False) else {}
+    if not getattr(discriminator, "batchwise", False):
+        return discriminator
+    return partial(discriminator, streams=batch.streams)
 
 
 def adversarial_terms(settings: MethodSettings, real: Pass, fake: Pass) -> Weighted:
