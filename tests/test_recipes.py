@@ -115,7 +115,7 @@ def test_a_script_elsewhere_has_the_presets_of_the_package_or_its_own(processes:
     assert str(tmp_path / "presets" / "mnist32.yaml") in refused.err
 
 
-# published totals in millions: T §4.4.1 and the DLSGAN publication; they count InfoGAN's log-variance head
+# published totals in millions: Cho 2025, §4.4.1 and the DLSGAN publication; they count InfoGAN's log-variance head
 PUBLISHED = {
     ("infogan", "ffhq256_comparison"): (25.8, 31.7),
     ("infogan", "afhq256"): (25.8, 31.7),

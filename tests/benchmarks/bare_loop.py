@@ -1,6 +1,6 @@
 """PVDGAN written by hand in plain PyTorch, to compare the platform's step with.
 
-The networks are the platform's modules; everything around them is here: the losses (T eq. 38-41), R1 by
+The networks are the platform's modules; everything around them is here: the losses (Cho 2025, eq. 38-41), R1 by
 ``torch.autograd.grad(create_graph=True)``, fused Adam, the running variance and the average of the weights. It has
 no streams, no second process, no reports, no skipping of non-finite steps and no checkpoints.
 """

@@ -24,7 +24,7 @@ def heads(method: Method, x: Tensor):
 
 
 def encoder_loss(name: str, method: Method, z: Tensor, x: Tensor) -> Tensor:
-    """One sample's L_enc (T eq. 15, 16, 31)."""
+    """One sample's L_enc (Cho 2025, eq. 15, 16, 31)."""
     out = heads(method, x)
     error = z - out.latent[0]
     if name == "msegan":

@@ -1,4 +1,4 @@
-"""InvGAN's three variants against I §3.2 and METHODS, sample by sample, with every stop in its place."""
+"""InvGAN's three variants against Ghosh et al. 2022, §3.2, sample by sample, with every stop-gradient in its place."""
 
 import itertools
 

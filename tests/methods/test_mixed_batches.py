@@ -1,4 +1,4 @@
-"""Mixed batch training (T §3.1.1, 4.1.2) with a batch-wise D, in both phases, against batches put together by hand."""
+"""Mixed batch training (Cho 2025, §3.1.1, 4.1.2) with a batch-wise D, in both phases, against batches made by hand."""
 
 import math
 
@@ -251,7 +251,7 @@ def test_the_floor_is_taken_within_each_stream(stream_batch: int, streams: int, 
 
 
 def test_the_schedule() -> None:
-    # T §4.1.2: 0.005 an epoch of 1000 steps up to one half, from epoch 100 on
+    # Cho 2025, §4.1.2: 0.005 an epoch of 1000 steps up to one half, from epoch 100 on
     settings = MixingSettings(mix_rate=0.005)
     expected = {0: 0.0, 999: 0.0, 1000: 0.005, 1999: 0.005, 50_000: 0.25, 99_999: 0.495, 100_000: 0.5, 10**6: 0.5}
     for step, ratio in expected.items():

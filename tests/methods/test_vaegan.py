@@ -1,4 +1,4 @@
-"""VAEGAN against T eq. 19-24, sample by sample; each of its three losses reaches its own networks alone."""
+"""VAEGAN against Cho 2025, eq. 19-24, sample by sample; each of its three losses reaches its own networks alone."""
 
 import pytest
 import torch
