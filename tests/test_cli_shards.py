@@ -147,7 +147,7 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         assert (code, out) == (2, "")
         assert err.startswith("error: ")
         assert message in err
-        assert "build the shards again" not in err
+        assert "rebuild the dataset" not in err
         assert err.count("\n") == 1
         assert not (place / "o").exists()
         assert not (place / "whole/shards").exists()
@@ -171,14 +171,14 @@ def test_a_pipe_in_the_place_of_a_file_is_named_and_not_waited_for(
     shutil.copytree(place / "pets", place / "piped")
     (place / "piped/train" / file).unlink()
     os.mkfifo(place / "piped/train" / file)
-    reason = f"piped/train/{file} cannot be read (it is no file but a device, a pipe or a socket)"
+    reason = f"piped/train/{file} cannot be read (it is a device, a pipe or a socket, not a file)"
     code, out, _ = run(processes, place, "verify", "piped", "--workers", "1")
     assert code == 2
     assert f"broken: {reason}\n" in out
     for arguments in (("info", "piped"), ("split", "piped", "--out", "o", "--fractions", "train=0.5,test=0.5")):
         code, out, err = run(processes, place, *arguments)
         assert (code, out) == (2, "")
-        assert err == f"error: {reason}: copy it again or write the shards again\n"
+        assert err == f"error: {reason}: copy it again or rebuild the dataset\n"
 
 
 def test_help_teaches(place: Path, processes: Processes) -> None:

@@ -139,7 +139,7 @@ def test_on_a_full_disk_shards_held_for_later_make_room_for_those_that_are_neede
                 UserError, match=r"data\.cache_folder=.* cannot be written \(No space left.*\)"
             ) as refused:
                 fetcher.want(list(range(14)), [])
-            assert "make room there, or name a folder with more" in str(refused.value)
+            assert "make room there, or use a folder with more space" in str(refused.value)
             assert "cache_bytes" not in str(refused.value)
         finally:
             fetcher.close()

@@ -100,7 +100,7 @@ def test_what_exists_is_not_overwritten_and_what_fails_leaves_nothing(tmp_path):
         write_shards(interrupted(), tmp_path / "new", "n", SHAPE, LABELS, "CC0")
     with pytest.raises(UserError, match="no samples"):
         write_shards([], tmp_path / "new", "n", SHAPE, LABELS, "CC0")
-    with pytest.raises(UserError, match="label 3, but there are 3"):
+    with pytest.raises(UserError, match="label 3, but there are only 3 label names"):
         write_shards([Sample(b"", "png", 3)], tmp_path / "new", "n", SHAPE, LABELS, "CC0")
     with pytest.raises(UserError, match=r"precious.*cannot be written"):
         write_shards(numbered_samples(3), out / "precious" / "new", "n", SHAPE, LABELS, "CC0")
@@ -128,12 +128,21 @@ def truncated(path: Path) -> None:
     ("damage", "message"),
     [
         (lambda folder: (folder / "dataset.json").unlink(), r"dataset\.json cannot be read"),
-        (lambda folder: (folder / "dataset.json").write_text("{"), r"dataset\.json is not a description"),
-        (lambda folder: (folder / "dataset.json").write_text("[]"), r"dataset\.json is not a description"),
-        (lambda folder: edited(folder, format="other"), r"dataset\.json is not a description.*other"),
+        (
+            lambda folder: (folder / "dataset.json").write_text("{"),
+            r"dataset\.json does not describe a latentscale dataset",
+        ),
+        (
+            lambda folder: (folder / "dataset.json").write_text("[]"),
+            r"dataset\.json does not describe a latentscale dataset",
+        ),
+        (
+            lambda folder: edited(folder, format="other"),
+            r"dataset\.json does not describe a latentscale dataset.*other",
+        ),
         (lambda folder: edited(folder, version=3), r"dataset\.json has format version 3.*newer"),
         (lambda folder: edited(folder, shape=None), r"dataset\.json is incomplete"),
-        (lambda folder: edited(folder, count=11), r"dataset\.json says 11 samples.*have 10"),
+        (lambda folder: edited(folder, count=11), r"dataset\.json lists 11 samples.*have 10"),
         (lambda folder: (folder / "shard-000001.tar").unlink(), r"shard-000001\.tar cannot be read"),
         (
             lambda folder: truncated(folder / "shard-000002.tar"),
@@ -232,12 +241,12 @@ def described_index(folder: Path, content: bytes) -> ShardedDataset:
 def test_an_index_that_says_the_impossible_is_named(copied, name, value):
     arrays = load_file(copied / "shard-000001.index.safetensors")
     arrays[name][2] = value
-    with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors does not belong to"):
+    with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors does not match shard-000001\.tar"):
         described_index(copied, save(arrays)).read(1, 0)
 
 
 def test_an_index_of_another_shard_or_of_no_kind_is_named(copied):
-    with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors does not belong to"):
+    with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors does not match shard-000001\.tar"):
         described_index(copied, (copied / "shard-000002.index.safetensors").read_bytes()).read(1, 0)
     with pytest.raises(UserError, match=r"shard-000001\.index\.safetensors cannot be read"):
         described_index(copied, b"nonsense").read(1, 0)

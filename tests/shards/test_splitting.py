@@ -94,14 +94,14 @@ def test_what_cannot_be_split_is_refused_and_leaves_nothing(digits, tmp_path):
     (tmp_path / "mixed/test").symlink_to(tmp_path / "other/test")
     for path, plan, message in (
         (tmp_path / "mixed", 3, "differ in shape or labels"),
-        (digits, 70, r"--test 70 is not allowed: there are 70 samples"),
+        (digits, 70, "--test 70 is not allowed: it must be positive and below 70, the number of samples"),
         (tmp_path, 3, r"holds no dataset\.json"),
         (digits, fractions({"train": 1.0, "test": 1e-6}, 0, False), "split test would be empty"),
     ):
         with pytest.raises(UserError, match=message):
             split_dataset(path, tmp_path / "out", plan, SHARD_BYTES)
         assert not (tmp_path / "out").exists()
-    with pytest.raises(UserError, match="--fold 7 does not exist of --folds 7"):
+    with pytest.raises(UserError, match="--fold 7 does not exist in --folds 7"):
         folds(7, 7, 0, False)
     with pytest.raises(UserError, match="already exists"):
         split_dataset(digits, tmp_path / "other", 3, SHARD_BYTES)
@@ -133,9 +133,12 @@ def exchange_labels(train: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (damage_image, r"train/shard-000000\.tar has another SHA-256 than was written: run latentscale shards verify"),
+        (
+            damage_image,
+            r"train/shard-000000\.tar has the wrong SHA-256 \(not the one in dataset\.json\): run latentscale shards",
+        ),
         (damage_index, r"train/shard-000000\.index\.safetensors is damaged \(its SHA-256"),
-        (exchange_labels, r"train/shard-000000\.tar member 1 has label 1, but 9 in its index"),
+        (exchange_labels, r"train/shard-000000\.tar member 1 has label 1, but its index has 9"),
     ],
 )
 def test_damage_is_not_copied_into_new_checksums(digits, tmp_path, damage, message):

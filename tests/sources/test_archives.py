@@ -107,7 +107,7 @@ def test_a_tar_that_is_cut_off_or_damaged_is_named(tmp_path):
         ({"GNU.sparse.map": "a,b"}, r"data\.tar has a damaged header at byte \d+, after member cat/1\.png"),
         ({"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, r"data\.tar has a damaged header .* cat/1\.png"),
         ({"GNU.sparse.size": "x"}, r"data\.tar has a damaged header at byte \d+, after member cat/1\.png"),
-        ({"GNU.sparse.map": "0,0", "GNU.sparse.size": "0"}, r"evil\.png is stored sparsely"),
+        ({"GNU.sparse.map": "0,0", "GNU.sparse.size": "0"}, r"evil\.png is a sparse file"),
     ],
 )
 @pytest.mark.parametrize("first", [False, True])

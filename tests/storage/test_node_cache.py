@@ -91,7 +91,7 @@ def test_what_is_held_stays_unless_a_needed_file_finds_no_other_room(tmp_path):
 
 
 def test_a_file_larger_than_the_cache_is_refused_by_key(tmp_path):
-    with pytest.raises(UserError, match=rf"data\.cache_bytes={SIZE - 1} cannot hold file-1 of {SIZE} bytes"):
+    with pytest.raises(UserError, match=rf"data\.cache_bytes={SIZE - 1} is too small for file-1 of {SIZE} bytes"):
         Source().open(NodeCache(tmp_path, SIZE - 1), 1)
 
 

@@ -279,5 +279,5 @@ def test_small_shards_are_held_as_far_as_the_hard_limit_goes_and_then_it_is_said
 def test_a_slow_answer_in_memory_is_not_called_a_silent_one(web, tmp_path):
     web.delay_seconds = 1.0
     remote = Remote(web.url, StorageOptions(tmp_path / "cache", 2**20, 0.0, stall_seconds=0.5))
-    with pytest.raises(UserError, match=r"no whole answer within data\.stall_seconds=0\.5"):
+    with pytest.raises(UserError, match=r"no complete response within data\.stall_seconds=0\.5"):
         remote.read("dataset.json")

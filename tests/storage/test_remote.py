@@ -78,7 +78,7 @@ def test_what_fails_once_is_fetched_again(web, numbered, tmp_path, fault):
     ("fault", "message", "attempts"),
     [
         ("refuse", r"cannot be fetched for data\.retry_seconds=1 .*503", range(2, 50)),
-        ("hang", r"cannot be fetched for data\.retry_seconds=1 .*no byte for data\.stall_seconds=1", range(1, 4)),
+        ("hang", r"cannot be fetched for data\.retry_seconds=1 .*no bytes for data\.stall_seconds=1", range(1, 4)),
         ("close early", r"cannot be fetched for data\.retry_seconds=1", range(2, 50)),
         ("truncate", r"is damaged \(fetched twice, its SHA-256", range(2, 3)),
         ("flip", r"is damaged \(fetched twice, its SHA-256", range(2, 3)),
@@ -117,7 +117,7 @@ def test_a_dead_remote_is_told_of_once_and_then_refused(web, tmp_path, caplog):
     ):
         ShardedDataset.open(web.url, options(tmp_path, retry_seconds=1.5))
     assert len(caplog.records) == 1
-    assert "trying again for" in caplog.text
+    assert "retrying for another" in caplog.text
 
 
 def test_a_remote_that_comes_back_is_waited_for(web, numbered, tmp_path):

@@ -81,13 +81,13 @@ def test_what_is_broken_there_is_named_as_it_is_here(web, copied, tmp_path, give
     (copied / "test/shard-000002.index.safetensors").write_bytes(b"nothing")
     found = verify(web.url, 0, options=options(tmp_path)).broken
     for line in (
-        f"{web.url}/train/shard-000001.tar has another SHA-256 than was written",
+        f"{web.url}/train/shard-000001.tar has the wrong SHA-256 (not the one in dataset.json)",
         f"{web.url}/train/shard-000001.tar member 000000003.png is not a readable image",
         f"{web.url}/test/shard-000000.tar has 4000 bytes instead of",
         f"{web.url}/test/shard-000001.tar cannot be read",
         f"{web.url}/test/shard-000002.tar has {longer.stat().st_size} bytes instead of {longer.stat().st_size - 1}",
-        f"{web.url}/test/shard-000002.index.safetensors has another SHA-256 than was written",
-        f"{web.url}/test/shard-000002.index.safetensors is no index",
+        f"{web.url}/test/shard-000002.index.safetensors has the wrong SHA-256 (not the one in dataset.json)",
+        f"{web.url}/test/shard-000002.index.safetensors is not an index",
     ):
         assert any(broken.startswith(line) for broken in found), (line, found)
     assert all("\n" not in line for line in found)
@@ -100,7 +100,9 @@ def test_a_remote_that_is_dead_is_no_damage(web, tmp_path):
     with pytest.raises(UserError, match=r"shard-000001\.tar cannot be fetched .*503") as refused:
         verify(web.url, 0, options=options(tmp_path, retry_seconds=0.5))
     assert "\n" not in str(refused.value)
-    with pytest.raises(UserError, match=r"/nothing holds no dataset\.json .*nor do its folders train/, val/, test/"):
+    with pytest.raises(
+        UserError, match=r"/nothing holds no dataset\.json .*and neither do its folders train/, val/, test/"
+    ):
         dataset_folders(f"{web.url}/nothing", options(tmp_path))
 
 
@@ -142,7 +144,9 @@ def test_a_split_of_a_url_is_that_of_the_folder(web, copied, tmp_path):
     assert kept == []  # no shard
     tar = copied / "train/shard-000002.tar"
     tar.write_bytes(tar.read_bytes()[:-1] + b"x")
-    with pytest.raises(UserError, match=r"train/shard-000002\.tar has another SHA-256 than was written"):
+    with pytest.raises(
+        UserError, match=r"train/shard-000002\.tar has the wrong SHA-256 \(not the one in dataset\.json\)"
+    ):
         split_dataset(web.url, tmp_path / "no", plan, 2**20, options=options(tmp_path))
     assert not (tmp_path / "no").exists()
 

@@ -1,1 +1,1 @@
-"""From the bytes of a file to arrays: image decoders and the format of points."""
+"""Decoding files to arrays: image decoders and the file format of points."""

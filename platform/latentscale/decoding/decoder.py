@@ -1,9 +1,9 @@
-"""From the bytes of an image file to uint8 pixels, by the fastest libraries that are installed.
+"""Decoding image files to uint8 pixels with the fastest installed libraries.
 
-JPEG by simplejpeg and PNG by imagecodecs, straight into the batch; whatever else a file may be by Pillow. Which is
-fastest is measured by tests/benchmarks/decoders.py; both come as wheels for Linux, macOS and Windows. All obey the same
-rules (`pillow_decoding`), which a file must meet by its header before the fast libraries see it. simplejpeg refuses
-damage that Pillow draws over, so which of them decodes JPEG is part of what a run is.
+simplejpeg decodes JPEG and imagecodecs decodes PNG, both directly into the batch; Pillow decodes everything else.
+tests/benchmarks/decoders.py measures which is fastest. Both come as wheels for Linux, macOS and Windows. All follow the
+same rules (`pillow_decoder`), which are checked on a file's header before a fast library decodes it. simplejpeg refuses
+some damaged files that Pillow accepts, so the JPEG library is part of a run's identity.
 """
 
 import base64
@@ -29,24 +29,24 @@ _JFIF_START = b"\xff\xe0\x00\x10"
 _JPEG_TABLES = b"\xff\xdb"
 _PNG_START = b"\x89PNG\r\n\x1a\n"
 _PNG_COLOUR_TYPE = {1: 0, 3: 2}
-# what changes the pixels of a PNG, or which of them are shown, beside its header and data
+# chunks that change the pixels of a PNG, or which of its frames is shown
 _PNG_SPECIAL = frozenset((b"tRNS", b"eXIf", b"acTL"))
 _JPEG_SPACES = {1: ("Gray",), 3: ("YCbCr", "RGB")}
 _JPEG_OUTPUT = {1: "GRAY", 3: "RGB"}
 
 
 class Decoder:
-    """Decodes image files; equal on every process that resolves the same name to the same libraries. Picklable.
+    """Decodes image files; results are equal on all processes with the same libraries. Can be pickled.
 
     Args:
-        name: ``auto``: what is installed of the fast libraries; ``fast``: both, or refuse; ``pillow``: Pillow alone.
+        name: ``auto`` uses the fast libraries that are installed; ``fast`` requires both; ``pillow`` uses Pillow alone.
 
     Attributes:
-        name: as given.
-        jpeg, png: the library of each format.
+        name: the given name.
+        jpeg, png: the library that decodes each format.
 
     Raises:
-        UserError: an unknown name, or ``fast`` where a library is missing.
+        UserError: the name is unknown, or ``fast`` was given and a library is missing.
     """
 
     def __init__(self, name: str = "auto") -> None:
@@ -62,14 +62,14 @@ class Decoder:
         return Decoder, (self.name,)
 
     def describe(self) -> str:
-        """Which libraries decode, in words."""
+        """Return which library decodes which format, as text."""
         return f"{self.jpeg} for JPEG, {self.png} for PNG, Pillow for the rest"
 
     def identity(self, extensions: Collection[str]) -> dict[str, str]:
-        """What of the decoder a run may not change: for files that are JPEG the library, and a checksum of pixels.
+        """Return the properties of the decoder that must not change within a run.
 
-        A JPEG's pixels are rounded as its decoder likes, and may differ by a count between libraries and their
-        versions; lossless files leave no choice.
+        For JPEG files these are the library and a checksum of decoded pixels: rounding differs between libraries and
+        between their versions, by one count. Lossless formats have no such properties.
         """
         if not JPEG_EXTENSIONS.intersection(extensions):
             return {}
@@ -78,16 +78,16 @@ class Decoder:
     def into(self, data: bytes, out: NDArray[np.uint8]) -> None:
         """Decode one image file.
 
-        Grey becomes RGB by repetition and RGB becomes grey by ITU-R 601 luma where ``out`` asks for it; palette,
-        bilevel, CMYK and YCbCr images are converted; an opaque alpha channel is dropped; what EXIF says is not upright
-        is turned.
+        To match the channels of ``out``, grey is repeated to RGB, and RGB is converted to grey by ITU-R 601 luma.
+        Palette, bilevel, CMYK and YCbCr images are converted. An opaque alpha channel is dropped. The EXIF orientation
+        is applied.
 
         Args:
             data: the file's bytes.
-            out: uint8 ``[H, W, C]`` of the wanted size, C one of 1 and 3; is written to.
+            out: uint8 ``[H, W, C]`` of the expected size, C is 1 or 3; receives the pixels.
 
         Raises:
-            ImageRefused: an unreadable file, another size, translucent pixels, or pixels of more than 8 bits.
+            ImageRefused: the file is unreadable, has another size, translucent pixels, or more than 8 bits per channel.
         """
         shape = out.shape
         if data[:3] == _JPEG_START:
@@ -98,11 +98,11 @@ class Decoder:
             decode_with_pillow(data, out)
 
     def _jpeg_into(self, data: bytes, out: NDArray[np.uint8], shape: tuple[int, int, int]) -> bool:
-        # most have JFIF's segment of 16 bytes and no other before their tables: nothing that could turn them
+        # most files have only a 16-byte JFIF segment before their tables, hence no EXIF orientation
         if (data[2:6] != _JFIF_START or data[20:22] != _JPEG_TABLES) and _jpeg_orientation(data) != UPRIGHT:
             return False
         height, width, channels = shape
-        # most say so near their beginning, and in one way; asking the library takes ten times as long
+        # most files have exactly this frame header near the beginning; reading it with the library is ten times as slow
         if data.find(_jpeg_frame(shape), 0, _JPEG_SEARCHED_BYTES) < 0:
             try:
                 found_height, found_width, space, _ = self._simplejpeg.decode_jpeg_header(data)
@@ -123,14 +123,14 @@ class Decoder:
         return True
 
     def _png_into(self, data: bytes, out: NDArray[np.uint8]) -> bool:
-        # most are of one chunk of data
+        # most files have a single data chunk
         simple = data[37:41] == b"IDAT" and int.from_bytes(data[33:37]) + 57 == len(data) and data[-8:-4] == b"IEND"
         if not simple and _png_is_special(data):
             return False
         try:
             if out.flags.c_contiguous:
-                # without the axis of a single channel: with it, imagecodecs 2026.3 frees memory that is not its own
-                # where a file turns out to be damaged, and the process ends later
+                # a single channel is passed without its axis: otherwise imagecodecs 2026.3, on a damaged file, frees
+                # memory that it does not own, and the process crashes later
                 self._imagecodecs.png_decode(data, out=out[..., 0] if out.shape[2] == 1 else out)
             else:
                 out[:] = self._imagecodecs.png_decode(data).reshape(out.shape)
@@ -141,7 +141,7 @@ class Decoder:
 
 @cache
 def default_decoder() -> Decoder:
-    """``auto``, for those who decode a few images."""
+    """Return the shared decoder ``auto``, for decoding a few images."""
     return Decoder()
 
 
@@ -160,7 +160,7 @@ def _library(name: str, module: str) -> Any:
 
 
 def _jpeg_orientation(data: bytes) -> int:
-    """By the EXIF segment, which stands among the application segments at the beginning."""
+    """Return the EXIF orientation, read from the application segments at the beginning of the file."""
     start = 2
     while len(data) > start + 4 and data[start] == 0xFF and 0xE0 <= data[start + 1] <= 0xEF:
         end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
@@ -172,20 +172,20 @@ def _jpeg_orientation(data: bytes) -> int:
 
 @lru_cache(8)
 def _jpeg_frame(shape: tuple[int, int, int]) -> bytes:
-    """The baseline frame header of a JPEG of this ``(H, W, C)`` and 8 bits, up to the number of its components."""
+    """Return the baseline frame header of an 8-bit JPEG of shape ``(H, W, C)``, up to its number of components."""
     height, width, channels = shape
     return struct.pack(">BBHBHHB", 0xFF, 0xC0, 8 + 3 * channels, 8, height, width, channels)
 
 
 @lru_cache(8)
 def _png_start(shape: tuple[int, int, int]) -> bytes:
-    """How a PNG of this ``(H, W, C)`` and 8 bits begins, up to what says how it is stored."""
+    """Return the beginning of an 8-bit PNG of shape ``(H, W, C)``, up to its colour type."""
     height, width, channels = shape
     return struct.pack(">8sI4sIIBB", _PNG_START, 13, b"IHDR", width, height, 8, _PNG_COLOUR_TYPE[channels])
 
 
 def _png_is_special(data: bytes) -> bool:
-    """Whether a PNG has chunks by which its pixels are not simply those of its data, or is not whole."""
+    """Return whether a PNG is truncated or has chunks that change its pixels."""
     start = len(_PNG_START)
     while (kind := data[start + 4 : start + 8]) != b"IEND":
         if kind in _PNG_SPECIAL or len(kind) < 4:
@@ -195,13 +195,13 @@ def _png_is_special(data: bytes) -> bool:
 
 
 def _probe(decoder: Decoder) -> str:
-    """A checksum of what a small JPEG file with halved chroma decodes to."""
+    """Return a checksum of the decoded pixels of a small 4:2:0 JPEG."""
     pixels = np.empty((21, 27, 3), dtype=np.uint8)
     decoder.into(base64.b64decode(_PROBE), pixels)
     return hashlib.sha256(pixels.tobytes()).hexdigest()[:12]
 
 
-# waves of three colours, 21x27 pixels, 4:2:0, so that edges of blocks are cut and chroma is interpolated
+# waves of three colours, 21x27 pixels, 4:2:0: the size cuts blocks at the edges, and chroma is interpolated
 _PROBE = """
 /9j/4AAQSkZJRgABAQAAAQABAAD/2wBDAAYEBQYFBAYGBQYHBwYIChAKCgkJChQODwwQFxQYGBcUFhYaHSUfGhsjHBYWICwgIyYnKSopGR8tMC0oMCUoKS
 j/2wBDAQcHBwoIChMKChMoGhYaKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCgoKCj/wAARCAAVABsDASIAAhEBAxEB

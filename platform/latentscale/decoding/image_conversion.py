@@ -1,16 +1,16 @@
-"""What makes an image of any file one that a network takes: the same when shards are built as when a model inverts."""
+"""Image conversions that building shards and inverting images share."""
 
 import numpy as np
 from PIL import Image
 
 
 def eight_bit_grey(image: Image.Image) -> Image.Image:
-    """An image of 16 bits a pixel scaled to 8 and rounded; Pillow's own conversion clips at 255 instead."""
+    """Scale a 16-bit grey image to 8 bits, rounded; Pillow's own conversion would clip at 255."""
     return Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
 
 
 def centre_crop(image: Image.Image, aspect: float) -> Image.Image:
-    """The largest centred area of that width / height; where a pixel is left over, it is cut off right or below."""
+    """Crop the largest centred area with this ratio of width to height; an odd pixel is cut off right or below."""
     width = min(image.width, max(1, round(image.height * aspect)))
     height = min(image.height, max(1, round(image.width / aspect)))
     if (width, height) == image.size:

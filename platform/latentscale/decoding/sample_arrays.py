@@ -1,4 +1,4 @@
-"""What samples are decoded into: the one place that tells images from points."""
+"""The arrays that samples are decoded into, for images and for points."""
 
 import math
 from typing import Any
@@ -13,11 +13,11 @@ from latentscale.errors import UserError
 
 
 class ImageArrays:
-    """Images are uint8 ``[…, H, W, C]`` while they are decoded, and ``[…, C, H, W]`` from then on.
+    """Images: uint8 ``[…, H, W, C]`` while they are decoded, ``[…, C, H, W]`` afterwards.
 
     Args:
-        shape: (C, H, W) wanted.
-        decoder: of files.
+        shape: the expected (C, H, W).
+        decoder: decodes the files.
     """
 
     def __init__(self, shape: tuple[int, ...], decoder: Decoder) -> None:
@@ -26,25 +26,25 @@ class ImageArrays:
         self.decode = decoder.into
 
     def empty(self, *leading: int) -> NDArray[Any]:
-        """Room for samples."""
+        """Allocate samples, ``[*leading, …]``."""
         return np.empty((*leading, *self.shape), dtype=np.uint8)
 
     @staticmethod
     def mirror(arrays: NDArray[Any], chosen: NDArray[np.bool_]) -> None:
-        """Flip some of them left to right, in place."""
+        """Flip the chosen images left to right, in place; ``chosen`` is bool ``[…]``."""
         arrays[chosen] = arrays[chosen][..., ::-1, :]
 
     @staticmethod
     def samples(arrays: NDArray[Any]) -> NDArray[Any]:
-        """C moves first; in memory it stays last until the batch is on its device."""
+        """Return a ``[…, C, H, W]`` view; in memory C stays last until the batch is on its device."""
         return np.moveaxis(arrays, -1, -3)
 
 
 class PointArrays:
-    """Points are float32 ``[…, D]``.
+    """Points: float32 ``[…, D]``.
 
     Args:
-        shape: (D,).
+        shape: the expected (D,).
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -52,17 +52,17 @@ class PointArrays:
         self.decode = decode_point
 
     def empty(self, *leading: int) -> NDArray[Any]:
-        """Room for samples."""
+        """Allocate samples, ``[*leading, …]``."""
         return np.empty((*leading, *self.shape), dtype=np.float32)
 
     @staticmethod
     def mirror(arrays: NDArray[Any], chosen: NDArray[np.bool_]) -> None:
-        """Points have no left and right."""
-        raise UserError("data.horizontal_flip=true: points cannot be mirrored: leave it at false")
+        """Raise UserError: points cannot be mirrored."""
+        raise UserError("data.horizontal_flip=true is not possible with points: set it to false")
 
     @staticmethod
     def samples(arrays: NDArray[Any]) -> NDArray[Any]:
-        """As they are."""
+        """Return the arrays unchanged."""
         return arrays
 
 
@@ -70,34 +70,34 @@ SampleArrays = ImageArrays | PointArrays
 
 
 def sample_arrays(shape: tuple[int, ...], decoder: Decoder) -> SampleArrays:
-    """What samples of a shape, (C, H, W) or (D,), are decoded into."""
+    """Return the arrays for samples of a shape, (C, H, W) or (D,)."""
     return PointArrays(shape) if is_points(shape) else ImageArrays(shape, decoder)
 
 
 def is_points(shape: tuple[int, ...]) -> bool:
-    """Whether samples are points rather than images."""
+    """Return whether samples of this shape are points rather than images."""
     return len(shape) == 1
 
 
 def sample_bytes(shape: tuple[int, ...]) -> int:
-    """What one decoded sample takes in memory."""
+    """Return the size of one decoded sample in bytes."""
     return math.prod(shape) * (np.dtype(np.float32).itemsize if is_points(shape) else 1)
 
 
 def decode(data: bytes, shape: tuple[int, ...], location: str, decoder: Decoder | None = None) -> NDArray[Any]:
-    """Decode one file, see :meth:`Decoder.into` and :func:`decode_point`.
+    """Decode one file; see :meth:`Decoder.into` and :func:`decode_point`.
 
     Args:
         data: the file's bytes.
-        shape: (C, H, W) wanted, C one of 1 and 3; (D,) of points.
-        where: names the sample in messages.
-        decoder: of images; ``auto`` without one.
+        shape: the expected (C, H, W), C is 1 or 3; or (D,) for points.
+        location: the sample's name in messages.
+        decoder: decodes images; ``auto`` if None.
 
     Returns:
         uint8 ``[C, H, W]``, or float32 ``[D]``.
 
     Raises:
-        UserError: an unreadable file, another size, translucent pixels, or pixels of more than 8 bits.
+        UserError: the file is unreadable, has another size, translucent pixels, or more than 8 bits per channel.
     """
     if not is_points(shape) and shape[0] not in (1, 3):
         raise UserError(f"{location} cannot be decoded to {shape[0]} channels: images have 1 or 3")

@@ -1,1 +1,1 @@
-"""The dataset format: tar shards with indexes; writing, reading by position, verifying and splitting them."""
+"""The dataset format (tar shards with an index each), and how shards are written, read, verified and split."""

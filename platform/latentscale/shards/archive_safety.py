@@ -1,11 +1,11 @@
-"""Members of archives that unpacking would take elsewhere, or that are no files: refused wherever archives are read."""
+"""Checks that refuse unsafe archive members: paths that leave the folder, links, devices and sparse files."""
 
 import re
 import tarfile
 
 
 def unsafe_name(name: str) -> str:
-    """Why a member's name is refused: one that unpacking would take elsewhere; empty if it is not."""
+    """Return why a member's name is refused, or an empty string if it is safe."""
     parts = re.split(r"[/\\]", name)
     if ".." in parts:
         return "has .. in its name, which leads out of the folder"
@@ -17,11 +17,11 @@ def unsafe_name(name: str) -> str:
 
 
 def unsafe_kind(member: tarfile.TarInfo) -> str:
-    """Why a member of a tar file is refused for what it is; empty if it is not."""
+    """Return why the type of a tar member is refused, or an empty string if it is accepted."""
     if member.issym() or member.islnk():
         return "is a link"
     if member.isdev():
         return "is a device or a pipe"
     if member.issparse():
-        return "is stored sparsely"
+        return "is a sparse file"
     return ""

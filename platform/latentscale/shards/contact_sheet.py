@@ -1,4 +1,4 @@
-"""A picture of what a dataset holds: images of each class, or of all, drawn at random."""
+"""An overview picture of a dataset: random images of each class, or a scatter plot of points."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ from latentscale.shards.sharded_dataset import ShardedDataset
 
 ROWS = 10
 POINTS = 3000
-# drawn together: behind a URL, such points are one request
+# points are drawn in runs of this length: one run is one request to a remote
 RUN_POINTS = 100
 SUBTITLE_CHARACTERS = 140
-MOST_COLOURS = len(COLOURS) - 1
+MAX_COLOURS = len(COLOURS) - 1
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class Split:
 
 
 def contact_sheet(splits: Sequence[Split]) -> Image.Image:
-    """Rows of images of each split: one a label, the commonest first; or as many without labels.
+    """Draw rows of random images for each split, one row per label for the ROWS most common labels.
 
-    Of points a scatter plot of each split instead, coloured by label.
+    Without labels, ROWS rows of images are drawn. Points are drawn as one scatter plot per split, coloured by label.
 
     Args:
         splits: at least one.
@@ -58,11 +58,11 @@ def contact_sheet(splits: Sequence[Split]) -> Image.Image:
     first = splits[0].dataset
     size = "x".join(map(str, first.shape[1:]))
     counts = ", ".join(f"{split.dataset.count} {split.name}" for split in splits)
-    return draw_grid(bands, f"{first.name}, {size}", _fitting(f"{counts}; {first.licence}"))
+    return draw_grid(bands, f"{first.name}, {size}", _shorten(f"{counts}; {first.licence}"))
 
 
 def _scatter_plots(splits: Sequence[Split]) -> Image.Image:
-    """At most POINTS of each split in runs drawn at random, a colour a label; of more dimensions the first two."""
+    """Plot at most POINTS points of each split, one colour per label; only the first two coordinates are shown."""
     first = splits[0].dataset
     (dimensions,) = first.shape
     panels = []
@@ -71,16 +71,16 @@ def _scatter_plots(splits: Sequence[Split]) -> Image.Image:
         points = torch.nn.functional.pad(_samples(split.dataset, numbers), (0, max(0, 2 - dimensions)))
         labels = torch.from_numpy(split.labels[numbers])
         present = [label for label in range(len(split.dataset.labels)) if bool((labels == label).any())]
-        # the first sets the limits, and grey is for all together
+        # the first cloud sets the limits; it holds all points and is grey
         clouds = [PointCloud("all" if present else "points", points)]
-        clouds += [PointCloud(split.dataset.labels[label], points[labels == label]) for label in present[:MOST_COLOURS]]
-        of = "" if dimensions <= 2 else f", the first 2 of {dimensions} coordinates"
-        panels.append(draw_scatter(clouds, split.name, f"{len(numbers)} of {split.dataset.count} points{of}"))
-    return join_panels(panels, 2, _fitting(f"{first.name}; {first.licence}"))
+        clouds += [PointCloud(split.dataset.labels[label], points[labels == label]) for label in present[:MAX_COLOURS]]
+        note = "" if dimensions <= 2 else f", the first 2 of {dimensions} coordinates"
+        panels.append(draw_scatter(clouds, split.name, f"{len(numbers)} of {split.dataset.count} points{note}"))
+    return join_panels(panels, 2, _shorten(f"{first.name}; {first.licence}"))
 
 
 def _drawn_points(count: int) -> NDArray[np.int64]:
-    """The numbers of at most POINTS of so many points, ascending: runs of RUN_POINTS, drawn at random."""
+    """Choose at most POINTS of ``count`` points in random runs of RUN_POINTS; returns ascending indices."""
     runs = permutation(0, Purpose.SNAPSHOT, 0, 0, -(-count // RUN_POINTS))[: POINTS // RUN_POINTS]
     numbers = (np.sort(runs)[:, None] * RUN_POINTS + np.arange(RUN_POINTS)).ravel()
     return numbers[numbers < count]
@@ -102,12 +102,12 @@ def _rows(split: Split) -> list[Row]:
 
 
 def _images(dataset: ShardedDataset, numbers: NDArray[np.int64]) -> Tensor:
-    """Samples by their number in the dataset, ``[k, C, H, W]`` in [-1, 1]."""
+    """Read images by their index in the dataset, ``[k, C, H, W]`` in [-1, 1]."""
     return _samples(dataset, numbers).float() / 127.5 - 1.0
 
 
 def _samples(dataset: ShardedDataset, numbers: NDArray[np.int64]) -> Tensor:
-    """Samples by their number in the dataset, as they are decoded, ``[k, …]``."""
+    """Read and decode samples by their index in the dataset, ``[k, …]``."""
     ends = np.cumsum(dataset.shard_counts)
     shards = np.searchsorted(ends, numbers, side="right")
     members = numbers - (ends[shards] - dataset.shard_counts[shards])
@@ -120,6 +120,6 @@ def _samples(dataset: ShardedDataset, numbers: NDArray[np.int64]) -> Tensor:
     return torch.from_numpy(np.stack(decoded))
 
 
-def _fitting(text: str) -> str:
-    # the pictures' font has no ellipsis
+def _shorten(text: str) -> str:
+    # the font has no ellipsis character
     return shorten(text, SUBTITLE_CHARACTERS, placeholder=" ...")

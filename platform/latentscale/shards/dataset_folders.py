@@ -1,4 +1,4 @@
-"""The datasets below a path, on this machine or behind a URL: one, or one for each split."""
+"""Finding the dataset folders under a local path or a URL: a single dataset, or one per split."""
 
 from collections.abc import Collection, Iterable
 from pathlib import Path
@@ -12,14 +12,14 @@ _ORDER = ("train", "val", "test")
 
 
 def dataset_folders(path: Path | str, options: StorageOptions | None = None) -> list[Path | str]:
-    """The folders that hold a dataset.json: the given one, or those directly below it, train first.
+    """Return the folders that hold a dataset.json: ``path`` itself, or those directly below it, train first.
 
     Args:
-        path: a folder, or a URL, below which only train/, val/ and test/ are looked for: web servers list nothing.
-        options: how failing requests are retried; needed for URLs.
+        path: a folder or a URL. Below a URL only train/, val/ and test/ are tried: web servers give no listings.
+        options: how failing requests are retried; required for URLs.
 
     Raises:
-        UserError: there is none, or a folder holds shards without their dataset.json.
+        UserError: no dataset was found, or a folder holds shards without a dataset.json.
     """
     if is_remote(path):
         assert options is not None
@@ -36,15 +36,14 @@ def dataset_folders(path: Path | str, options: StorageOptions | None = None) -> 
 
 
 def folder_name(path: Path | str) -> str:
-    """The last part of a folder's path or URL, by which a split is called."""
+    """Return the last part of a path or URL, which names the split."""
     return str(path).rstrip("/").rpartition("/")[2] or str(path)
 
 
 def refuse_missing_descriptions(folder: Path) -> None:
-    """Refuse shards without a dataset.json in a folder of this machine, or directly below it.
+    """Refuse shards without a dataset.json in a local folder, or in the folders directly below it.
 
-    A split that lost its dataset.json would otherwise be taken for a split that never existed. What is directly below
-    a dataset belongs to no dataset, and is not looked at.
+    Otherwise a split that lost its dataset.json would be silently ignored. The subfolders of a dataset are not checked.
 
     Raises:
         UserError: naming the folder.
@@ -57,10 +56,10 @@ def refuse_missing_descriptions(folder: Path) -> None:
 
 
 def refuse_missing_remote_descriptions(urls: Iterable[str], options: StorageOptions) -> None:
-    """The same for folders behind URLs, as far as the remote lists them.
+    """Do the same for folders behind URLs, where the remote supports listing.
 
     Raises:
-        UserError: naming the folder, or the remote does not answer.
+        UserError: naming the folder, or the remote does not respond.
     """
     for url in urls:
         names = Remote(url, options).names()
@@ -69,7 +68,7 @@ def refuse_missing_remote_descriptions(urls: Iterable[str], options: StorageOpti
 
 
 def split_urls(url: str) -> list[str]:
-    """Where the splits of a dataset behind a URL are looked for."""
+    """Return the URLs at which the splits of a remote dataset are expected."""
     return [f"{url}/{split}" for split in _ORDER]
 
 
@@ -77,13 +76,13 @@ def _refuse_shards_alone(folder: Path | str, names: Collection[str]) -> None:
     if shards := sorted(filter(is_shard_file, names)):
         again = "upload" if is_remote(folder) else "copy"
         raise UserError(
-            f"{folder} holds shards ({shards[0]}) but no {DATASET_FILE}: {again} its {DATASET_FILE} again, build the"
-            " dataset again, or move the folder elsewhere"
+            f"{folder} holds shards ({shards[0]}) but no {DATASET_FILE}: {again} its {DATASET_FILE} again, rebuild the"
+            " dataset, or move the folder elsewhere"
         )
 
 
 def _folders_below(folder: Path) -> list[Path]:
-    """In the order of their names; hidden ones are unfinished builds."""
+    """Return the subfolders sorted by name, without hidden ones (unfinished builds)."""
     if not folder.is_dir():
         return []
     return [folder / name for name in _names(folder) if not name.startswith(".") and (folder / name).is_dir()]
@@ -97,20 +96,21 @@ def _names(folder: Path) -> list[str]:
 
 
 def _remote_folders(url: str, options: StorageOptions) -> list[str]:
-    tried = []
+    failures = []
     for folders in ([url], split_urls(url)):
         found = []
         for folder in folders:
             try:
                 Remote(folder, options).read(DATASET_FILE)
             except (FileNotFoundError, PermissionError) as error:
-                tried.append(f"{folder}/{DATASET_FILE}: {reason(error)}")
+                failures.append(f"{folder}/{DATASET_FILE}: {reason(error)}")
                 refuse_missing_remote_descriptions([folder], options)
             else:
                 found.append(folder)
         if found:
             return found
     raise UserError(
-        f"{url} holds no {DATASET_FILE} ({tried[0]}), nor do its folders {', '.join(f'{split}/' for split in _ORDER)}:"
-        " name a folder written by latentscale shards build, or fix its permissions"
+        f"{url} holds no {DATASET_FILE} ({failures[0]}), and neither do its folders"
+        f" {', '.join(f'{split}/' for split in _ORDER)}: name a folder written by latentscale shards"
+        " build, or fix its permissions"
     )

@@ -1,4 +1,4 @@
-"""Reading a dataset.json: what must be in it, and what is wrong with it where it is not."""
+"""Reading and validating dataset.json."""
 
 import json
 import math
@@ -12,25 +12,25 @@ from latentscale.storage.dataset_files import DATASET_FILE
 
 _SHA256 = re.compile("[0-9a-f]{64}")
 _LARGEST = 2**63 - 1
-# what a batch takes is a multiple of it, and comes before the first file is looked at
+# batch memory is allocated from this size before any file is read
 _LARGEST_SAMPLE = 2**28
 
 
 class DescribedFolder(Protocol):
-    """A folder as far as its description is concerned."""
+    """The part of a folder that reading its dataset.json needs."""
 
     def location(self, name: str) -> str:
-        """A file as messages name it."""
+        """Return the full name of a file, for messages."""
 
     def description(self) -> str:
-        """The text of dataset.json; OSError or UserError where there is none."""
+        """Return the text of dataset.json; raises OSError or UserError if it cannot be read."""
 
 
 def read_description(folder: DescribedFolder) -> dict[str, Any]:
-    """The content of a folder's dataset.json.
+    """Read and validate a folder's dataset.json.
 
     Raises:
-        UserError: it is missing, unreadable, of another format or of a newer version, or lacks something.
+        UserError: the file is missing, unreadable, incomplete, in another format or of a newer version.
     """
     location = folder.location(DATASET_FILE)
     try:
@@ -47,41 +47,43 @@ def read_description(folder: DescribedFolder) -> dict[str, Any]:
         version = int(description["version"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(
-            f"{location} is not a description of shards ({error}): name a folder written by latentscale shards build"
+            f"{location} does not describe a latentscale dataset ({error}): name a folder written by latentscale shards"
+            " build"
         ) from error
     if version > VERSION:
         raise UserError(
-            f"{location} has format version {version}, this program reads up to {VERSION}: install a newer latentscale"
+            f"{location} has format version {version}, but this latentscale reads versions up to {VERSION}: install a"
+            " newer one"
         )
     try:
         _check(description)
     except ValueError as error:
-        raise UserError(f"{location} is incomplete or damaged ({error}): build the shards again") from error
+        raise UserError(f"{location} is incomplete or damaged ({error}): rebuild the dataset") from error
     return dict(description)
 
 
 def _check(description: dict[str, Any]) -> None:
-    """Raise ValueError where a value is not what its readers take it for: they go on with it unasked."""
-    _check_values(description, _NEEDED, "")
+    """Raise ValueError if a value has the wrong type or range; later code relies on these checks."""
+    _check_values(description, _REQUIRED, "")
     _check_values(description, {key: kind for key, kind in _OPTIONAL.items() if description.get(key) is not None}, "")
     sizes, labels = description.get("label_sizes"), len(description["labels"])
     if sizes and math.prod(sizes) != labels:
-        raise ValueError(f"label_sizes {sizes} make no {labels} labels")
+        raise ValueError(f"label_sizes {sizes} give {math.prod(sizes)} combinations, but there are {labels} labels")
     if math.prod(description["shape"]) > _LARGEST_SAMPLE:
-        raise ValueError(f"shape {description['shape']} is more than the {_LARGEST_SAMPLE} numbers a sample may have")
+        raise ValueError(f"shape {description['shape']} exceeds the limit of {_LARGEST_SAMPLE} values per sample")
     for number, entry in enumerate(description["shards"]):
-        _check_values(entry, _OF_SHARD, f" of shard {number}")
-        if unknown := entry.keys() - _OF_SHARD.keys():
-            raise ValueError(f"{min(unknown)} of shard {number} is unknown")
+        _check_values(entry, _SHARD_ENTRY, f" of shard {number}")
+        if unknown := entry.keys() - _SHARD_ENTRY.keys():
+            raise ValueError(f"shard {number} has an unknown key {min(unknown)}")
 
 
 def _check_values(found: dict[str, Any], kinds: dict[str, tuple[Callable[[Any], bool], str]], of: str) -> None:
-    for key, (is_right, kind) in kinds.items():
+    for key, (is_valid, kind) in kinds.items():
         if key not in found:
             raise ValueError(f"{key}{of} is missing")
-        if not is_right(value := found[key]):
+        if not is_valid(value := found[key]):
             text = value if isinstance(value, str) and value.isprintable() else ascii(value)
-            raise ValueError(f"{key}{of}: {text[:80]} is no {kind}")
+            raise ValueError(f"{key}{of} must be {kind}, got {text[:80]}")
 
 
 def _is_count(value: Any) -> bool:
@@ -112,33 +114,33 @@ def _is_generated(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"fingerprint"} and _is_sha256(value["fingerprint"])
 
 
-_NEEDED: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "name": (_is_text, "text"),
+_REQUIRED: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "name": (_is_text, "a string"),
     "shape": (
         lambda value: _is_list(_is_count)(value) and len(value) in (1, 3),
-        "[channels, height, width] or [numbers]",
+        "[channels, height, width] or [dimensions], all positive integers",
     ),
-    "count": (_is_count, "positive number"),
-    "labels": (_is_list(_is_text), "list of names"),
-    "licence": (_is_text, "text"),
-    "extensions": (_is_list(_is_file_name), "list of file name extensions"),
-    "shards": (_is_list(_is_object), "list of objects"),
+    "count": (_is_count, "a positive integer"),
+    "labels": (_is_list(_is_text), "a list of strings"),
+    "licence": (_is_text, "a string"),
+    "extensions": (_is_list(_is_file_name), "a list of file name extensions"),
+    "shards": (_is_list(_is_object), "a list of objects"),
 }
 _OPTIONAL: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "label_sizes": (_is_list(_is_count), "list of positive numbers"),
-    "label_names": (_is_list(_is_text), "list of names"),
-    "source": (_is_text, "text"),
-    "transform": (_is_object, "object"),
-    "converted": (_is_object, "object"),
-    "left_out": (_is_list(_is_text), "list of lines"),
-    "split": (_is_object, "object"),
-    "generated": (_is_generated, "object with the fingerprint (a SHA-256) of the values"),
+    "label_sizes": (_is_list(_is_count), "a list of positive integers"),
+    "label_names": (_is_list(_is_text), "a list of strings"),
+    "source": (_is_text, "a string"),
+    "transform": (_is_object, "an object"),
+    "converted": (_is_object, "an object"),
+    "left_out": (_is_list(_is_text), "a list of strings"),
+    "split": (_is_object, "an object"),
+    "generated": (_is_generated, "an object with only a fingerprint (the SHA-256 of the values)"),
 }
-_OF_SHARD: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "file": (_is_file_name, "plain file name"),
-    "index": (_is_file_name, "plain file name"),
-    "count": (_is_count, "positive number"),
-    "bytes": (_is_count, "positive number"),
-    "sha256": (_is_sha256, "SHA-256 of 64 hexadecimal digits"),
-    "index_sha256": (_is_sha256, "SHA-256 of 64 hexadecimal digits"),
+_SHARD_ENTRY: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "file": (_is_file_name, "a plain file name"),
+    "index": (_is_file_name, "a plain file name"),
+    "count": (_is_count, "a positive integer"),
+    "bytes": (_is_count, "a positive integer"),
+    "sha256": (_is_sha256, "a SHA-256 of 64 hexadecimal digits"),
+    "index_sha256": (_is_sha256, "a SHA-256 of 64 hexadecimal digits"),
 }

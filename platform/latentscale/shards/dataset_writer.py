@@ -1,4 +1,4 @@
-"""Samples written to a dataset folder that is complete or absent."""
+"""Writing a dataset folder atomically: after a failure the folder does not exist."""
 
 import errno
 import json
@@ -20,21 +20,21 @@ from latentscale.storage.dataset_files import DATASET_FILE
 
 
 class ShardsExist(UserError):
-    """The folder to be written already holds something."""
+    """The output folder already exists and is not empty."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What dataset.json says of a dataset beside its shards.
+    """The part of dataset.json that does not list shards.
 
     Attributes:
-        name: of the dataset.
-        shape: (C, H, W) of every image, (D,) of points.
-        labels: their names, empty for unlabelled data; of several labels a sample the names of all combinations,
-            the last label's running fastest.
-        licence: of the data, in words.
-        label_sizes: of several labels a sample, their numbers of categories.
-        more: further keys, such as ``transform`` and ``source``.
+        name: the dataset's name.
+        shape: (C, H, W) of every image, or (D,) of every point.
+        labels: the label names, empty for unlabelled data. If samples have several labels, the names of all
+            combinations, the last label varying fastest.
+        licence: the data's licence, as text.
+        label_sizes: if samples have several labels, the number of categories of each.
+        more: additional keys, such as ``transform`` and ``source``.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Description:
     more: Mapping[str, Any] = field(default_factory=dict)
 
     def write(self, folder: Path, entries: Sequence[ShardEntry], extensions: Sequence[str]) -> None:
-        """Write the folder's dataset.json and wait until it is on the disk."""
+        """Write the folder's dataset.json and flush it to disk."""
         content = {
             "format": FORMAT,
             "version": VERSION,
@@ -75,21 +75,24 @@ def write_shards(
     label_sizes: Sequence[int] = (),
     more: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a dataset folder that is complete or absent; equal samples give equal bytes.
+    """Write a dataset folder atomically; the same samples give the same bytes.
 
     Args:
-        samples: in their order; the label of each is an index into ``labels``.
-        out: the folder, which must not exist or be empty.
+        samples: the samples in order; the label of each is an index into ``labels``.
+        out: the output folder, which must be absent or empty.
         name, shape, labels, licence, label_sizes, more: as in :class:`Description`.
-        shard_bytes: a shard ends before it would grow beyond this, but holds one sample at least.
+        shard_bytes: the maximum size of a shard; a shard holds at least one sample.
 
     Raises:
-        ShardsExist: ``out`` already holds something.
-        UserError: no samples, a label without a name, or the folder cannot be written.
+        ShardsExist: ``out`` is not empty.
+        UserError: there are no samples, a label has no name, or the folder cannot be written.
     """
     out = Path(out)
     if label_sizes and math.prod(label_sizes) != len(labels):
-        raise UserError(f"{out}: label_sizes={list(label_sizes)} make no {len(labels)} combinations: name each one")
+        raise UserError(
+            f"{out}: label_sizes={list(label_sizes)} need {math.prod(label_sizes)} label names, got {len(labels)}: name"
+            " each combination"
+        )
     with new_dataset(out) as folder:
         writer = ShardWriter(folder, len(labels), shard_bytes, out)
         try:
@@ -99,64 +102,68 @@ def write_shards(
         finally:
             writer.close()
         if not writer.entries:
-            raise UserError(f"{out}: there are no samples to write: check where they are read from")
+            raise UserError(f"{out}: there are no samples to write: check the source")
         Description(name, shape, labels, licence, label_sizes, more or {}).write(
             folder, writer.entries, writer.extensions
         )
 
 
 def with_own_name(out: Path) -> Path:
-    """The folder by a name of its own: beside ``.`` and ``..`` nothing could be called after them."""
+    """Return a path that ends in a folder name, resolving ``.`` and ``..``; temporary folders are named after it."""
     return out if out.name not in ("", "..") else out.resolve()
 
 
 def refuse_existing(out: Path) -> None:
-    """Raise ShardsExist where something stands in the place of a new dataset."""
+    """Raise ShardsExist if ``out`` exists and is not an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise ShardsExist(f"{out} already exists: remove it, or write the shards to another folder")
+        raise ShardsExist(f"{out} already exists: remove it, or choose another output folder")
 
 
 @contextmanager
 def new_dataset(out: Path) -> Iterator[Path]:
-    """Yield a folder beside ``out`` that becomes it when the body ends, and is removed where the body raises.
+    """Yield a temporary folder that is renamed to ``out`` on success and removed on failure.
 
     Raises:
-        ShardsExist: ``out`` already holds something, or another process was quicker.
+        ShardsExist: ``out`` is not empty, or another process wrote it first.
         UserError: the folder cannot be written.
     """
     refuse_existing(out)
-    aside = out.parent / f".{out.name}.{uuid.uuid4().hex}.partial"
+    temporary = out.parent / f".{out.name}.{uuid.uuid4().hex}.partial"
     try:
-        aside.mkdir(parents=True)
-        yield aside
-        flush_to_disk(aside)
-        aside.rename(out)
+        temporary.mkdir(parents=True)
+        yield temporary
+        flush_to_disk(temporary)
+        temporary.rename(out)
         flush_to_disk(out.parent)
     except OSError as error:
         raise write_error(out, error) from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def write_error(out: Path, error: OSError, then: str = "run the same command again") -> UserError:
-    """What an error of the file system means for a dataset that was to become ``out``.
+    """Turn an OSError while writing the dataset ``out`` into a message with a remedy.
 
     Args:
-        then: what is to be done when there is room.
+        out: the output folder.
+        error: the error.
+        then: what to do after making room on a full disk.
     """
     if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
-        return ShardsExist(f"{out} was written by another process meanwhile: remove it, or write to another folder")
+        return ShardsExist(
+            f"{out} was written by another process in the meantime: remove it, or choose another output folder"
+        )
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"{out} cannot be written ({error.strerror}): make room in {out.parent.resolve()}, and {then}")
-    return UserError(f"{out} cannot be written ({error.strerror}): mend that, or name another folder")
+    return UserError(f"{out} cannot be written ({error.strerror}): fix the cause, or choose another output folder")
 
 
 def _reading(samples: Iterable[Sample], out: Path) -> Iterator[Sample]:
     try:
         yield from samples
     except OSError as error:
-        # A file that cannot be read must not be reported as a folder that cannot be written.
+        # otherwise a source file that cannot be read would be reported as an output folder that cannot be written
         raise UserError(
-            f"{error.filename or 'a sample'} cannot be read ({error.strerror}) while writing {out}: mend "
-            "it or leave it out"
+            f"{error.filename or 'a sample'} cannot be read ({error.strerror}) while writing {out}: fix it "
+            "or leave it out"
         ) from error

@@ -1,8 +1,8 @@
-"""The locked folder beside a dataset in which it is written until it is complete.
+"""The locked folder next to the output in which a dataset is written until it is complete.
 
-.NAME.partial/lock              held while a process writes
-.NAME.partial/progress.jsonl    of a build that can be resumed: a line for each finished shard
-.NAME.partial/data/             becomes NAME
+.NAME.partial/lock              locked while a process writes
+.NAME.partial/progress.jsonl    resumable builds: one line for each finished shard
+.NAME.partial/data/             renamed to NAME at the end
 """
 
 import fcntl
@@ -24,10 +24,10 @@ _LOCK = "lock"
 
 @contextmanager
 def partial_folder(out: Path, restart: bool) -> Iterator[Path]:
-    """The locked folder in which a build towards ``out`` is kept; it stays until :func:`discard`.
+    """Lock and yield the working folder of a build of ``out``; it stays until :func:`discard_partial`.
 
     Raises:
-        UserError: another process is building there.
+        UserError: another process is building ``out``.
     """
     folder = out.parent / f".{out.name}.partial"
     folder.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,9 @@ def partial_folder(out: Path, restart: bool) -> Iterator[Path]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"{out} is being built by another process: wait for it, or write elsewhere") from error
+            raise UserError(
+                f"{out} is being built by another process: wait for it, or choose another output folder"
+            ) from error
         if restart:
             shutil.rmtree(folder / DATA, ignore_errors=True)
             (folder / PROGRESS).unlink(missing_ok=True)
@@ -44,17 +46,19 @@ def partial_folder(out: Path, restart: bool) -> Iterator[Path]:
 
 @contextmanager
 def new_dataset_locked(out: Path) -> Iterator[Path]:
-    """Yield a folder that becomes ``out`` when the body ends; what a killed process has left of it is dropped.
+    """Yield a locked folder that is renamed to ``out`` on success; leftovers of a killed process are removed.
 
     Raises:
-        ShardsExist: ``out`` already holds something.
-        UserError: another process or an unfinished build is at it, or the folder cannot be written.
+        ShardsExist: ``out`` is not empty.
+        UserError: another process is building ``out``, an unfinished build exists, or the folder cannot be written.
     """
     refuse_existing(out)
     try:
         with partial_folder(out, restart=False) as folder:
             if len(progress_lines(folder / PROGRESS)) > 1:
-                raise UserError(f"{folder} holds an unfinished build: let it end, remove it, or write elsewhere")
+                raise UserError(
+                    f"{folder} holds an unfinished build: finish it, remove it, or choose another output folder"
+                )
             data = folder / DATA
             shutil.rmtree(data, ignore_errors=True)
             data.mkdir()
@@ -70,12 +74,12 @@ def new_dataset_locked(out: Path) -> Iterator[Path]:
 
 
 def discard_partial(out: Path) -> None:
-    """Remove what a build has kept beside ``out``."""
+    """Remove the working folder of a build of ``out``."""
     shutil.rmtree(out.parent / f".{out.name}.partial", ignore_errors=True)
 
 
 def progress_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a progress file; none where it does not exist.
+    """Read a progress file, dropping an incomplete last line; returns no lines if the file does not exist.
 
     Raises:
         UserError: the file is damaged.
@@ -84,14 +88,14 @@ def progress_lines(path: Path) -> list[dict[str, Any]]:
         content = path.read_bytes()
     except FileNotFoundError:
         return []
-    # a kill may have cut the last line off
-    whole = content[: content.rfind(b"\n") + 1]
+    # a killed process may have left an incomplete last line
+    complete = content[: content.rfind(b"\n") + 1]
     try:
-        lines = [json.loads(line) for line in whole.splitlines()]
-        cut = len(whole) != len(content)
+        lines = [json.loads(line) for line in complete.splitlines()]
+        cut = len(complete) != len(content)
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}): drop the unfinished build with --restart") from error
+        raise UserError(f"{path} is damaged ({error}): start the build again with --restart") from error
     if cut:
         with path.open("r+b") as stream:
-            stream.truncate(len(whole))
+            stream.truncate(len(complete))
     return lines

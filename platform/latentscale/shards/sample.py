@@ -1,4 +1,4 @@
-"""A sample on its way into a shard."""
+"""One sample to be written into a shard."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ DEFAULT_SHARD_BYTES = 256 * 2**20
 
 @dataclass(frozen=True)
 class Sample:
-    """One image, or one point, as it goes into a shard.
+    """One image or point to be written into a shard.
 
     Attributes:
-        image: the encoded file, kept as it is.
-        extension: of the file, without the dot, e.g. ``png``; ``npy`` of a point.
-        label: index into the dataset's labels, None without one.
-        origin: where the image comes from, such as the file's name and a patch's position; it becomes a JSON
-            member beside the image, None leaves it out.
+        image: the encoded file, stored unchanged.
+        extension: the file's extension without the dot, e.g. ``png``; ``npy`` for points.
+        label: index into the dataset's labels, None if unlabelled.
+        origin: where the sample comes from, such as file name and patch position, stored as a JSON member;
+            None writes no such member.
     """
 
     image: bytes

@@ -1,12 +1,12 @@
-"""What a dataset folder holds: tar shards, an index beside each, and a dataset.json with their checksums.
+"""The layout of a dataset folder: tar shards, one index per shard, and a dataset.json with their checksums.
 
-    out/dataset.json                      what the dataset is, and the size and SHA-256 of every file
+    out/dataset.json                      describes the dataset; size and SHA-256 of every file
     out/shard-000000.tar                  000000000.cls 000000000.png 000000001.cls …, for any WebDataset reader;
-                                          of points 000000000.npy, float32 vectors
-    out/shard-000000.index.safetensors    offset, size, label, extension and CRC-32 of each image, ``[samples]``
+                                          points are 000000000.npy, float32 vectors
+    out/shard-000000.index.safetensors    offset, size, label, extension and CRC-32 of each sample, ``[samples]``
 
-The index makes a sample one ``pread``, so that reading may start at any position of any shard. Datasets of version 1
-have no CRC-32, and are read as they are.
+With the index, reading a sample takes one ``pread`` and can start anywhere in a shard. Datasets of version 1 have no
+CRC-32 and are read without this check.
 """
 
 from collections.abc import Collection
@@ -23,7 +23,7 @@ TAR_BLOCK_BYTES = 512
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """What dataset.json says of one shard; sizes in bytes, checksums SHA-256 in hexadecimal."""
+    """One shard's entry in dataset.json; sizes in bytes, checksums are SHA-256 in hexadecimal."""
 
     file: str
     index: str
@@ -35,7 +35,7 @@ class ShardEntry:
 
 @dataclass
 class ShardIndex:
-    """Offset and size in bytes, label (−1 without), extension number and CRC-32 of each image, ``[samples]`` each."""
+    """Offset and size in bytes, label (−1 if unlabelled), extension number and CRC-32 of each sample, ``[samples]``."""
 
     offset: Any = field(default_factory=list)
     size: Any = field(default_factory=list)
@@ -49,15 +49,15 @@ SINCE_VERSION_2 = frozenset(("crc32",))
 
 
 def is_shard_file(name: str) -> bool:
-    """Whether a file's name is that of a shard or of its index."""
+    """Return whether a file name is that of a shard or of a shard's index."""
     return name.startswith("shard-") and name.endswith((".tar", ".index.safetensors"))
 
 
 def is_complete_index(found: Collection[str]) -> bool:
-    """Whether arrays of these names are an index of some version."""
+    """Return whether arrays with these names form an index of a known version."""
     return set(INDEX_TYPES) - SINCE_VERSION_2 <= set(found) <= set(INDEX_TYPES)
 
 
 def index_bytes(index: ShardIndex) -> int:
-    """What the arrays of an index take in memory, in bytes."""
+    """Return the memory that an index takes, in bytes."""
     return sum(array.nbytes for name in INDEX_TYPES if (array := getattr(index, name)) is not None)

@@ -1,4 +1,4 @@
-"""The shards of one split, written one after another."""
+"""Writing the shards of one split."""
 
 import json
 from collections.abc import Sequence
@@ -20,21 +20,21 @@ ORIGIN_MEMBER = "json"
 
 
 class ShardWriter:
-    """Appends samples to tar shards with an index beside each; equal samples give equal bytes.
+    """Writes samples to tar shards with one index each; the same samples give the same bytes.
 
-    A shard ends before it would grow beyond ``shard_bytes``, but holds one sample at least. It is on the disk,
-    with its index, when ``append`` or ``finish`` gives its entry; an unfinished one is only a file in the folder.
+    A shard is closed before it would exceed ``shard_bytes``, but holds at least one sample. When ``append`` or
+    ``finish`` returns a shard's entry, the shard and its index are flushed to disk.
 
     Args:
-        folder: that exists; shards of the same names are replaced.
-        labels: how many labels have a name.
-        shard_bytes: the size at which a shard ends.
-        where: names the dataset in messages.
-        entries, extensions: of the shards that an earlier writer has finished.
+        folder: an existing folder; shards of the same names are overwritten.
+        labels: the number of named labels.
+        shard_bytes: the maximum size of a shard.
+        location: the dataset's name in messages.
+        entries, extensions: those of the shards that an earlier writer has finished, to continue after them.
 
     Attributes:
-        entries: of the finished shards.
-        extensions: of the images so far, in the order in which they first came.
+        entries: one entry for each finished shard.
+        extensions: the file extensions so far, in order of first appearance.
     """
 
     def __init__(
@@ -48,17 +48,17 @@ class ShardWriter:
     ) -> None:
         self.entries = list(entries)
         self.extensions = list(extensions)
-        self._folder, self._labels, self._shard_bytes, self._where = folder, labels, shard_bytes, location
-        self._written = sum(entry.count for entry in entries)
+        self._folder, self._labels, self._shard_bytes, self._location = folder, labels, shard_bytes, location
+        self._count = sum(entry.count for entry in entries)
         self._stream: BinaryIO | None = None
         self._tar: Any = None
         self._index = ShardIndex()
 
     def append(self, sample: Sample) -> ShardEntry | None:
-        """Write one sample; gives the entry of the shard that had to end before it, if one did.
+        """Write one sample; returns the entry of the previous shard if this sample starts a new one.
 
         Raises:
-            UserError: a label without a name.
+            UserError: the label has no name.
             OSError: the folder cannot be written.
         """
         members = self._members(sample)
@@ -72,13 +72,13 @@ class ShardWriter:
         return finished
 
     def finish(self) -> ShardEntry | None:
-        """End the last shard; gives its entry, or None where nothing was appended since the last ended."""
+        """Close the last shard; returns its entry, or None if no shard is open."""
         return None if self._tar is None else self._end_shard()
 
     def close(self) -> None:
-        """Let go of an unfinished shard's file, whose content counts for nothing."""
+        """Close the file of an unfinished shard without finishing the shard."""
         if self._stream is not None:
-            # On a full disk the end of the archive cannot be written either.
+            # on a full disk, writing the end of the archive fails too
             with suppress(OSError):
                 self._tar.close()
             with suppress(OSError):
@@ -91,8 +91,8 @@ class ShardWriter:
         if sample.label is not None:
             if not 0 <= sample.label < self._labels:
                 raise UserError(
-                    f"{self._where}: sample {self._written} has label {sample.label}, but there are {self._labels} "
-                    "label names: name them all"
+                    f"{self._location}: sample {self._count} has label {sample.label}, but there are only"
+                    f" {self._labels} label names: name every label"
                 )
             members[LABEL_MEMBER] = str(sample.label).encode("ascii")
         if sample.origin is not None:
@@ -103,13 +103,13 @@ class ShardWriter:
         return f"shard-{len(self.entries):06d}"
 
     def _start_shard(self) -> None:
-        # It imports torch, which the readers of this module can do without.
+        # imported late: it imports torch, which importing this module must not
         from webdataset import TarWriter
 
         self._index = ShardIndex()
         self._stream = (self._folder / f"{self._stem()}.tar").open("wb")
-        # Fixed owner and time: the bytes of a shard depend on its samples alone. A time that is not an integer
-        # would cost every member an extended header.
+        # fixed owner and time, so that the bytes of a shard depend on its samples alone; the time is an integer because
+        # any other would add an extended header to every member
         self._tar = TarWriter(self._stream, user="latentscale", group="latentscale", mtime=0, encoder=False)
 
     def _write(self, sample: Sample, members: dict[str, bytes], size: int) -> None:
@@ -117,17 +117,17 @@ class ShardWriter:
         if extension not in self.extensions:
             self.extensions.append(extension)
         before = self._tar.tarstream.offset
-        self._tar.write({"__key__": f"{self._written:09d}", **members})
+        self._tar.write({"__key__": f"{self._count:09d}", **members})
         if self._tar.tarstream.offset - before != size:
-            raise RuntimeError("webdataset.TarWriter no longer writes one header a member: the index would be wrong")
-        # TarWriter writes a sample's members in alphabetical order.
-        ahead = sum(_member_bytes(content) for name, content in members.items() if name < extension)
-        self._index.offset.append(before + ahead + TAR_BLOCK_BYTES)
+            raise RuntimeError("webdataset.TarWriter no longer writes one header per member: the index would be wrong")
+        # TarWriter writes a sample's members in alphabetical order
+        preceding = sum(_member_bytes(content) for name, content in members.items() if name < extension)
+        self._index.offset.append(before + preceding + TAR_BLOCK_BYTES)
         self._index.size.append(len(sample.image))
         self._index.label.append(NO_LABEL if sample.label is None else sample.label)
         self._index.extension.append(self.extensions.index(extension))
         self._index.crc32.append(crc32(sample.image))
-        self._written += 1
+        self._count += 1
 
     def _end_shard(self) -> ShardEntry:
         assert self._stream is not None
@@ -138,7 +138,7 @@ class ShardWriter:
         index_path = self._folder / f"{self._stem()}.index.safetensors"
         flush_to_disk(tar_path)
         arrays = {key: np.asarray(getattr(self._index, key), dtype) for key, dtype in INDEX_TYPES.items()}
-        # safetensors' own writing of files makes them readable by their owner alone
+        # safetensors' save_file makes files readable by their owner only
         index_path.write_bytes(save(arrays))
         flush_to_disk(index_path)
         entry = ShardEntry(

@@ -1,4 +1,4 @@
-"""Reading a dataset by (shard, member); what its folder holds is told in latentscale.shards.shard_format."""
+"""Reading a dataset by (shard, member); latentscale.shards.shard_format describes the folder layout."""
 
 import hashlib
 import json
@@ -41,36 +41,37 @@ from latentscale.storage.open_file_limit import is_open_file_limit, open_file_li
 from latentscale.storage.remote import is_remote
 from latentscale.wording import counted
 
-# Two shards a stream are read at once; a quarter of a GB of 8×8 images takes 2.5 MB of index.
+# each stream reads two shards at once; the index of a 256 MB shard of 8×8 images takes 2.5 MB
 _INDEX_CACHE_BYTES = 64 * 2**20
 _OPEN_SHARDS = 64
-_SPARSE_READS = 16
-_MOST_RUN = 100
-_MOST_RUN_BYTES = 4 * 2**20
+_SPARSE_THREADS = 16
+_MAX_RUN = 100
+_MAX_RUN_BYTES = 4 * 2**20
 
 
 class ShardedDataset:
     """A dataset opened for reading by (shard, member); thread-safe, and picklable to worker processes.
 
     Args:
-        folder: where its files are, or a folder of this machine.
+        folder: the dataset's folder; a path is a local folder.
         description: the content of its dataset.json.
 
     Attributes:
-        folder: where its files are.
-        path: of the folder; a URL where it is remote.
-        name: of the dataset.
-        shape: (C, H, W) of every image, (D,) of points.
-        count: N, samples of all shards.
-        shard_counts: samples of each shard, int64 ``[shards]``.
-        shard_sizes_bytes: of the tar files, int64 ``[shards]``.
-        labels: names of the labels, empty for unlabelled data.
-        label_sizes: number of categories of each label; one label unless the names are combinations of several.
-        licence: of the data, in words.
-        fingerprint: SHA-256 over shape, labels and the checksums of all files: equal where the data are
-            equal. Of generated data: over their values, which dataset.json states.
-        independent: whether the samples are independent draws, so that the first ones represent all of them.
-        held: shards that are read through these descriptors, whatever becomes of their names.
+        folder: the dataset's folder.
+        path: the folder's path, or its URL if it is remote.
+        name: the dataset's name.
+        shape: (C, H, W) of every image, or (D,) of every point.
+        count: N, the number of samples.
+        shard_counts: the number of samples of each shard, int64 ``[shards]``.
+        shard_sizes_bytes: the sizes of the tar files, int64 ``[shards]``.
+        labels: the label names, empty for unlabelled data.
+        label_sizes: the number of categories of each label; one entry unless the names are combinations of labels.
+        licence: the data's licence, as text.
+        extensions: the file extensions, which the indexes refer to by position.
+        fingerprint: SHA-256 over shape, labels and the checksums of all files, so that equal datasets have equal
+            fingerprints. For generated data it is taken from dataset.json (a SHA-256 over the values).
+        independent: whether the samples are independent draws, so that any prefix is a fair sample.
+        held: open shards by number; reading uses these descriptors, even after the files are unlinked.
     """
 
     def __init__(self, folder: Folder | Path, description: dict[str, Any]) -> None:
@@ -107,47 +108,47 @@ class ShardedDataset:
 
     @classmethod
     def open(cls, path: Path | str, options: StorageOptions | None = None) -> "ShardedDataset":
-        """Open what ``latentscale shards build`` wrote, checking that a local folder's files are there in their sizes.
+        """Open a dataset written by ``latentscale shards build``; in a local folder, check the sizes of all files.
 
         Args:
-            path: the folder, or its URL.
-            options: for URLs: how files are fetched and kept; for folders: whether damaged ones are opened.
+            path: the folder or its URL.
+            options: for URLs, how files are fetched and cached; for folders, whether damaged ones are accepted.
 
         Raises:
             UserError: naming the file that is missing, incomplete, inconsistent or of a newer format.
         """
         if is_remote(path):
             if options is None:
-                raise UserError(f"{path} is a URL, to be opened with StorageOptions: say where its files are kept")
+                raise UserError(f"{path} is a URL: pass StorageOptions, which say where its files are cached")
             return cls.in_folder(CachedFolder(str(path), options))
         return cls.in_folder(LocalFolder(Path(path), options is not None and options.skip_damaged))
 
     @classmethod
     def in_folder(cls, folder: Folder) -> "ShardedDataset":
-        """See open."""
+        """Open a dataset in a folder object; see :meth:`open`."""
         location, description = folder.location(DATASET_FILE), read_description(folder)
         try:
             dataset = cls(folder, description)
         except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{location} is incomplete ({error!r}): write the shards again") from error
+            raise UserError(f"{location} is incomplete ({error!r}): rebuild the dataset") from error
         total = int(dataset.shard_counts.sum())
         if dataset.count != total or dataset.count < 1:
             raise UserError(
-                f"{location} says {counted(dataset.count, 'sample')}, but its shards have {total}: write them again"
+                f"{location} lists {counted(dataset.count, 'sample')}, but its shards have {total}: rebuild the dataset"
             )
         folder.check(file for shard in range(len(dataset._shards)) for file in dataset._files(shard))
         return dataset
 
     def location(self, shard: int, member: int) -> str:
-        """The file and member, as messages name them."""
+        """Return the name of a sample for messages: file and member number."""
         return f"{self.folder.location(self._shards[shard].file)} member {member}"
 
     def tar(self, shard: int) -> StoredFile:
-        """The file of a shard."""
+        """Return the tar file of a shard."""
         return self._files(shard)[0]
 
     def read(self, shard: int, member: int) -> tuple[bytes, str, int]:
-        """The encoded image, its extension and its label (−1 without one).
+        """Read one sample: the encoded file, its extension and its label (−1 if unlabelled).
 
         Raises:
             UserError: naming the file that is missing, truncated or inconsistent.
@@ -164,13 +165,15 @@ class ShardedDataset:
             )
         if index.crc32 is not None and crc32(image) != index.crc32[member]:
             raise UserError(
-                f"{self.location(shard, member)} is damaged (its CRC-32 is not the one in the index):"
-                f" {self._copy_again}"
+                f"{self.location(shard, member)} is damaged (its CRC-32 is not the one in the index): {self._remedy}"
             )
         return image, self.extensions[index.extension[member]], int(index.label[member])
 
     def read_together(self, places: Sequence[tuple[int, int]]) -> list[tuple[bytes, int]]:
-        """The encoded images and labels at some (shard, member): as ``read``, in a third of the processor's time.
+        """Read the encoded files and labels of several samples; takes a third of the CPU time of ``read``.
+
+        Args:
+            places: (shard, member) of each sample.
 
         Raises:
             UserError: naming the file that is missing, truncated or inconsistent.
@@ -191,7 +194,8 @@ class ShardedDataset:
             if whole:
                 found.append((image, labels[member]))
             else:
-                image, _, label = self.read(shard, member)  # tries once more, and says what is wrong
+                # tries once more, and raises an error that names the problem
+                image, _, label = self.read(shard, member)
                 found.append((image, label))
         return found
 
@@ -199,22 +203,22 @@ class ShardedDataset:
         return self.held.get(shard) or self._open_shards.get(shard, lambda: self.folder.open(self.tar(shard)))
 
     def read_sparse(self, places: Sequence[tuple[int, int]]) -> Iterator[tuple[bytes, str, int]]:
-        """What ``read`` gives for some (shard, member) here and there, without fetching whole shards for them."""
+        """Yield what ``read`` returns for each (shard, member), without fetching whole shards."""
         if not self.folder.remote:
             yield from (self.read(shard, member) for shard, member in places)
             return
-        with ThreadPoolExecutor(_SPARSE_READS, "sparse read") as threads:
+        with ThreadPoolExecutor(_SPARSE_THREADS, "sparse read") as threads:
             for run in threads.map(self._read_run, runs_of(places)):
                 yield from run
 
     def _read_run(self, run: Sequence[tuple[int, int]]) -> list[tuple[bytes, str, int]]:
-        """Members that stand side by side in a shard, in one range where that is not large."""
+        """Read adjacent members of a shard in one range request, or in several if the range is large."""
         shard, members = run[0][0], [member for _, member in run]
-        self.folder.open(self._files(shard)[1])  # fetched beside others, while an index is loaded alone
+        self.folder.open(self._files(shard)[1])  # several threads fetch at once, but loading an index holds a lock
         index = self._index(shard)
         starts, sizes = index.offset[members].tolist(), index.size[members].tolist()
         begin, end = min(starts), max(start + size for start, size in zip(starts, sizes, strict=True))
-        if len(run) > 1 and end - begin > _MOST_RUN_BYTES:
+        if len(run) > 1 and end - begin > _MAX_RUN_BYTES:
             half = len(run) // 2
             return self._read_run(run[:half]) + self._read_run(run[half:])
         content = self.folder.read_range(self.tar(shard), end - begin, begin)
@@ -224,27 +228,30 @@ class ShardedDataset:
         for start, size, member in zip(starts, sizes, members, strict=True):
             image = content[start - begin :][:size]
             if index.crc32 is not None and crc32(image) != index.crc32[member]:
-                found.append(self.read(shard, member))  # from the whole shard, or it says what is wrong
+                # reads from the whole shard, or raises an error that names the problem
+                found.append(self.read(shard, member))
             else:
                 found.append((image, self.extensions[index.extension[member]], int(index.label[member])))
         return found
 
     def fetch(self, shard: int, needed: bool = True, make_room: MakeRoom = nothing_to_release) -> OpenFile | None:
-        """A shard, held (see OpenFile) and its index loaded, fetched where they are not at hand; for ``held``.
+        """Open and hold a shard for ``held`` and load its index, fetching both if they are not cached.
 
         Args:
-            needed: wait for it; else None where another process fetches it or the node's cache has no room.
-            make_room: where it is needed and the disk is full; see storage.MakeRoom.
+            shard: the shard's number.
+            needed: whether to wait; otherwise returns None if another process is fetching the shard or the node's cache
+                has no room.
+            make_room: called if a needed file finds the disk full; see MakeRoom.
 
         Raises:
-            UserError: it cannot be had.
+            UserError: the shard cannot be fetched or read.
         """
         tar, index_file = self._files(shard)
         open_file = partial(self.folder.open, hold=True, make_room=make_room) if needed else self.folder.open_ahead
         try:
-            # the index first: it stays in memory, while a tar that must wait for its index would be fetched for nothing
+            # the index first: it stays in memory, whereas a tar without its index would occupy the cache unused
             if shard not in self._indexes:
-                # not while the cache of indexes is locked: it is fetched beside others
+                # fetched before the lock of the index cache is taken, so that other threads can go on
                 index = open_file(index_file)
                 if index is None:
                     return None
@@ -252,62 +259,63 @@ class ShardedDataset:
             opened = open_file(tar)
         except OSError as error:
             raise read_error(self.location(shard, 0), error) from error
-        # it may have made room for what others need at once; to keep it would take room that nobody counts
+        # it may have been evicted since, to make room for a file that is needed now; keeping it open would occupy disk
+        # space that no cache counts
         return None if opened is None or (opened.unlinked and not needed) else opened
 
     def label_table(self) -> NDArray[np.int64]:
-        """The categories that a stored label stands for, ``[labels, d_l]``, the last label's running fastest."""
+        """Return the categories of each stored label, ``[labels, d_l]``, the last one varying fastest."""
         if not self.labels:
             return np.empty((0, 0), dtype=np.int64)
         return np.stack(np.unravel_index(np.arange(len(self.labels)), self.label_sizes), axis=1)
 
     def shard_labels(self, shard: int) -> NDArray[np.int64]:
-        """The stored label of each member of a shard, −1 without one, ``[samples]``; reads its index."""
+        """Return the stored label of each member of a shard, −1 if unlabelled, ``[samples]``; reads only the index."""
         labels: NDArray[np.int64] = self._load_index(shard).label.astype(np.int64)
         return labels
 
     def stored_labels(self) -> NDArray[np.int64]:
-        """The stored label of every sample, −1 without one, ``[N]``; reads the indexes only."""
+        """Return the stored label of every sample, −1 if unlabelled, ``[N]``; reads only the indexes."""
         shards = range(len(self._shards))
         if not self.folder.remote:
             return np.concatenate([self.shard_labels(shard) for shard in shards])
-        with ThreadPoolExecutor(_SPARSE_READS, "index read") as threads:
+        with ThreadPoolExecutor(_SPARSE_THREADS, "index read") as threads:
             return np.concatenate(list(threads.map(self.shard_labels, shards)))
 
     def label_counts(self) -> NDArray[np.int64]:
-        """How many samples carry each label, ``[labels]``; reads the indexes only."""
+        """Count the samples of each label, ``[labels]``; reads only the indexes."""
         labels = self.stored_labels()
         return np.bincount(labels[labels >= 0], minlength=len(self.labels)).astype(np.int64)
 
     def verify(self) -> None:
-        """Read everything and compare the checksums.
+        """Read all files and compare their checksums.
 
         Raises:
-            UserError: naming the first file whose bytes are not those that were written.
+            UserError: naming the first file with a wrong checksum.
         """
         for shard in range(len(self._shards)):
             for file in self._files(shard):
                 with self.folder.stream(file) as stream:
                     if _sha256(stream) != file.sha256:
                         raise UserError(
-                            f"{self.folder.location(file.name)} is damaged (its SHA-256 differs):"
-                            " copy it again or write the shards again"
+                            f"{self.folder.location(file.name)} is damaged (its SHA-256 is not the one in"
+                            f" {DATASET_FILE}): copy it again or rebuild the dataset"
                         )
 
     @property
-    def _copy_again(self) -> str:
-        """The remedy for a damaged file."""
+    def _remedy(self) -> str:
+        """Return the remedy for a damaged file."""
         if self.folder.remote:
             return "remove its copy from the node's cache"
-        return "copy it again or write the shards again"
+        return "copy it again or rebuild the dataset"
 
     def _files(self, shard: int) -> tuple[StoredFile, StoredFile]:
-        """The tar and the index of a shard."""
+        """Return the tar and the index of a shard."""
         entry = self._shards[shard]
-        at_most = 4096 + entry.count * sum(np.dtype(kind).itemsize for kind in INDEX_TYPES.values())
+        max_bytes = 4096 + entry.count * sum(np.dtype(kind).itemsize for kind in INDEX_TYPES.values())
         return (
             StoredFile(entry.file, entry.sha256, entry.bytes, entry.bytes),
-            StoredFile(entry.index, entry.index_sha256, None, at_most),
+            StoredFile(entry.index, entry.index_sha256, None, max_bytes),
         )
 
     def _index(self, shard: int) -> ShardIndex:
@@ -319,14 +327,12 @@ class ShardedDataset:
         try:
             content = (opened or self.folder.open(file)).read_all()
             if hashlib.sha256(content).hexdigest() != file.sha256:
-                raise UserError(
-                    f"{location} is damaged (its SHA-256 is not the one in {DATASET_FILE}): {self._copy_again}"
-                )
+                raise UserError(f"{location} is damaged (its SHA-256 is not the one in {DATASET_FILE}): {self._remedy}")
             arrays = load(content)
         except (OSError, SafetensorError) as error:
             if is_open_file_limit(error):
                 raise open_file_limit_error(location) from error
-            raise UserError(f"{location} cannot be read ({error}): copy it again or write the shards again") from error
+            raise UserError(f"{location} cannot be read ({error}): copy it again or rebuild the dataset") from error
         index = ShardIndex(**{name: arrays.get(name) for name in INDEX_TYPES})
         consistent = is_complete_index(arrays) and (
             all(array.shape == (entry.count,) for array in arrays.values())
@@ -338,15 +344,15 @@ class ShardedDataset:
             and int(index.label.max()) < max(len(self.labels), 0)
         )
         if not consistent:
-            raise UserError(f"{location} does not belong to {entry.file}: copy both again or write the shards again")
+            raise UserError(f"{location} does not match {entry.file}: copy both again or rebuild the dataset")
         return index
 
 
 def runs_of(places: Sequence[tuple[int, int]]) -> list[list[tuple[int, int]]]:
-    """Places (shard, member) in their order, those that follow one another in a shard together, up to a number."""
+    """Group places (shard, member), in order, into runs of at most 100 consecutive members of one shard."""
     runs: list[list[tuple[int, int]]] = []
     for shard, member in places:
-        if runs and runs[-1][-1] == (shard, member - 1) and len(runs[-1]) < _MOST_RUN:
+        if runs and runs[-1][-1] == (shard, member - 1) and len(runs[-1]) < _MAX_RUN:
             runs[-1].append((shard, member))
         else:
             runs.append([(shard, member)])

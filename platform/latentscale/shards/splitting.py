@@ -1,4 +1,4 @@
-"""A dataset cut into others by copying its samples: folds of a cross-validation, fractions, or a test set."""
+"""Splitting a dataset into new ones by copying samples: cross-validation folds, fractions, or a test set."""
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -21,53 +21,53 @@ from latentscale.shards.shard_format import NO_LABEL
 from latentscale.shards.shard_writer import ShardWriter
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.shards.tar_samples import DamagedShard, read_samples
-from latentscale.storage.dataset_files import StorageOptions, StoredFile
+from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions, StoredFile
 from latentscale.storage.remote import reason
 from latentscale.wording import counted
 
 _COPIED = ("source", "label_names", "transform")
-_REMEDY = "run latentscale shards verify, and copy what it names again"
+_REMEDY = "run latentscale shards verify, and copy again the files it names"
 
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """Which part of the samples goes where.
+    """How samples are assigned to splits.
 
     Attributes:
-        parts: how many groups each of the parts gets, relative to one another.
-        splits: the split that each part becomes.
-        seed: of the choice.
+        parts: the relative size of each part.
+        splits: the split that each part belongs to.
+        seed: seed of the random assignment.
         stratified: whether each part gets its share of every label.
-        said: what dataset.json tells of it.
+        record: what dataset.json records about the split.
     """
 
     parts: tuple[float, ...]
     splits: tuple[str, ...]
     seed: int
     stratified: bool
-    said: Mapping[str, Any]
+    record: Mapping[str, Any]
 
 
 def folds(count: int, fold: int, seed: int, stratified: bool) -> SplitPlan:
-    """Fold ``fold`` of ``count`` is ``test``, the others ``train``.
+    """Plan a cross-validation: fold ``fold`` of ``count`` becomes ``test``, the others ``train``.
 
     Raises:
-        UserError: there is no such fold.
+        UserError: ``count`` is below 2, or the fold does not exist.
     """
     if count < 2 or not 0 <= fold < count:
-        raise UserError(f"--fold {fold} does not exist of --folds {count}: at least 2 folds, numbered from 0")
+        raise UserError(f"--fold {fold} does not exist in --folds {count}: use at least 2 folds, numbered from 0")
     splits = tuple("test" if number == fold else "train" for number in range(count))
     return SplitPlan((1.0,) * count, splits, seed, stratified, {"folds": count, "fold": fold})
 
 
 def fractions(shares: Mapping[str, float], seed: int, stratified: bool) -> SplitPlan:
-    """Named splits by their shares.
+    """Plan named splits by their shares.
 
     Raises:
-        UserError: a share is not positive.
+        UserError: there are fewer than two shares, or one is not positive.
     """
     if len(shares) < 2 or not all(share > 0 for share in shares.values()):
-        raise UserError("--fractions needs two positive numbers or more, such as train=0.9,test=0.1")
+        raise UserError("--fractions needs at least two positive numbers, such as train=0.9,test=0.1")
     return SplitPlan(tuple(shares.values()), tuple(shares), seed, stratified, {"fractions": dict(shares)})
 
 
@@ -81,28 +81,27 @@ def split_dataset(
     report: Callable[[str, int, int], None] = lambda *_: None,
     options: StorageOptions | None = None,
 ) -> dict[str, int]:
-    """Write ``out/SPLIT`` from the samples of a dataset, or of all splits in a folder taken together.
+    """Write ``out/SPLIT`` from the samples of a dataset, or of all splits in a folder together.
 
-    The bytes depend on the samples and the plan alone; samples keep their order. Patches of one image stay together.
-    Splits that hold the same samples (``--split all``) are taken once, or they would be trained on and tested. Every
-    file's SHA-256 is checked, since the new files get sums of their own.
+    The output depends on the samples and the plan alone. Samples keep their order, and patches of one image stay in one
+    split. Input splits with the same samples (``--split all``) are used once; otherwise a sample could be in both the
+    training and the test set. Every input file's SHA-256 is checked, because the new files get new checksums.
 
     Args:
-        path: the dataset's folder, or one of train/, val/ and test/; or the URL of either, which is read shard by
-            shard. No more than the indexes is kept, but for whole shards in the node's cache where a web server gives
-            no ranges.
-        out: the new folder; complete or absent.
-        plan: the parts, or how many samples become ``test``.
-        shard_bytes: at which a shard ends.
-        seed, stratified: of a plan that is a number.
-        report: told of progress in samples.
-        options: for URLs: how files are fetched and kept.
+        path: the dataset's folder, or a folder with train/, val/ and test/; or the URL of either. Remote shards are
+            streamed: only indexes are cached, and whole shards if the server supports no range requests.
+        out: the output folder; after a failure it does not exist.
+        plan: the plan, or the number of samples that become ``test``.
+        shard_bytes: the maximum size of a shard.
+        seed, stratified: see SplitPlan; used only if ``plan`` is a number.
+        report: called with a label, the number of samples processed and the total.
+        options: for URLs, how files are fetched and cached.
 
     Returns:
-        The samples of each split.
+        The number of samples of each split.
 
     Raises:
-        UserError: the datasets do not go together, a split would be empty, or a file is damaged.
+        UserError: the input splits are incompatible, a split would be empty, or a file is damaged.
     """
     out = with_own_name(out)
     opened = [_Source(folder, options) for folder in dataset_folders(path, options)]
@@ -110,26 +109,29 @@ def split_dataset(
     first = sources[0]
     for other in sources[1:]:
         if any(first.description.get(k) != other.description.get(k) for k in ("shape", "labels", "label_sizes")):
-            raise UserError(f"{first.folder} and {other.folder} differ in shape or labels: split one of them alone")
+            raise UserError(f"{first.folder} and {other.folder} differ in shape or labels: split them separately")
     labels = np.concatenate([source.labels() for source in sources])
     groups = _groups(sources, report)
     if isinstance(plan, int):
         if not 0 < plan < groups.max() + 1:
-            raise UserError(f"--test {plan} is not allowed: there are {groups.max() + 1} samples or whole images")
+            raise UserError(
+                f"--test {plan} is not allowed: it must be positive and below {groups.max() + 1}, the number of samples"
+                " or whole images"
+            )
         parts = (float(groups.max() + 1 - plan), float(plan))
         plan = SplitPlan(parts, ("train", "test"), seed, stratified, {"test": plan})
     chosen = _assign(labels, groups, plan)
     names = sorted(set(plan.splits), key=lambda name: (name == "test", plan.splits.index(name)))
     for name in names:
         if not any(plan.splits[part] == name for part in np.unique(chosen)):
-            raise UserError(f"split {name} would be empty: there are {groups.max() + 1} samples or whole images")
-    said: dict[str, Any] = {
-        **plan.said,
+            raise UserError(f"split {name} would be empty: there are only {groups.max() + 1} samples or whole images")
+    record: dict[str, Any] = {
+        **plan.record,
         "seed": plan.seed,
         "stratified": plan.stratified,
         "of": [source.dataset.fingerprint for source in sources],
     }
-    return _write(sources, [plan.splits[part] for part in chosen], names, out, shard_bytes, said, report)
+    return _write(sources, [plan.splits[part] for part in chosen], names, out, shard_bytes, record, report)
 
 
 class _Source:
@@ -140,13 +142,13 @@ class _Source:
         self._labels: NDArray[np.int64] | None = None
 
     def labels(self) -> NDArray[np.int64]:
-        """As the indexes say."""
+        """Return the labels stored in the indexes, ``[N]``."""
         if self._labels is None:
             self._labels = self.dataset.stored_labels()
         return self._labels
 
     def samples(self) -> Generator[Sample]:
-        """As the shards hold them, which the indexes must agree with."""
+        """Yield the samples of all shards in order, checking them against the indexes."""
         number, labels = 0, self.labels()
         for shard, count in enumerate(self.dataset.shard_counts.tolist()):
             tar = self.dataset.tar(shard)
@@ -162,7 +164,7 @@ class _Source:
                             if found != labels[number]:
                                 place = number - end + count
                                 raise DamagedShard(
-                                    f"member {place} has label {found}, but {labels[number]} in its index"
+                                    f"member {place} has label {found}, but its index has {labels[number]}"
                                 )
                             yield sample
                             number += 1
@@ -176,10 +178,10 @@ class _Source:
                 raise UserError(f"{location} cannot be read ({error.strerror or reason(error)}): {_REMEDY}") from error
 
     def _check(self, location: str, tar: StoredFile, file: SequentialFile) -> None:
-        """What was written from the shard's samples so far becomes a dataset only if this raises nothing."""
+        """Raise UserError if the shard's SHA-256 is wrong; the output is then discarded."""
         _, sha256 = file.finish()
         if sha256 != tar.sha256:
-            raise UserError(f"{location} has another SHA-256 than was written: {_REMEDY}")
+            raise UserError(f"{location} has the wrong SHA-256 (not the one in {DATASET_FILE}): {_REMEDY}")
 
     def has_patches(self) -> bool:
         with closing(self.samples()) as samples:
@@ -188,7 +190,7 @@ class _Source:
 
 
 def _groups(sources: Sequence[_Source], report: Callable[[str, int, int], None]) -> NDArray[np.int64]:
-    """The number of each sample's group: itself, or the image that its patch was cut from."""
+    """Return the group of each sample, ``[N]``: patches of one image form a group, any other sample is its own."""
     total = sum(source.dataset.count for source in sources)
     if not any(source.has_patches() for source in sources):
         return np.arange(total)
@@ -204,10 +206,10 @@ def _groups(sources: Sequence[_Source], report: Callable[[str, int, int], None])
 
 
 def _assign(labels: NDArray[np.int64], groups: NDArray[np.int64], plan: SplitPlan) -> NDArray[np.int64]:
-    """The part of each sample.
+    """Return the part of each sample, ``[N]``.
 
-    The groups are walked in a random order, label by label if stratified, and each goes to the part that is furthest
-    behind its share: so every part gets its share of the whole, and of each label, to within one.
+    Groups are taken in random order, label by label if stratified, and each goes to the part that is furthest behind
+    its share. So every part gets its share of all groups, and of each label, to within one.
     """
     count = int(groups.max()) + 1
     order = permutation(plan.seed, Purpose.SPLIT, 0, 0, count)
@@ -216,12 +218,12 @@ def _assign(labels: NDArray[np.int64], groups: NDArray[np.int64], plan: SplitPla
         label_of_group[groups[::-1]] = labels[::-1]
         order = order[np.argsort(label_of_group[order], kind="stable")]
     shares = np.array(plan.parts) / sum(plan.parts)
-    given = np.zeros(len(shares))
+    assigned = np.zeros(len(shares))
     part_of_group = np.empty(count, dtype=np.int64)
-    for walked, group in enumerate(order, 1):
-        # rounded, so that ties are ties on every machine: the first part takes them
-        part = int(np.argmax(np.round(shares * walked - given, 9)))
-        given[part] += 1
+    for position, group in enumerate(order, 1):
+        # rounded, so that ties are the same on every machine; the first part wins a tie
+        part = int(np.argmax(np.round(shares * position - assigned, 9)))
+        assigned[part] += 1
         part_of_group[group] = part
     return part_of_group[groups]
 
@@ -232,7 +234,7 @@ def _write(
     names: Sequence[str],
     out: Path,
     shard_bytes: int,
-    said: Mapping[str, Any],
+    record: Mapping[str, Any],
     report: Callable[[str, int, int], None],
 ) -> dict[str, int]:
     description = sources[0].description
@@ -255,6 +257,6 @@ def _write(
                 description["labels"],
                 description["licence"],
                 description.get("label_sizes") or (),
-                {**{key: description[key] for key in _COPIED if key in description}, "split": dict(said)},
+                {**{key: description[key] for key in _COPIED if key in description}, "split": dict(record)},
             ).write(folder / name, writer.entries, writer.extensions)
         return {name: sum(entry.count for entry in writer.entries) for name, writer in writers.items()}

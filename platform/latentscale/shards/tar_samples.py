@@ -1,4 +1,4 @@
-"""Samples in the order in which a shard holds them, found by its tar headers alone, in one passage."""
+"""Reading the samples of a shard in order, in one forward pass over its tar headers (without the index)."""
 
 import json
 import tarfile
@@ -12,17 +12,17 @@ from latentscale.shards.sequential_file import SequentialFile
 from latentscale.shards.shard_format import TAR_BLOCK_BYTES
 from latentscale.shards.shard_writer import LABEL_MEMBER, ORIGIN_MEMBER
 
-# what tarfile raises of headers that are damaged, or made to do harm
+# what tarfile raises for damaged or malicious headers
 DAMAGED_HEADER = (tarfile.TarError, ValueError, LookupError, ArithmeticError, TypeError, RecursionError)
 
 
 class DamagedShard(Exception):
-    """What is wrong with a tar file, in words that follow its name."""
+    """A shard is damaged; the message continues a sentence that starts with the file's name."""
 
 
 @dataclass(frozen=True)
 class Member:
-    """One file in a shard: where its bytes begin, and the bytes."""
+    """One file in a shard: the offset of its content in bytes, and the content."""
 
     offset: int
     content: bytes
@@ -33,45 +33,45 @@ class StoredSample:
     """The members of one sample.
 
     Attributes:
-        key: what their names have in common.
-        members: by extension.
+        key: the common stem of the members' names.
+        members: by file extension.
     """
 
     key: str
     members: dict[str, Member] = field(default_factory=dict)
 
     def image(self) -> tuple[str, Member]:
-        """The extension and the member of the image.
+        """Return the extension and the member of the image.
 
         Raises:
             DamagedShard: there is no image, or more than one.
         """
         images = [extension for extension in self.members if extension not in (LABEL_MEMBER, ORIGIN_MEMBER)]
         if len(images) != 1:
-            raise DamagedShard(f"has {len(images)} images under {self.key}")
+            raise DamagedShard(f"has {len(images)} images under key {self.key} instead of 1")
         return images[0], self.members[images[0]]
 
 
 def stored_samples(file: SequentialFile) -> Iterator[StoredSample]:
-    """Walk a shard.
+    """Yield the samples of a shard in order.
 
     Args:
-        file: at its beginning.
+        file: the shard, at its beginning.
 
     Raises:
         DamagedShard: a header is damaged, or the archive ends early.
-        OSError: it cannot be read.
+        OSError: the shard cannot be read.
     """
     sample: StoredSample | None = None
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (its stream is the caller's)
+        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (the caller owns the stream)
     except DAMAGED_HEADER as error:
-        raise DamagedShard(f"is no tar file ({short_error(error)})") from error
+        raise DamagedShard(f"is not a tar file ({short_error(error)})") from error
     for member in _members(archive):
         key, dot, extension = member.name.partition(".")
         reason = unsafe_name(member.name) or unsafe_kind(member)
         if reason or not member.isreg() or not dot or "/" in member.name:
-            raise DamagedShard(f"has a member {member.name!a} that {reason or 'is no part of a sample'}")
+            raise DamagedShard(f"has a member {member.name!a} that {reason or 'does not belong to a sample'}")
         if sample is None or sample.key != key:
             if sample is not None:
                 yield sample
@@ -86,7 +86,7 @@ def stored_samples(file: SequentialFile) -> Iterator[StoredSample]:
     if sample is not None:
         yield sample
     file.seek(archive.offset)
-    # tarfile takes a damaged header for the archive's end
+    # tarfile treats a damaged header as the end of the archive
     if (block := file.read(TAR_BLOCK_BYTES)).strip(b"\0") or len(block) < TAR_BLOCK_BYTES:
         raise DamagedShard(f"is damaged or cut off at byte {archive.offset}")
 
@@ -104,20 +104,20 @@ def _members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             return
         yield member
         last = f", after member {member.name!a}"
-        # tarfile remembers every member that it has passed
+        # tarfile keeps every member that it has read
         archive.members = []  # type: ignore[attr-defined]
 
 
 def short_error(error: BaseException) -> str:
-    """What tarfile says, in one short line."""
+    """Return the message of an error, shortened to 80 characters."""
     return ascii(str(error))[1:-1][:80] or type(error).__name__
 
 
 def read_samples(file: SequentialFile) -> Iterator[Sample]:
-    """The samples of a shard, with all that was kept of them.
+    """Yield the samples of a shard with label and origin.
 
     Raises:
-        DamagedShard: as of :func:`stored_samples`, or a label or origin is not readable.
+        DamagedShard: see :func:`stored_samples`; or a label or origin cannot be read.
         OSError: the shard cannot be read.
     """
     for stored in stored_samples(file):
@@ -127,13 +127,13 @@ def read_samples(file: SequentialFile) -> Iterator[Sample]:
             if (member := stored.members.get(LABEL_MEMBER)) is not None:
                 label = int(member.content)
             if (member := stored.members.get(ORIGIN_MEMBER)) is not None:
-                origin = _object(member.content)
+                origin = _json_object(member.content)
         except ValueError as error:
-            raise DamagedShard(f"has a label or origin under {stored.key} that cannot be read") from error
+            raise DamagedShard(f"has an unreadable label or origin under key {stored.key}") from error
         yield Sample(image.content, extension, label, origin)
 
 
-def _object(content: bytes) -> dict[str, Any]:
+def _json_object(content: bytes) -> dict[str, Any]:
     value = json.loads(content)
     if not isinstance(value, dict):
         raise ValueError("not an object")

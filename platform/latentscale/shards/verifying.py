@@ -1,4 +1,4 @@
-"""Everything in a dataset held against everything else: files, checksums, headers, indexes, labels and pixels."""
+"""Verifying a dataset: files, checksums, tar headers, indexes, labels and pixels must all agree."""
 
 import hashlib
 import tempfile
@@ -32,11 +32,11 @@ _LABEL_DIGITS = 10
 
 @dataclass
 class VerifyReport:
-    """What was looked at, and what is broken.
+    """The result of a verification.
 
     Attributes:
-        datasets, shards, samples: how many were looked at.
-        broken: a line each, naming shard and member.
+        datasets, shards, samples: how many were checked.
+        broken: one line per problem, naming shard and member.
     """
 
     datasets: int = 0
@@ -60,18 +60,18 @@ def verify(
     report: Callable[[str, int, int], None] = lambda *_: None,
     options: StorageOptions | None = None,
 ) -> VerifyReport:
-    """Check a dataset, or the datasets of all splits in a folder, and list all that is broken.
+    """Check a dataset, or the datasets of all splits in a folder, and list every problem.
 
     Args:
-        path: the folder, or its URL: what is there now is read, once and whole, and nothing is kept.
-        workers: processes; 0 checks in this one.
-        report: told of progress in shards.
-        options: of trying again, needed for URLs.
+        path: the folder or its URL. A remote dataset is read once, completely, without the node's cache.
+        workers: number of worker processes; 0 checks in this process.
+        report: called with a label, the number of shards checked and the total.
+        options: how failing requests are retried; required for URLs.
 
     Raises:
-        UserError: there is no dataset, a dataset.json says too little to go by, or a remote does not answer.
+        UserError: there is no dataset, a dataset.json is unusable, or a remote does not respond.
     """
-    verified, tasks = VerifyReport(), []
+    result, tasks = VerifyReport(), []
     for place in dataset_folders(path, options):
         folder: LocalFolder | UncachedFolder
         if isinstance(place, Path):
@@ -81,23 +81,23 @@ def verify(
             folder = UncachedFolder(place, options)
         description = read_description(folder)
         shards, count = _shards(folder, description), description["count"]
-        verified.datasets += 1
+        result.datasets += 1
         tasks += shards
         if (total := sum(shard.entry.count for shard in shards)) != count:
-            verified.broken.append(
-                f"{folder.location(DATASET_FILE)} says {counted(count, 'sample')}, its shards have {total}"
+            result.broken.append(
+                f"{folder.location(DATASET_FILE)} lists {counted(count, 'sample')}, but its shards have {total}"
             )
         if isinstance(place, Path):
             known = {name for shard in shards for name in (shard.entry.file, shard.entry.index)}
             for stray in sorted(file for file in place.glob("shard-*") if file.name not in known):
-                verified.broken.append(f"{stray} is no part of the dataset")
+                result.broken.append(f"{stray} is not listed in {DATASET_FILE}")
     report("shards", 0, len(tasks))
     for samples, broken in ordered_map(_check, iter(tasks), workers):
-        verified.shards += 1
-        verified.samples += samples
-        verified.broken += broken
-        report("shards", verified.shards, len(tasks))
-    return verified
+        result.shards += 1
+        result.samples += samples
+        result.broken += broken
+        report("shards", result.shards, len(tasks))
+    return result
 
 
 def _shards(folder: LocalFolder | UncachedFolder, description: dict[str, Any]) -> list[_Shard]:
@@ -107,39 +107,39 @@ def _shards(folder: LocalFolder | UncachedFolder, description: dict[str, Any]) -
 
 
 def _check(shard: _Shard) -> tuple[int, list[str]]:
-    """How many samples a shard's tar holds, and what is broken."""
+    """Check one shard; returns the number of samples in its tar and a line for each problem."""
     entry, folder = shard.entry, shard.folder
-    index, of_index = _index(shard)
+    index, index_errors = _index(shard)
     tar = folder.location(entry.file)
     number = 0
-    of_samples: list[str] = []
+    sample_errors: list[str] = []
     try:
         with folder.stream(StoredFile(entry.file, entry.sha256, entry.bytes, entry.bytes)) as stream:
             file = SequentialFile(stream)
             try:
                 for sample in stored_samples(file):
-                    of_samples += (f"{tar} member {line}" for line in _check_sample(shard, sample, number, index))
+                    sample_errors += (f"{tar} member {line}" for line in _check_sample(shard, sample, number, index))
                     number += 1
                 if number != entry.count:
-                    of_samples.append(f"{tar} holds {counted(number, 'sample')} instead of {entry.count}")
+                    sample_errors.append(f"{tar} holds {counted(number, 'sample')} instead of {entry.count}")
             except DamagedShard as error:
-                of_samples.append(f"{tar} {error}")
+                sample_errors.append(f"{tar} {error}")
             size, sha256 = file.finish()
     except (OSError, UserError) as error:
-        return number, [_not_read(tar, error), *of_index, *of_samples]
-    of_tar = []
+        return number, [_read_failure(tar, error), *index_errors, *sample_errors]
+    tar_errors = []
     if size != entry.bytes:
-        of_tar.append(f"{tar} has {size} bytes instead of {entry.bytes}")
+        tar_errors.append(f"{tar} has {size} bytes instead of {entry.bytes}")
     elif sha256 != entry.sha256:
-        of_tar.append(f"{tar} has another SHA-256 than was written")
-    return number, [*of_tar, *of_index, *of_samples]
+        tar_errors.append(f"{tar} has the wrong SHA-256 (not the one in {DATASET_FILE})")
+    return number, [*tar_errors, *index_errors, *sample_errors]
 
 
-def _not_read(location: str, error: Exception) -> str:
-    """What is broken where a file cannot be read.
+def _read_failure(location: str, error: Exception) -> str:
+    """Describe why a file cannot be read.
 
     Raises:
-        UserError: nothing is, but the remote does not answer, or this machine's disk is full.
+        UserError: the file may be intact: the remote does not respond, or the local disk is full.
     """
     if isinstance(error, UserError):
         if fetch_is_transient(error):
@@ -147,32 +147,32 @@ def _not_read(location: str, error: Exception) -> str:
         return str(error)
     if is_local_disk_error(error):
         raise UserError(
-            f"{tempfile.gettempdir()} has no room for {location} ({reason(error)}), which can only be had whole:"
-            " set TMPDIR to a folder with room, or lower --workers"
+            f"{tempfile.gettempdir()} has no room for {location} ({reason(error)}), which must be downloaded"
+            " completely: set TMPDIR to a folder with more room, or lower --workers"
         ) from error
     strerror = error.strerror if isinstance(error, OSError) else None
     return f"{location} cannot be read ({strerror or reason(error)})"
 
 
 def _index(shard: _Shard) -> tuple[dict[str, Any] | None, list[str]]:
-    """The arrays of a shard's index, and what is broken of it."""
+    """Read a shard's index; returns its arrays (None if unusable) and a line for each problem."""
     location, count = shard.folder.location(shard.entry.index), shard.entry.count
     try:
         content = shard.folder.read_file(shard.entry.index)
     except (OSError, UserError) as error:
-        return None, [_not_read(location, error)]
+        return None, [_read_failure(location, error)]
     broken = []
     if hashlib.sha256(content).hexdigest() != shard.entry.index_sha256:
-        broken.append(f"{location} has another SHA-256 than was written")
+        broken.append(f"{location} has the wrong SHA-256 (not the one in {DATASET_FILE})")
     try:
         arrays = load(content)
     except SafetensorError as error:
-        return None, [*broken, f"{location} is no index ({error})"]
+        return None, [*broken, f"{location} is not an index ({error})"]
     wrong = [
         key for key in INDEX_TYPES if (arrays[key].shape != (count,) if key in arrays else key not in SINCE_VERSION_2)
     ]
     if wrong:
-        return None, [*broken, f"{location} has not {count} values of {', '.join(wrong)}"]
+        return None, [*broken, f"{location} must have {counted(count, 'value')} of {', '.join(wrong)}"]
     return arrays, broken
 
 
@@ -188,7 +188,8 @@ def _check_sample(shard: _Shard, sample: StoredSample, number: int, index: dict[
         text = sample.members[LABEL_MEMBER].content
         label = int(text) if text.isdigit() and len(text) <= _LABEL_DIGITS else NO_LABEL - 1
         if not 0 <= label < shard.labels:
-            yield f"{sample.key}.{LABEL_MEMBER} is {text[:20]!r}, but there are {shard.labels} labels"
+            labels = counted(shard.labels, "label")
+            yield f"{sample.key}.{LABEL_MEMBER} has label {text[:20]!r}, but the dataset has {labels}"
     if index is not None and number < shard.entry.count:
         listed = index["extension"][number]
         known = shard.extensions[listed] if listed < len(shard.extensions) else f"number {listed}"
@@ -198,9 +199,11 @@ def _check_sample(shard: _Shard, sample: StoredSample, number: int, index: dict[
         found = {name: known if name == "extension" else int(index[name][number]) for name in expected}
         if found != expected:
             differ = ", ".join(
-                f"{name} {found[name]} instead of {ours}" for name, ours in expected.items() if found[name] != ours
+                f"{name} {found[name]} instead of {actual}"
+                for name, actual in expected.items()
+                if found[name] != actual
             )
-            yield f"{sample.key}.{extension} stands otherwise in the index: {differ}"
+            yield f"{sample.key}.{extension} differs in the index: {differ}"
     try:
         decode(image.content, shard.shape, f"{sample.key}.{extension}")
     except UserError as error:

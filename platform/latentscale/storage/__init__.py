@@ -1,1 +1,1 @@
-"""Where files come from: local folders, URLs, the cache of a node, and prefetching into it."""
+"""Access to dataset files: local folders, URLs, the node's cache, and prefetching into it."""

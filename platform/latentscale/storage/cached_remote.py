@@ -1,4 +1,4 @@
-"""A dataset's folder behind a URL, its files kept whole in the node's cache."""
+"""A dataset's folder behind a URL, with whole files cached on the node."""
 
 import io
 import os
@@ -26,11 +26,11 @@ class CachedFolder:
     """Reads a remote folder through the node's cache; see Folder.
 
     Args:
-        url: of the folder.
-        options: of the cache and of trying again.
+        url: the folder's URL.
+        options: cache and retry settings.
 
     Raises:
-        UserError: the URL cannot be read by anything that is installed.
+        UserError: the URL is not supported, or the package for it is not installed.
     """
 
     remote = True
@@ -47,13 +47,13 @@ class CachedFolder:
         return self._remote.location(name)
 
     def description(self) -> str:
-        """See Folder; read from the remote once."""
+        """See Folder; the text is fetched once."""
         if self._description is None:
             self._description = self._remote.read(DATASET_FILE).decode("utf-8")
         return self._description
 
     def check(self, files: Iterable[StoredFile]) -> None:
-        """Nothing: a file is checked when it arrives."""
+        """Do nothing: a file is checked after its download."""
 
     def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = nothing_to_release) -> OpenFile:
         """See Folder."""
@@ -72,7 +72,7 @@ class CachedFolder:
         return self._range(file, size, offset)
 
     def stream(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
-        """See Folder; where only whole files can be had, they pass through the cache."""
+        """See Folder; without range requests the whole file is cached first."""
         size = file.about_bytes if file.bytes is None else file.bytes
         opened = self._cache.find(file)
         first = None if opened or file.bytes is None else self._range(file, min(RANGE_BYTES, size), 0)
@@ -83,7 +83,9 @@ class CachedFolder:
         def read_range(size: int, offset: int) -> bytes:
             found = self._range(file, size, offset)
             if found is None:
-                raise UserError(f"{self.location(file.name)} is shorter than {DATASET_FILE} says: upload it again")
+                raise UserError(
+                    f"{self.location(file.name)} is shorter than its size in {DATASET_FILE}: upload it again"
+                )
             return found
 
         return io.BufferedReader(RangeStream(read_range, size, first))
@@ -92,7 +94,7 @@ class CachedFolder:
         try:
             return self._remote.read_range(file.name, size, offset)
         except (FileNotFoundError, PermissionError) as error:
-            raise self._remote_refusal(file, error) from error
+            raise self._remote_error(file, error) from error
 
     def _open(
         self, file: StoredFile, needed: bool, hold: bool, make_room: MakeRoom = nothing_to_release
@@ -101,8 +103,8 @@ class CachedFolder:
         size = file.about_bytes if file.bytes is None else file.bytes
         if size > self._options.cache_bytes and not self._options.has_keys:
             raise UserError(
-                f"{location} of {size} bytes is larger than the cache of {self._options.cache_bytes} bytes may be: copy"
-                " the dataset to this machine and name its folder"
+                f"{location} of {size} bytes is larger than the cache of {self._options.cache_bytes} bytes: copy the"
+                " dataset to this machine and name its folder"
             )
         try:
             return self._cache.open(
@@ -114,23 +116,19 @@ class CachedFolder:
             ) from None
         except (FileNotFoundError, PermissionError) as error:
             if error.filename and str(error.filename).startswith(str(self._options.cache_folder)):
-                raise self._disk_refusal(error) from error
-            raise UserError(
-                f"{location} cannot be fetched ({reason(error)}): upload it, or mend its permissions"
-            ) from error
+                raise self._disk_error(error) from error
+            raise self._remote_error(file, error) from error
         except OSError as error:
-            raise (
-                open_file_limit_error(location) if is_open_file_limit(error) else self._disk_refusal(error)
-            ) from error
+            raise (open_file_limit_error(location) if is_open_file_limit(error) else self._disk_error(error)) from error
 
-    def _remote_refusal(self, file: StoredFile, error: OSError) -> UserError:
+    def _remote_error(self, file: StoredFile, error: OSError) -> UserError:
         location = self.location(file.name)
-        return UserError(f"{location} cannot be fetched ({reason(error)}): upload it, or mend its permissions")
+        return UserError(f"{location} cannot be fetched ({reason(error)}): upload it, or fix its permissions")
 
-    def _disk_refusal(self, error: OSError) -> UserError:
+    def _disk_error(self, error: OSError) -> UserError:
         folder = self._options.cache_folder
         named, key = (f"data.cache_folder={folder}", "") if self._options.has_keys else (folder, ": LATENTSCALE_CACHE")
         return UserError(
             f"{named} cannot be written ({error.strerror or reason(error)}):"
-            f" make room there, or name a folder with more{key}"
+            f" make room there, or use a folder with more space{key}"
         )

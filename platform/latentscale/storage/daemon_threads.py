@@ -1,4 +1,4 @@
-"""Work in threads that hold up nobody: what waits for a dead remote must not delay the end of the program."""
+"""Running functions in daemon threads: waiting for a dead remote must not delay the program's exit."""
 
 import threading
 from collections.abc import Callable
@@ -8,13 +8,13 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def run_in_daemon_thread(act: Callable[[], T], name: str) -> Future[T]:
-    """What ``act()`` returns or raises, once a daemon thread of its own has run it."""
+def run_in_daemon_thread(function: Callable[[], T], name: str) -> Future[T]:
+    """Run ``function()`` in a new daemon thread; the future holds its result or exception."""
     future: Future[T] = Future()
 
     def run() -> None:
         try:
-            future.set_result(act())
+            future.set_result(function())
         except BaseException as error:
             future.set_exception(error)
 

@@ -1,4 +1,4 @@
-"""Where the files of a dataset are: the one interface of folders on this machine and of folders behind a URL."""
+"""The common interface of local and remote dataset folders."""
 
 import errno
 import fcntl
@@ -11,28 +11,28 @@ from pathlib import Path
 from typing import BinaryIO, Protocol
 
 DATASET_FILE = "dataset.json"
-"""Describes the dataset, with the size and checksum of every other file of its folder."""
+"""The file that describes a dataset, with the sizes and checksums of its other files."""
 
 MakeRoom = Callable[[], bool]
-"""Asked where a file that is needed finds the disk full: lets go of files that are held; whether there were any."""
+"""Called when the disk is full and a needed file has no room: releases held files; returns whether there were any."""
 
 
 def nothing_to_release() -> bool:
-    """Nothing is held that could be let go of."""
+    """Return False: no held files could be released."""
     return False
 
 
 @dataclass(frozen=True)
 class StorageOptions:
-    """How files behind a URL are fetched and kept (the keys ``data.cache_folder`` and so on).
+    """How files behind a URL are fetched and cached (the keys ``data.cache_folder`` and so on).
 
     Attributes:
-        cache_folder: of this node, shared by its processes and by runs.
-        cache_bytes: what the files in it may take together.
-        retry_seconds: how long a failing remote is tried again.
-        stall_seconds: a transfer without a byte for so long has failed.
-        skip_damaged: open a local folder although files are missing or cut off; their samples are found unreadable.
-        has_keys: whether messages name the keys; commands have none, but LATENTSCALE_CACHE.
+        cache_folder: the node's cache, shared by its processes and by runs.
+        cache_bytes: the maximum size of the cache.
+        retry_seconds: how long a failing request is retried.
+        stall_seconds: a transfer fails after receiving nothing for this long.
+        skip_damaged: accept a local folder with missing or truncated files; reading their samples fails later.
+        has_keys: whether messages name configuration keys; commands without them name LATENTSCALE_CACHE.
     """
 
     cache_folder: Path
@@ -43,30 +43,30 @@ class StorageOptions:
     has_keys: bool = True
 
     @property
-    def path_words(self) -> str:
-        """What stands before a URL in messages."""
+    def path_prefix(self) -> str:
+        """The configuration key to put before a URL in messages, or an empty string."""
         return "data.path=" if self.has_keys else ""
 
     @property
-    def retry_words(self) -> str:
-        """``retry_seconds`` in messages."""
+    def retry_setting(self) -> str:
+        """``retry_seconds`` as text for messages."""
         return f"data.retry_seconds={self.retry_seconds:g}" if self.has_keys else f"{self.retry_seconds:g} s"
 
     @property
-    def stall_words(self) -> str:
-        """``stall_seconds`` in messages."""
+    def stall_setting(self) -> str:
+        """``stall_seconds`` as text for messages."""
         return f"data.stall_seconds={self.stall_seconds:g}" if self.has_keys else f"{self.stall_seconds:g} s"
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file as dataset.json knows it.
+    """A file as listed in dataset.json.
 
     Attributes:
-        name: within the folder.
-        sha256: of its bytes, in hexadecimal.
-        bytes: its size, None where dataset.json does not say it.
-        about_bytes: what it takes at most, where ``bytes`` is None.
+        name: its name in the folder.
+        sha256: its SHA-256 in hexadecimal.
+        bytes: its size, None if dataset.json does not give it.
+        about_bytes: its maximum size if ``bytes`` is None.
     """
 
     name: str
@@ -76,22 +76,23 @@ class StoredFile:
 
 
 def file_status(path: Path) -> os.stat_result:
-    """What stands in a place that is to be opened.
+    """Return the status of a path before it is opened.
 
     Raises:
-        OSError: nothing, or no file: a pipe would be waited for without end, and to open a device may do something.
+        OSError: the path does not exist, or is a device, pipe or socket. Opening a pipe could block forever, and
+            opening a device may have side effects.
     """
     status = path.stat()
-    # of a folder, whoever reads it says so
+    # a folder is accepted here: reading it raises a clear error
     if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        raise OSError(errno.EINVAL, "it is no file but a device, a pipe or a socket", str(path))
+        raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, not a file", str(path))
     return status
 
 
 class OpenFile:
-    """A descriptor that closes with its last reference: a reader keeps it while a cache forgets it.
+    """A file descriptor that is closed with its last reference, so that a reader can outlive a cache entry.
 
-    What has been opened stays readable when its name is removed.
+    An open file stays readable after it is unlinked.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -99,31 +100,31 @@ class OpenFile:
 
     @classmethod
     def of(cls, path: Path) -> "OpenFile":
-        """Open for reading; OSError where there is no such file."""
+        """Open a file for reading; raises OSError if that fails."""
         file_status(path)
         return cls(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def read(self, size: int, offset: int) -> bytes:
-        """At most ``size`` bytes from ``offset`` on."""
+        """Read at most ``size`` bytes from ``offset``."""
         return os.pread(self.descriptor, size, offset)
 
     def read_all(self) -> bytes:
-        """The whole file."""
+        """Read the whole file."""
         return self.read(os.fstat(self.descriptor).st_size, 0)
 
     def hold(self) -> None:
-        """Tell all processes of the node that the file is in use: a node's cache keeps it while anyone says so."""
-        # a file system without such locks evicts by age alone, and what is open stays readable
+        """Mark the file as in use (shared lock), so that no process of the node evicts it from the cache."""
+        # without locks the cache evicts by age alone; open files stay readable
         with suppress(OSError):
             fcntl.flock(self.descriptor, fcntl.LOCK_SH)
 
     @property
     def unlinked(self) -> bool:
-        """Whether its name was removed: nobody finds it any more, and no cache counts its bytes."""
+        """Whether the file was unlinked, so that no process can find it and no cache counts its size."""
         return os.fstat(self.descriptor).st_nlink == 0
 
     def release(self) -> None:
-        """The file is no longer in use, and was so until now."""
+        """Mark the file as no longer in use, and as last used now."""
         with suppress(OSError):
             os.utime(self.descriptor)
             fcntl.flock(self.descriptor, fcntl.LOCK_UN)
@@ -133,33 +134,39 @@ class OpenFile:
 
 
 class Folder(Protocol):
-    """The files of one dataset; picklable to worker processes.
+    """The files of one dataset; can be pickled to worker processes.
 
     Attributes:
-        path: of the folder, a URL where it is remote.
-        remote: whether whole files are fetched before they are read.
+        path: the folder's path, or its URL if it is remote.
+        remote: whether files are fetched before they are read.
     """
 
     path: Path | str
     remote: bool
 
     def location(self, name: str) -> str:
-        """A file as messages name it."""
+        """Return the full name of a file, for messages."""
 
     def description(self) -> str:
-        """The text of dataset.json; OSError or UserError where there is none."""
+        """Return the text of dataset.json; raises OSError or UserError if it cannot be read."""
 
     def check(self, files: Iterable[StoredFile]) -> None:
-        """Refuse missing files and wrong sizes, as far as that costs no transfer; UserError names the file."""
+        """Raise UserError for a missing file or a wrong size, as far as this needs no transfer."""
 
     def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = nothing_to_release) -> OpenFile:
-        """The file, held if so wished, fetched where it is not at hand; OSError or UserError where it cannot be had."""
+        """Open a file, fetching it if necessary; raises OSError or UserError if that fails.
+
+        Args:
+            file: the file.
+            hold: see ``OpenFile.hold``.
+            make_room: see MakeRoom.
+        """
 
     def open_ahead(self, file: StoredFile) -> OpenFile | None:
-        """The same, held, before it is needed: None where another process fetches it, or no room can be made."""
+        """Open and hold a file before it is needed; None if another process is fetching it or the cache has no room."""
 
     def read_range(self, file: StoredFile, size: int, offset: int) -> bytes | None:
-        """Some bytes without fetching the file; None where only whole files can be had."""
+        """Read some bytes without fetching the whole file; None if the server supports no range requests."""
 
     def stream(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
-        """The file from its beginning to its end, once, leaving nothing behind; whoever reads checks the sum."""
+        """Open a file for one pass from beginning to end; the caller must verify the checksum."""

@@ -1,4 +1,4 @@
-"""A dataset's folder on this machine, or on a file system that is mounted here."""
+"""A dataset's folder on a local or mounted file system."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
@@ -17,7 +17,12 @@ from latentscale.storage.dataset_files import (
 
 
 class LocalFolder:
-    """A folder of this machine, or of a file system mounted on it."""
+    """A dataset's folder on a local or mounted file system; see Folder.
+
+    Args:
+        path: the folder.
+        skip_damaged: whether ``check`` accepts missing and truncated files.
+    """
 
     remote = False
 
@@ -35,7 +40,7 @@ class LocalFolder:
         return self.read_file(DATASET_FILE).decode("utf-8")
 
     def read_file(self, name: str) -> bytes:
-        """A small file; OSError where it cannot be read."""
+        """Read a small file; raises OSError if that fails."""
         path = self._folder / name
         file_status(path)
         return path.read_bytes()
@@ -48,15 +53,15 @@ class LocalFolder:
                 size = file_status(path).st_size
             except OSError as error:
                 raise UserError(
-                    f"{path} cannot be read ({error.strerror}): copy it again or write the shards again"
+                    f"{path} cannot be read ({error.strerror}): copy it again or rebuild the dataset"
                 ) from error
             if file.bytes is not None and size != file.bytes:
                 raise UserError(
-                    f"{path} has {size} bytes instead of {file.bytes}: copy it again or write the shards again"
+                    f"{path} has {size} bytes instead of {file.bytes}: copy it again or rebuild the dataset"
                 )
 
     def open(self, file: StoredFile, hold: bool = False, make_room: MakeRoom = nothing_to_release) -> OpenFile:
-        """See Folder; nobody makes room here, so nothing is to be held."""
+        """See Folder; local files are never evicted, so ``hold`` and ``make_room`` are not used."""
         return OpenFile.of(self._folder / file.name)
 
     def open_ahead(self, file: StoredFile) -> OpenFile | None:
@@ -68,7 +73,7 @@ class LocalFolder:
         return self.open(file).read(size, offset)
 
     def stream(self, file: StoredFile) -> AbstractContextManager[BinaryIO]:
-        """See Folder; OSError where there is no such file."""
+        """See Folder; raises OSError if the file cannot be opened."""
         path = self._folder / file.name
         file_status(path)
         return path.open("rb")

@@ -1,13 +1,13 @@
-"""A node's cache of whole files: fetched once however many processes ask, bounded in size, oldest used out first.
+"""A node's cache of whole files, with a size limit and LRU eviction; all processes share each download.
 
-    folder/files/SHA256          complete files, checked; their time of modification is that of their last use
-    folder/arriving/SHA256.BYTES room kept for a file that is being fetched
-    folder/arriving/SHA256.data  what has arrived of it
-    folder/locks/                held while a file is fetched, and while room is made
+    folder/files/SHA256          complete, verified files; the modification time is the time of last use
+    folder/arriving/SHA256.BYTES space reserved for a file that is being fetched
+    folder/arriving/SHA256.data  the bytes received so far
+    folder/locks/                locks for fetching a file and for eviction
 
-Files are named by their checksums: equal shards of several datasets, paths or runs are kept once, and a dataset that
-was replaced at its URL is never mistaken for the old one. All locks are the kernel's and end with their process; what
-a killed process has left behind is removed by the next that makes room.
+Files are named by their SHA-256. So equal shards of several datasets, paths or runs are stored once, and a dataset that
+was replaced at its URL is never mistaken for the old one. The kernel releases all locks when their process ends. The
+next process that makes room removes what a killed process has left behind.
 """
 
 import errno
@@ -27,24 +27,24 @@ from latentscale.storage.checksums import sha256_of_file
 from latentscale.storage.dataset_files import MakeRoom, OpenFile, StoredFile, nothing_to_release
 
 _WAIT_SECONDS = 0.02
-# Lock files stay for good, so they are shared by files whose checksums begin alike.
+# lock files are never deleted; files whose checksums share this prefix share one, which bounds their number
 _LOCK_DIGITS = 3
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _FULL_DISK_SECONDS = 10.0
 _log = logging.getLogger(__name__)
 
 
 class WrongChecksum(Exception):
-    """What arrived is not what dataset.json describes."""
+    """A downloaded file does not have the SHA-256 in dataset.json."""
 
 
 class NodeCache:
-    """The cache in a folder; any number of threads and processes may use it at once.
+    """The cache in a folder; safe for any number of threads and processes.
 
     Args:
-        folder: of this node; made where missing.
-        capacity_bytes: of all files together. A file that a process holds (``OpenFile.hold``) goes only where a file
-            that is needed at once finds no other room; it stays readable for whoever has it open.
+        folder: a folder on this node; created if missing.
+        capacity_bytes: the maximum total size. A held file (``OpenFile.hold``) is evicted only if a file that is needed
+            now finds no other room; processes that have it open can still read it.
     """
 
     def __init__(self, folder: Path, capacity_bytes: int) -> None:
@@ -53,7 +53,7 @@ class NodeCache:
         self._room_lock = self._locks / "room"
 
     def find(self, file: StoredFile, hold: bool = False) -> OpenFile | None:
-        """The file where it is here, marked as used now."""
+        """Return a cached file, marked as used now; None if it is not cached."""
         try:
             opened = OpenFile.of(self._files / file.sha256)
         except FileNotFoundError:
@@ -63,9 +63,9 @@ class NodeCache:
         if hold:
             opened.hold()
             if opened.unlinked:
-                # evicted since it was opened
+                # another process evicted it after it was opened
                 return None
-        # another user's file keeps its time: to mark it is theirs
+        # only the owner of a file may set its times
         with suppress(PermissionError):
             os.utime(opened.descriptor)
         return opened
@@ -79,17 +79,19 @@ class NodeCache:
         hold: bool = False,
         make_room: MakeRoom = nothing_to_release,
     ) -> OpenFile | None:
-        """The file, fetched by ``fetch(path to write)`` where it is not here.
+        """Open a file, fetching it by ``fetch(path to write)`` if it is not cached.
 
         Args:
-            where: the file as messages name it.
-            needed: wait for other processes and for room; else None where that would take either.
-            hold: as ``OpenFile.hold``, from before anybody else can evict it.
-            make_room: asked where it is needed, the disk is full, and no file here is without use.
+            file: the file.
+            location: the file's name in messages.
+            fetch: downloads the file to a path.
+            needed: whether to wait for other processes and for room; otherwise returns None instead of waiting.
+            hold: whether to hold the file (``OpenFile.hold``), before any process can evict it.
+            make_room: called if the file is needed, the disk is full, and every cached file is in use.
 
         Raises:
             UserError: the file is larger than the cache.
-            WrongChecksum: twice.
+            WrongChecksum: the checksum was wrong after two downloads.
         """
         if opened := self.find(file, hold):
             return opened
@@ -120,19 +122,19 @@ class NodeCache:
         size = file.about_bytes if file.bytes is None else file.bytes
         if size > self._capacity_bytes:
             raise UserError(
-                f"data.cache_bytes={self._capacity_bytes} cannot hold {location} of {size} bytes: raise it to a few"
-                " times that, write smaller shards, or set data.mode=streaming"
+                f"data.cache_bytes={self._capacity_bytes} is too small for {location} of {size} bytes: raise it to a"
+                " few times that size, build smaller shards, or set data.mode=streaming"
             )
-        kept_room = self._arriving / f"{file.sha256}.{size}"
-        while not self._make_room(size, kept_room, needed):
+        reservation = self._arriving / f"{file.sha256}.{size}"
+        while not self._make_room(size, reservation, needed):
             if not needed:
                 return None
-            # others' arriving files take it; once there, they can be evicted
+            # other downloads have reserved the room; their files can be evicted once complete
             time.sleep(_WAIT_SECONDS)
         arriving = self._arriving / f"{file.sha256}.data"
         try:
             for attempt in range(2):
-                self._write(fetch, arriving, size, kept_room.name, make_room if needed else None)
+                self._write(fetch, arriving, size, reservation.name, make_room if needed else None)
                 if sha256_of_file(arriving) == file.sha256:
                     break
                 if attempt:
@@ -145,15 +147,19 @@ class NodeCache:
             return opened
         finally:
             arriving.unlink(missing_ok=True)
-            kept_room.unlink(missing_ok=True)
+            reservation.unlink(missing_ok=True)
 
     def _write(
-        self, fetch: Callable[[Path], None], to: Path, size: int, kept_room: str, make_room: MakeRoom | None
+        self, fetch: Callable[[Path], None], to: Path, size: int, reservation: str, make_room: MakeRoom | None
     ) -> None:
-        """Fetch; where the disk is full before the cache is, files that nobody uses go for one that is needed now.
+        """Fetch a file; if the disk is full although the cache is not, evict unused files, provided the file is needed.
 
         Args:
-            make_room: None of a file that is not needed now.
+            fetch: downloads the file to a path.
+            to: the path.
+            size: the file's maximum size in bytes.
+            reservation: the name of the file's reservation.
+            make_room: see MakeRoom; None if the file is not needed now.
         """
         give_up_at = None
         while True:
@@ -162,52 +168,52 @@ class NodeCache:
                 return
             except OSError as error:
                 to.unlink(missing_ok=True)
-                if make_room is None or error.errno not in _FULL:
+                if make_room is None or error.errno not in _DISK_FULL:
                     raise
                 with FileLock(self._room_lock, poll_interval=_WAIT_SECONDS):
                     made_room = self._evict_unused(size) or (make_room() and self._evict_unused(size))
-                    others_bytes = self._kept_bytes(kept_room)
+                    others_bytes = self._reserved_bytes(reservation)
                 if made_room:
-                    _say_full(self._files.parent)
+                    _warn_disk_full(self._files.parent)
                     continue
-                # what others fetch ahead may fail as well, and leave its room
+                # downloads of other processes may fail too, and free their space
                 give_up_at = give_up_at or time.monotonic() + _FULL_DISK_SECONDS
                 if not others_bytes or time.monotonic() > give_up_at:
                     raise
             time.sleep(_WAIT_SECONDS)
 
     def _evict_unused(self, size: int) -> bool:
-        """Remove the files used longest ago of so many bytes that no process holds; whether there was any."""
+        """Evict files that no process holds, oldest first, up to ``size`` bytes; returns whether any was evicted."""
         freed = 0
         for _, entry_bytes, path in sorted(self._entries()):
             if freed >= size:
                 break
-            if _evict(path, in_use_too=False):
+            if _evict(path, include_in_use=False):
                 freed += entry_bytes
         return freed > 0
 
-    def _make_room(self, size: int, kept_room: Path, needed: bool) -> bool:
-        """Evict until ``size`` bytes fit, and keep them; False where that cannot be now."""
+    def _make_room(self, size: int, reservation: Path, needed: bool) -> bool:
+        """Evict until ``size`` bytes fit, and reserve them; returns False if that is not possible now."""
         with FileLock(self._room_lock, poll_interval=_WAIT_SECONDS):
-            # in this order: a file that arrives meanwhile is counted twice rather than never
-            arriving_bytes = self._kept_bytes(kept_room.name)
+            # in this order, so that a file completed in between is counted twice rather than not at all
+            arriving_bytes = self._reserved_bytes(reservation.name)
             entries = sorted(self._entries())
             excess = arriving_bytes + sum(entry_bytes for _, entry_bytes, _ in entries) + size - self._capacity_bytes
-            # files in use last, and only for a file that is needed at once
-            for in_use_too in (False, True) if needed else (False,):
+            # files in use go last, and only for a file that is needed now
+            for include_in_use in (False, True) if needed else (False,):
                 for _, entry_bytes, path in entries:
                     if excess <= 0:
                         break
-                    if _evict(path, in_use_too):
+                    if _evict(path, include_in_use):
                         excess -= entry_bytes
                 entries = [entry for entry in entries if entry[2].exists()]
             if excess > 0:
                 return False
-            kept_room.touch()
+            reservation.touch()
             return True
 
     def _entries(self) -> list[tuple[int, int, Path]]:
-        """Time of last use, size and path of every file."""
+        """Return (time of last use in ns, size in bytes, path) of every cached file."""
         found = []
         with os.scandir(self._files) as entries:
             for entry in entries:
@@ -215,23 +221,23 @@ class NodeCache:
                 found.append((status.st_mtime_ns, status.st_size, Path(entry.path)))
         return found
 
-    def _kept_bytes(self, ours: str) -> int:
-        """What others' arriving files will take, ``ours`` not counted; what killed processes left behind is removed."""
+    def _reserved_bytes(self, ours: str) -> int:
+        """Return the bytes reserved by other downloads than ``ours``, removing what killed processes left behind."""
         total = 0
         for path in list(self._arriving.iterdir()):
-            sha256, _, rest = path.name.partition(".")
+            sha256, _, suffix = path.name.partition(".")
             if path.name == ours:
-                # kept for what we fetch ourselves
+                # our own reservation
                 continue
             if sha256[:_LOCK_DIGITS] == ours[:_LOCK_DIGITS]:
-                # the lock is ours, so nobody fetches it
+                # we hold this lock, so no process is fetching the file
                 path.unlink(missing_ok=True)
                 continue
             lock = self._lock(sha256)
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                total += int(rest) if rest.isdigit() else 0
+                total += int(suffix) if suffix.isdigit() else 0
             else:
                 path.unlink(missing_ok=True)
                 lock.release()
@@ -239,26 +245,26 @@ class NodeCache:
 
 
 @cache
-def _say_full(folder: Path) -> None:
-    """Once a process."""
+def _warn_disk_full(folder: Path) -> None:
+    """Log the warning once per process."""
     _log.warning(
-        "%s: its disk is full before the cache is; shards make room for one another, and some will be fetched again",
+        "%s: the disk is full although the cache is not; shards are evicted early, and some will be fetched again",
         folder,
     )
 
 
-def _evict(path: Path, in_use_too: bool) -> bool:
+def _evict(path: Path, include_in_use: bool) -> bool:
     try:
         opened = OpenFile.of(path)
     except FileNotFoundError:
         return False
-    if not in_use_too:
+    if not include_in_use:
         try:
             fcntl.flock(opened.descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         except OSError:
-            # a file system without locks: what is open stays readable
+            # the file system has no locks; open files stay readable
             pass
     path.unlink(missing_ok=True)
     return True

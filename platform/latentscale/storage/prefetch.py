@@ -1,4 +1,4 @@
-"""Threads that fetch files before they are needed and hold them."""
+"""Threads that fetch shards before they are needed and hold them."""
 
 import threading
 import time
@@ -10,22 +10,22 @@ from latentscale.storage.dataset_files import MakeRoom, OpenFile
 from latentscale.storage.open_file_limit import raise_open_file_limit
 from latentscale.storage.retrying import fetch_is_transient
 
-# of each reading process; as many again fetch only what is needed at once
+# prefetching threads of each reading process; as many more fetch only what is needed now
 THREADS = 4
 
-# of a shard that could not be fetched ahead: so long, then twice that, and so on
+# the pause after a failed prefetch of a shard doubles from the first to the longest
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 60.0
 _FAILED_SECONDS = 10.0
-# of the files that the process may have open, what is held may take
-_HELD_PART = 0.5
+# the share of the open file limit that held shards may use
+_HELD_SHARE = 0.5
 
 
 class PrefetchedFiles(Protocol):
-    """The shards of a dataset, as far as prefetching is concerned.
+    """The part of a dataset that prefetching needs.
 
     Attributes:
-        held: the open shards, which are not removed from the node's cache.
+        held: open shards by number; the node's cache does not evict them.
     """
 
     held: dict[int, OpenFile]
@@ -35,12 +35,12 @@ class PrefetchedFiles(Protocol):
 
 
 class _Backoff(NamedTuple):
-    """How long a shard is left alone.
+    """A pause in prefetching one shard.
 
     Attributes:
-        until: by the monotonic clock; infinite where only a need of it changes anything.
-        seconds: how long that is.
-        failed: whether the remote, rather than a lack of room, is why.
+        until: its end by the monotonic clock; infinite if it lasts until the shard is needed.
+        seconds: its length.
+        failed: whether an error or a full disk caused it, rather than a full cache or another process's download.
     """
 
     until: float
@@ -49,14 +49,14 @@ class _Backoff(NamedTuple):
 
 
 class ShardPrefetcher:
-    """Threads that hold the shards of a dataset which are wanted, in the order of their need.
+    """Threads that fetch and hold the wanted shards of a dataset, in the order in which they are needed.
 
-    What cannot be fetched ahead is left alone for a while that doubles; without room until room is made here, and where
-    the remote has no such file, or has it damaged, until it is needed. Where the disk has no room for a needed shard,
-    those that are held for later are released for it.
+    A failed prefetch of a shard is retried after a pause that doubles each time. A pause for lack of room ends early
+    when the wanted shards change. If the remote file is missing or damaged, the shard is not tried again until it is
+    needed. If the disk has no room for a needed shard, shards held for later are released.
 
     Attributes:
-        released: how often shards that are still wanted were.
+        released: how often wanted shards were released to make room.
     """
 
     def __init__(self, dataset: PrefetchedFiles) -> None:
@@ -67,39 +67,40 @@ class ShardPrefetcher:
         self._busy: set[int] = set()
         self._failed: dict[int, tuple[Exception, float]] = {}
         self._paused: dict[int, _Backoff] = {}
-        self._most_held = 0
+        self._max_held = 0
         self._closed = False
         self.released = 0
 
     def start(self) -> None:
         """Start the threads."""
-        self._most_held = int(_HELD_PART * raise_open_file_limit())
+        self._max_held = int(_HELD_SHARE * raise_open_file_limit())
         for number in range(2 * THREADS):
             threading.Thread(
                 target=self._work, args=(number < THREADS,), name=f"shard fetcher {number}", daemon=True
             ).start()
 
     def want(self, needed: Collection[int], later: Sequence[int]) -> None:
-        """Return when all of ``needed`` are held; ``later`` follow in the background, others are released.
+        """Wait until all of ``needed`` are held; ``later`` are fetched in the background, other shards are released.
 
         Raises:
-            UserError: a needed shard cannot be had.
+            UserError: a needed shard cannot be fetched or read.
         """
         with self._changed:
-            # one moment decides who failed lately: who then still did is not fetched again, and would be waited for
+            # one time for all checks: if a recent failure expired between them, this would wait for a shard that no
+            # thread fetches
             asked_at = time.monotonic()
             wanted = dict.fromkeys([*needed, *later])
-            others = wanted.keys() != self._wanted.keys()
+            changed = wanted.keys() != self._wanted.keys()
             self._needed, self._wanted = frozenset(needed), wanted
             for shard in self._dataset.held.keys() - wanted.keys():
                 self._dataset.held.pop(shard).release()
             self._paused = {
                 shard: pause
                 for shard, pause in self._paused.items()
-                if shard in wanted and (pause.failed or not others)
+                if shard in wanted and (pause.failed or not changed)
             }
             for shard in needed:
-                if not self._failed_lately(shard, asked_at):
+                if not self._failed_recently(shard, asked_at):
                     self._paused.pop(shard, None)
             self._changed.notify_all()
             self._changed.wait_for(lambda: self._needed <= self._dataset.held.keys() or bool(self._failure(asked_at)))
@@ -107,12 +108,12 @@ class ShardPrefetcher:
                 raise error
 
     def holds(self, shards: Collection[int]) -> bool:
-        """Whether all of these are held."""
+        """Return whether all of these shards are held."""
         with self._changed:
             return self._dataset.held.keys() >= set(shards)
 
     def close(self) -> None:
-        """End the threads after what they are at, and release everything."""
+        """Stop the threads after their current fetch, and release all shards."""
         with self._changed:
             self._closed = True
             self._needed, self._wanted = frozenset(), {}
@@ -121,16 +122,16 @@ class ShardPrefetcher:
             self._changed.notify_all()
 
     def _failure(self, asked_at: float) -> Exception | None:
-        """Why a needed shard cannot be had, for a while: whoever asks again at once is not kept waiting again."""
-        return next((self._failed[shard][0] for shard in self._needed if self._failed_lately(shard, asked_at)), None)
+        """Return a recent error of a needed shard: asking again soon fails at once instead of waiting again."""
+        return next((self._failed[shard][0] for shard in self._needed if self._failed_recently(shard, asked_at)), None)
 
-    def _failed_lately(self, shard: int, asked_at: float) -> bool:
+    def _failed_recently(self, shard: int, asked_at: float) -> bool:
         return shard in self._failed and asked_at - self._failed[shard][1] < _FAILED_SECONDS
 
     def _next(self, ahead: bool) -> tuple[int | None, float | None]:
-        """A shard to fetch now; without one, the seconds after which a pause ends."""
+        """Return a shard to fetch now, or else the seconds until the next pause ends (None: no pause ends)."""
         now, held = time.monotonic(), self._dataset.held
-        full = len(held) + len(self._busy) >= self._most_held
+        full = len(held) + len(self._busy) >= self._max_held
         pause_ends: float | None = None
         for shard in self._wanted if ahead else self._needed:
             if shard in held or shard in self._busy or (full and shard not in self._needed):
@@ -143,11 +144,11 @@ class ShardPrefetcher:
         return None, None if pause_ends is None else pause_ends - now
 
     def _pause(self, shard: int, error: Exception | None, needed: bool) -> None:
-        """Leave a shard alone that could not be had, unless it has become needed meanwhile."""
+        """Pause a shard whose fetch failed, unless it has become needed in the meantime."""
         if not needed and shard in self._needed:
             return
         if error is not None and (needed or not fetch_is_transient(error)):
-            # whoever needs it next asks again
+            # tried again when the shard is next needed
             self._paused[shard] = _Backoff(inf, inf, True)
             return
         self._pause_longer(shard, error is not None)
@@ -158,7 +159,7 @@ class ShardPrefetcher:
         self._paused[shard] = _Backoff(time.monotonic() + seconds, seconds, failed)
 
     def _release_prefetched(self) -> bool:
-        """Let go of what is held but not needed now, where a needed shard finds no room; whether there was any."""
+        """Release shards that are held but not needed now, to make room; returns whether there were any."""
         with self._changed:
             later = self._dataset.held.keys() - self._needed
             for shard in later:

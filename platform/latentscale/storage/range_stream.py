@@ -1,4 +1,4 @@
-"""A file behind a URL as a stream from its beginning to its end, read in ranges, one range ahead."""
+"""A remote file as a forward-only stream of range requests, with the next range prefetched."""
 
 import io
 from collections.abc import Callable
@@ -12,12 +12,12 @@ RANGE_BYTES = 4 * 2**20
 
 
 class RangeStream(io.RawIOBase):
-    """Reads a file of known size once, forwards; the next range is fetched while one is read.
+    """Reads a file of known size once, forwards; the next range is fetched while the current one is read.
 
     Args:
-        read_range: gives ``size`` bytes from ``offset`` on, and raises what is to end the reading.
-        size: of the file, in bytes.
-        first: its first range, where that is known already.
+        read_range: called with ``(size, offset)``; returns that range of the file. Its errors end the reading.
+        size: the size of the file in bytes.
+        first: the first range, if it was fetched already.
     """
 
     def __init__(self, read_range: Callable[[int, int], bytes], size: int, first: bytes = b"") -> None:
@@ -35,11 +35,11 @@ class RangeStream(io.RawIOBase):
         self._fetched += size
 
     def readable(self) -> bool:
-        """Yes."""
+        """Return True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """Fill from the range at hand, then from the next; 0 at the end."""
+        """Fill a buffer from the current range, then from the next; returns 0 at the end."""
         if not self._range:
             if self._next is None:
                 return 0

@@ -1,4 +1,4 @@
-"""Files behind a URL, through fsspec: s3://, gs://, http(s)://, file:// and whatever else it knows."""
+"""Files behind a URL, read through fsspec: s3://, gs://, http(s)://, file:// and others."""
 
 import asyncio
 import concurrent.futures
@@ -20,70 +20,70 @@ T = TypeVar("T")
 EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 
 _POLL_SECONDS = 0.2
-_ANNOUNCE_EVERY_SECONDS = 60.0
+_LOG_EVERY_SECONDS = 60.0
 _log = logging.getLogger(__name__)
 
 
 def is_remote(path: Path | str) -> bool:
-    """Whether a path is a URL."""
+    """Return whether a path is a URL."""
     return "://" in str(path)
 
 
 class Remote:
-    """A folder behind a URL: whole files, ranges of them, tried again for a while.
+    """A folder behind a URL; reads whole files and ranges, and retries failed requests.
 
     Args:
-        url: of the folder.
-        options: how long a failing remote is tried, and when a transfer counts as stalled.
+        url: the folder's URL.
+        options: how long failing requests are retried, and when a transfer counts as stalled.
 
     Raises:
-        UserError: nothing can read such a URL, or the package that can is not installed.
+        UserError: the URL is not supported, or the package for it is not installed.
     """
 
     def __init__(self, url: str, options: StorageOptions) -> None:
         self.url = url.rstrip("/")
         self._options = options
-        self._start_empty()
+        self._reset()
         _ = self._files
 
-    def _start_empty(self) -> None:
+    def _reset(self) -> None:
         self._lock = threading.Lock()
         self._opened: tuple[Any, str] | None = None
-        self._announced_at = -_ANNOUNCE_EVERY_SECONDS
-        self._gives_ranges: bool | None = None
+        self._logged_at = -_LOG_EVERY_SECONDS
+        self._supports_ranges: bool | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         return {"url": self.url, "_options": self._options}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._start_empty()
+        self._reset()
 
     @property
     def _files(self) -> tuple[Any, str]:
-        """The file system, and the folder within it."""
+        """The file system and the folder's path in it."""
         with self._lock:
             if self._opened is None:
-                self._opened = _connect(self.url, self._options.path_words)
+                self._opened = _connect(self.url, self._options.path_prefix)
             return self._opened
 
     def location(self, name: str) -> str:
-        """A file as messages name it."""
+        """Return the full name of a file, for messages."""
         return f"{self.url}/{name}"
 
     def read(self, name: str) -> bytes:
-        """A small file; FileNotFoundError or PermissionError where the remote says so, UserError for the rest."""
+        """Read a small file; raises FileNotFoundError, PermissionError, or UserError for other failures."""
         return self._try(name, lambda files, path: self._wait(files, "cat_file", path))
 
     def read_range(self, name: str, size: int, offset: int) -> bytes | None:
-        """Some bytes of a file; None where the remote gives only whole files."""
+        """Read a range of a file; None if the server supports no range requests or the range is cut short."""
 
         def attempt(files: Any, path: str) -> bytes | None:
-            if self._gives_ranges is None:
-                # a web server may answer with the whole file, so the first one asked for is a small one
+            if self._supports_ranges is None:
+                # a web server may return the whole file instead, so a small file is tried first
                 small = f"{path.rpartition('/')[0]}/{DATASET_FILE}"
-                self._gives_ranges = len(self._wait(files, "cat_file", small, start=0, end=1)) == 1
-            if not self._gives_ranges:
+                self._supports_ranges = len(self._wait(files, "cat_file", small, start=0, end=1)) == 1
+            if not self._supports_ranges:
                 return None
             found: bytes = self._wait(files, "cat_file", path, start=offset, end=offset + size)
             return found if len(found) == size else None
@@ -91,10 +91,10 @@ class Remote:
         return self._try(name, attempt)
 
     def names(self) -> list[str]:
-        """The names in the folder; none where the folder does not exist or the remote gives no listings.
+        """List the folder; returns no names if it does not exist or the remote supports no listing.
 
         Raises:
-            UserError: the remote does not answer.
+            UserError: the remote does not respond.
         """
 
         def attempt(files: Any, path: str) -> list[str]:
@@ -109,23 +109,29 @@ class Remote:
         except (FileNotFoundError, PermissionError):
             return []
 
-    def download(self, name: str, to: Path, insist: bool = True) -> None:
-        """Write a file to ``to``, dropping what a failed attempt has written; tried once unless one insists."""
+    def download(self, name: str, to: Path, retrying: bool = True) -> None:
+        """Download a file to ``to``; a failed attempt leaves nothing that a later one would keep.
+
+        Args:
+            name: the file's name in the folder.
+            to: the path to write.
+            retrying: whether to retry for ``retry_seconds``; otherwise the download is tried once.
+        """
 
         def attempt(files: Any, path: str) -> None:
-            # another file each time: what was given up may still write to the old one
+            # a new file each time: an abandoned attempt may still write to the old one
             to.unlink(missing_ok=True)
             self._wait(files, "get_file", path, str(to), arrived_bytes=lambda: _size(to))
 
-        self._try(name, attempt, insist)
+        self._try(name, attempt, retrying)
 
-    def _try(self, name: str, attempt: Callable[[Any, str], T], insist: bool = True) -> T:
+    def _try(self, name: str, attempt: Callable[[Any, str], T], retrying: bool = True) -> T:
         files, folder = self._files
         try:
             return retry(
                 lambda: attempt(files, f"{folder}/{name}"),
-                self._options.retry_seconds if insist else 0.0,
-                lambda error, left: self._announce(name, error, left),
+                self._options.retry_seconds if retrying else 0.0,
+                lambda error, left: self._log_retry(name, error, left),
             )
         except (UserError, FileNotFoundError, PermissionError):
             raise
@@ -134,40 +140,40 @@ class Remote:
                 raise
             if is_open_file_limit(error):
                 raise open_file_limit_error(self.location(name)) from error
-            raise self._refusal(name, error) from error
+            raise self._fetch_error(name, error) from error
         except Exception as error:
             if getattr(error, "status", None) in (401, 403):
                 raise PermissionError(reason(error)) from error
-            raise self._refusal(name, error) from error
+            raise self._fetch_error(name, error) from error
 
-    def _refusal(self, name: str, error: Exception) -> UserError:
-        passing = is_transient(error)
-        tried = f" for {self._options.retry_words}" if passing else ""
+    def _fetch_error(self, name: str, error: Exception) -> UserError:
+        transient = is_transient(error)
+        tried = f" for {self._options.retry_setting}" if transient else ""
         remedy = "data.path, then run the same command to continue" if self._options.has_keys else "the URL"
-        return (Interruption if passing else UserError)(
-            f"{self.location(name)} cannot be fetched{tried} ({reason(error)}): mend the connection or {remedy}"
+        return (Interruption if transient else UserError)(
+            f"{self.location(name)} cannot be fetched{tried} ({reason(error)}): fix the connection or {remedy}"
         )
 
-    def _announce(self, name: str, error: BaseException, left_seconds: float) -> None:
-        """Say once a minute why nothing moves."""
+    def _log_retry(self, name: str, error: BaseException, left_seconds: float) -> None:
+        """Log at most once a minute why a request is retried."""
         with self._lock:
             now = time.monotonic()
-            if now - self._announced_at < _ANNOUNCE_EVERY_SECONDS:
+            if now - self._logged_at < _LOG_EVERY_SECONDS:
                 return
-            self._announced_at = now
+            self._logged_at = now
         _log.warning(
-            "%s cannot be fetched (%s): trying again for %.0f s", self.location(name), reason(error), left_seconds
+            "%s cannot be fetched (%s): retrying for another %.0f s", self.location(name), reason(error), left_seconds
         )
 
     def _wait(
         self, files: Any, call: str, *arguments: Any, arrived_bytes: Callable[[], int] | None = None, **named: Any
     ) -> Any:
-        """The result of a call of the file system; TimeoutError where it stalls."""
+        """Call a method of the file system and return its result; raises TimeoutError if the call stalls."""
         if not files.async_impl:
             return getattr(files, call)(*arguments, **named)
         coroutine: Coroutine[Any, Any, Any] = getattr(files, f"_{call}")(*arguments, **named)
         future = asyncio.run_coroutine_threadsafe(coroutine, files.loop)
-        # polls are counted, not seconds: while the process was stopped, nothing was seen of what arrived
+        # each poll counts for a bounded time: while the process is suspended, arriving bytes go unnoticed
         seen, silent_seconds, looked_at = -1, 0.0, time.monotonic()
         while not concurrent.futures.wait([future], timeout=_POLL_SECONDS).done:
             before, looked_at = looked_at, time.monotonic()
@@ -176,14 +182,14 @@ class Remote:
                 seen, silent_seconds = arrived, 0.0
             if silent_seconds > self._options.stall_seconds:
                 future.cancel()
-                limit = self._options.stall_words
-                # of what is read to memory one sees no single bytes: a slow remote may have sent some
-                raise TimeoutError(f"no byte for {limit}" if arrived_bytes else f"no whole answer within {limit}")
+                limit = self._options.stall_setting
+                # a read into memory shows no partial progress: a slow remote may have sent some bytes
+                raise TimeoutError(f"no bytes for {limit}" if arrived_bytes else f"no complete response within {limit}")
         return future.result()
 
 
 def reason(error: BaseException) -> str:
-    """A failure in one line."""
+    """Return an error's message in one line."""
     return " ".join(str(error).split()) or type(error).__name__
 
 
@@ -195,9 +201,13 @@ def _connect(url: str, named: str) -> tuple[Any, str]:
         files, folder = fsspec.url_to_fs(url, **_settings(protocol))
     except ImportError as error:
         extra = EXTRAS.get(protocol)
-        remedy = f"pip install 'latentscale[{extra}]'" if extra else f"install what fsspec asks for ({reason(error)})"
+        remedy = (
+            f"pip install 'latentscale[{extra}]'"
+            if extra
+            else f"install the package that fsspec names ({reason(error)})"
+        )
         raise UserError(f"{named}{url} needs a package that is not installed: {remedy}") from error
-    except (ValueError, OSError) as error:  # some file systems connect at once
+    except (ValueError, OSError) as error:  # some file systems connect immediately
         raise UserError(
             f"{named}{url} cannot be read ({reason(error)}): use s3://, gs://, http(s)://, file:// or a folder"
         ) from error
@@ -205,7 +215,7 @@ def _connect(url: str, named: str) -> tuple[Any, str]:
 
 
 def _settings(protocol: str) -> dict[str, Any]:
-    """What fsspec's own configuration says, but no limit of a transfer's whole time: shards are large."""
+    """Return fsspec's configuration without a limit on the total time of a transfer, because shards are large."""
     if protocol not in ("http", "https"):
         return {}
     import aiohttp

@@ -1,4 +1,4 @@
-"""Trying again: which failures of a remote pass by themselves, and how long one waits for that."""
+"""Retrying requests to a remote: which failures are transient, and how long to wait between attempts."""
 
 import errno
 import random
@@ -16,7 +16,7 @@ T = TypeVar("T")
 FIRST_WAIT_SECONDS = 0.5
 LONGEST_WAIT_SECONDS = 30.0
 
-_LASTING = (
+_PERMANENT = (
     UserError,
     FileNotFoundError,
     PermissionError,
@@ -27,52 +27,55 @@ _LASTING = (
     TypeError,
     ValueError,
 )
-# by name: the libraries that raise them may not be installed
-_LASTING_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
+# by name, because the libraries that define them may not be installed
+_PERMANENT_NAMES = ("NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "DefaultCredentialsError")
 _LOCAL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG)
-_PASSING_STATUSES = (408, 425, 429)
-# of its own, and different in every process: they must not all come back at the same moment
+_TRANSIENT_STATUSES = (408, 425, 429)
+# not seeded: waits differ between processes, so that they do not all retry at the same moment
 _jitter = random.SystemRandom()
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether a failure may be gone at the next attempt: everything but what is wrong by itself.
+    """Return whether a failure may go away when the request is retried.
 
-    Wrong by itself are a missing file, a refused permission, unknown credentials, other HTTP answers 4xx than 408, 425
-    and 429, and a full disk or too many open files on this side.
+    Permanent failures are a missing file, refused permission, missing credentials, HTTP status 4xx other than 408, 425
+    and 429, and a full disk or too many open files on this machine. All others are transient.
     """
-    if not isinstance(error, Exception) or isinstance(error, _LASTING) or type(error).__name__ in _LASTING_NAMES:
+    if not isinstance(error, Exception) or isinstance(error, _PERMANENT) or type(error).__name__ in _PERMANENT_NAMES:
         return False
     if is_local_disk_error(error) or is_open_file_limit(error):
         return False
     status = error.status if hasattr(error, "status") else getattr(error, "code", None)
-    return not (isinstance(status, int) and 400 <= status < 500 and status not in _PASSING_STATUSES)
+    return not (isinstance(status, int) and 400 <= status < 500 and status not in _TRANSIENT_STATUSES)
 
 
 def fetch_is_transient(error: BaseException) -> bool:
-    """The same of what a failed fetch was told as: a full disk or too many open files, too, may be gone later."""
+    """Return whether a failed fetch may succeed later; unlike :func:`is_transient`, also for local limits.
+
+    A full disk and too many open files count as transient. An error's cause is judged in its place.
+    """
     cause = error.__cause__ or error
     return is_transient(cause) or is_local_disk_error(cause) or is_open_file_limit(cause)
 
 
 def is_local_disk_error(error: BaseException) -> bool:
-    """Whether a failure says that nothing more can be written here."""
+    """Return whether an error means that the local disk cannot be written."""
     return isinstance(error, OSError) and error.errno in _LOCAL_DISK
 
 
-def retry(act: Callable[[], T], seconds: float, failed: Callable[[BaseException, float], None]) -> T:
-    """What ``act()`` returns, tried again after every failure that may pass.
+def retry(function: Callable[[], T], seconds: float, failed: Callable[[BaseException, float], None]) -> T:
+    """Return ``function()``, calling it again after each transient failure.
 
-    Waits are drawn between 0 and a bound that doubles from half a second to half a minute (exponential backoff with
-    full jitter).
+    Waits are drawn uniformly between 0 and a bound that doubles from 0.5 s to 30 s (exponential backoff with full
+    jitter).
 
     Args:
-        act: the attempt.
-        seconds: no attempt begins later than this after the first.
-        failed: told each passing failure and for how many more seconds it will be tried.
+        function: one attempt.
+        seconds: no attempt starts later than this after the first.
+        failed: called after each transient failure with the error and the remaining seconds.
 
     Raises:
-        Exception: the last failure, as itself.
+        Exception: the last failure, unchanged.
     """
 
     def left_seconds(state: RetryCallState) -> float:
@@ -94,4 +97,4 @@ def retry(act: Callable[[], T], seconds: float, failed: Callable[[BaseException,
         wait=wait_seconds,
         before_sleep=announce,
         reraise=True,
-    )(act)
+    )(function)

@@ -1,4 +1,4 @@
-"""A dataset's folder behind a URL, read as it is there now: no copy in the node's cache answers for it."""
+"""A dataset's folder behind a URL, read directly, without the node's cache."""
 
 import io
 import tempfile
@@ -14,14 +14,14 @@ from latentscale.storage.remote import Remote
 
 
 class UncachedFolder:
-    """Reads a remote folder and keeps nothing; picklable to worker processes.
+    """Reads a remote folder without caching; can be pickled to worker processes.
 
     Args:
-        url: of the folder.
-        options: of trying again; those of the cache are not used.
+        url: the folder's URL.
+        options: retry settings; those of the cache are not used.
 
     Raises:
-        UserError: the URL cannot be read by anything that is installed.
+        UserError: the URL is not supported, or the package for it is not installed.
     """
 
     def __init__(self, url: str, options: StorageOptions) -> None:
@@ -37,30 +37,30 @@ class UncachedFolder:
         return self.read_file(DATASET_FILE).decode("utf-8")
 
     def read_file(self, name: str) -> bytes:
-        """A small file; FileNotFoundError, PermissionError or UserError where it cannot be had."""
+        """Read a small file; raises FileNotFoundError, PermissionError or UserError if that fails."""
         return self._remote.read(name)
 
     @contextmanager
     def stream(self, file: StoredFile) -> Iterator[BinaryIO]:
-        """A file from its beginning to its end, once, whatever size it has.
+        """Open a file of any size for one pass from beginning to end.
 
-        In ranges, of which two are held, where it has the size that is known; of another size, or from a web server
-        that gives no ranges, by way of a temporary file.
+        A file of the expected size is read in ranges, two of which are in memory. A file of another size, or from a
+        server without range requests, is downloaded to a temporary file.
         """
         assert file.bytes is not None
         first = self._remote.read_range(file.name, min(RANGE_BYTES, file.bytes), 0)
-        # the last byte is there by now or will be missed; one beyond it would make the file another
+        # two bytes from the last one on: None means that exactly one is there, so the size is as expected
         if first is not None and self._remote.read_range(file.name, 2, file.bytes - 1) is None:
             yield io.BufferedReader(RangeStream(lambda *place: self._range(file, *place), file.bytes, first))
             return
         with tempfile.TemporaryDirectory(prefix="latentscale-") as folder:
-            whole = Path(folder) / file.name
-            self._remote.download(file.name, whole)
-            with whole.open("rb") as stream:
+            path = Path(folder) / file.name
+            self._remote.download(file.name, path)
+            with path.open("rb") as stream:
                 yield stream
 
     def _range(self, file: StoredFile, size: int, offset: int) -> bytes:
         found = self._remote.read_range(file.name, size, offset)
         if found is None:
-            raise UserError(f"{self.location(file.name)} is shorter than {DATASET_FILE} says: upload it again")
+            raise UserError(f"{self.location(file.name)} is shorter than its size in {DATASET_FILE}: upload it again")
         return found

@@ -1,11 +1,11 @@
-"""The user's cache folder: bundled datasets that were written once, and shards from URLs."""
+"""The user's cache folder, for bundled datasets and for shards from URLs."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``$LATENTSCALE_CACHE``, else ``$XDG_CACHE_HOME/latentscale``, else ``~/.cache/latentscale``."""
+    """Return ``$LATENTSCALE_CACHE``, else ``$XDG_CACHE_HOME/latentscale``, else ``~/.cache/latentscale``."""
     if chosen := os.environ.get("LATENTSCALE_CACHE"):
         return Path(chosen)
     if caches := os.environ.get("XDG_CACHE_HOME"):
@@ -14,5 +14,5 @@ def cache_folder() -> Path:
 
 
 def default_shard_cache() -> Path:
-    """Where shards from URLs are kept unless the user says otherwise."""
+    """Return the default cache folder for shards from URLs."""
     return cache_folder() / "shards"

@@ -143,7 +143,7 @@ def _open_data(config: Config, topology: Topology, steps: StepPlan) -> tuple[Sha
 def _check_model(plan: ModelPlan) -> ModelPlan:
     """Return the same plan, having refused networks that cannot be built for its samples."""
     if plan.config.data.horizontal_flip and len(plan.shape) != 3:
-        raise UserError("data.horizontal_flip=true: points cannot be mirrored: leave it at false")
+        raise UserError("data.horizontal_flip=true is not possible with points: set it to false")
     network_sizes(plan)
     return plan
 
