@@ -1,5 +1,6 @@
 """Options that are declared once, as dataclass fields: the command line, the checks and the documentation."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, fields
 from typing import Annotated, Any
@@ -17,6 +18,7 @@ from latentscale.options import documented, flag, from_command_line, option
 from latentscale.processors import processors
 from latentscale.sources.registry import SOURCES
 from latentscale.sources.source_options import Panel, SourceOptions
+from launching import Processes
 
 KINDS: tuple[type[Any], ...] = (SourceOptions, ImageOptions, BuildOptions)
 ARGUMENTS = {"source", "path", "out"}
@@ -163,6 +165,12 @@ def test_two_declarations_of_one_option_are_refused() -> None:
 
     with pytest.raises(TypeError, match=r"Varnish\.coats is declared twice, and differently"):
         with_options(["Paint", "Time"])(paint)
+
+
+def test_declaring_the_options_imports_no_heavy_library(processes: Processes) -> None:
+    code = "import sys, latentscale.commands.app; print(sys.modules.keys() & {'numpy', 'torch', 'PIL'})"
+    finished = processes.run([sys.executable, "-c", code])
+    assert finished.out == "set()\n", finished.err
 
 
 def test_without_workers_each_cpu_gets_a_process() -> None:

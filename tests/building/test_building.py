@@ -214,7 +214,9 @@ def test_what_was_left_out_before_a_kill_still_counts(tmp_path):
     options = {"shard_bytes": SMALL_SHARDS, "max_errors": 1}
     images = ImageOptions(channels=3, resolution=16)
     with pytest.raises(Interruption):
-        build_dataset("folder", listing, tmp_path / "out", images, BuildOptions(on_error="skip", **options), stop)
+        build_dataset(
+            "folder", listing, tmp_path / "out", images, BuildOptions(workers=0, on_error="skip", **options), stop
+        )
     with pytest.raises(UserError, match=r"03\.png is no image"):
         built("folder", root, tmp_path / "out", channels=3, resolution=16, **options)
     result = built("folder", root, tmp_path / "out", channels=3, resolution=16, on_error="skip", **options)

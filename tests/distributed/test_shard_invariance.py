@@ -182,7 +182,9 @@ def points(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two shards with the very points, in the very order, of data.name=clusters."""
     out = tmp_path_factory.mktemp("points") / "clusters"
     listing = list_source("clusters", None, SourceOptions(count=2 * CLUSTER_SHARD_POINTS, test_count=20))
-    build_dataset("clusters", listing, out, ImageOptions(), BuildOptions(shard_bytes=CLUSTER_SHARD_POINTS * 2048))
+    build_dataset(
+        "clusters", listing, out, ImageOptions(), BuildOptions(workers=0, shard_bytes=CLUSTER_SHARD_POINTS * 2048)
+    )
     assert ShardedDataset.open(out / "train").shard_counts.tolist() == [CLUSTER_SHARD_POINTS] * 2
     return out
 

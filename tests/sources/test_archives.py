@@ -237,7 +237,7 @@ def test_a_resumed_build_knows_another_archive_with_members_of_the_same_names(tm
         {"shard_bytes": 4096},
     )
     with pytest.raises(Interruption):
-        build_dataset(kind, listing, tmp_path / "out", images, BuildOptions(**options), stop)
+        build_dataset(kind, listing, tmp_path / "out", images, BuildOptions(workers=0, **options), stop)
     log = (tmp_path / ".out.partial/progress.jsonl").read_text()
     assert log.count("\n") > 2
     # a zip file's directory has a sum of every member, so that only its own time is left to tell

@@ -17,10 +17,11 @@ def parse_colour(name: str) -> tuple[int, int, int] | None:
     Raises:
         UserError: there is no such colour, or it is not opaque.
     """
-    from PIL import ImageColor
-
     if not name:
         return None
+    # imported only here, so that the help is fast
+    from PIL import ImageColor
+
     try:
         colour = ImageColor.getrgb(name)
     except ValueError as error:

@@ -51,12 +51,12 @@ def split(
     [bold]Examples[/bold]
 
       latentscale shards split data/mnist --out data/fold0 --folds 7 --fold 0
-      latentscale shards split data/photos --out data/photos2 --test 500 --stratified
+      latentscale shards split data/photos --out data/new --test 500 --stratified
 
-    Which sample goes where depends only on the number of samples, the seed and the
-    options. Patches of one image stay together; numbers then count images. If two
-    splits hold the same samples (--split all), these are taken once. Every
-    checksum is verified.
+    Which sample goes where depends only on the number of samples, the seed and
+    the options. Patches of one image stay together; numbers then count images.
+    If two splits hold the same samples (--split all), these are taken once.
+    Every checksum is verified.
     """
     from latentscale.shards.splitting import folds as folds_plan
     from latentscale.shards.splitting import fractions as fractions_plan
