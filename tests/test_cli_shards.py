@@ -37,7 +37,7 @@ def test_build_verify_info_and_split(place: Path, processes: Processes) -> None:
         processes, place, "build", "afhq", "afhq", "--out", "new", "--resolution", "8", "--workers", "1"
     )
     assert (code, err) == (0, "")
-    assert "note: 18 images here, the published afhq has 16130" in out
+    assert "note: found 18 images; the published afhq has 16130" in out
     assert "\ntrain: 9 images, labels cat, dog, wild\ntest: 9 images, labels cat, dog, wild\n" in out
     assert "new: 9 train, 9 test samples" in out
 
@@ -65,7 +65,7 @@ def test_of_one_it_is_not_said_as_of_many(place: Path, processes: Processes) -> 
         processes, place, "build", "folder", "single", "--out", "one", "--resolution", "16", "--workers", "0"
     )
     assert code == 0
-    assert out.startswith("note: 1 file without an image's name left alone\nnote: 1 image: enlarged\n")
+    assert out.startswith("note: ignored 1 file without an image's file name\nnote: 1 image: enlarged\n")
     assert "train: 1 image, no labels\none: 1 train sample, 0.0 MB\n" in out
     _, out, _ = run(processes, place, "verify", "one", "--workers", "0")
     assert out == "one: 1 sample in 1 shard of 1 dataset, all intact\n"
@@ -82,17 +82,17 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
     start = damaged.index(b"labels.csv") + len(b"labels.csv")
     damaged[start + 12 : start + 24] = bytes(12)
     (place / "damaged.zip").write_bytes(damaged)
-    patches, starved = ("imagenet-patches", "whole", "--patch-size", "4"), "whole.png ran out of memory: run"
+    patches, starved = ("imagenet-patches", "whole", "--patch-size", "4"), "ran out of memory at whole.png: run"
     fill(place / "whole", {"whole.png": image_bytes(1)})
     fill(place / "cut", {"cut.jpg": image_bytes(1, (256, 256), "JPEG")[:-200]})
     for arguments, message in (
         (("build", "folder", "broken"), "--out is missing"),
         (("build", "cifar", "x", "--out", "o"), "source cifar does not exist"),
         (("build", "clusters", "--out", "o", "--resolution", "8"), "--resolution is not used by clusters"),
-        (("build", "folder", "broken", "--out", "o", "--workers", "1"), "b.png is no image"),
+        (("build", "folder", "broken", "--out", "o", "--workers", "1"), "b.png is not an image"),
         (("build", "afhq", "afhq", "--out", "pets"), "pets already exists"),
-        (("build", "folder", "whole", "--out", "whole/shards"), "--out whole/shards is within whole, all of whose"),
-        (("build", "afhq", "afhq", "--out", "pets/../afhq"), "is within afhq, all of whose images are read: name a"),
+        (("build", "folder", "whole", "--out", "whole/shards"), "--out whole/shards is inside the source folder whole"),
+        (("build", "afhq", "afhq", "--out", "pets/../afhq"), "is inside the source folder afhq: choose an output"),
         (("build", "afhq", "afhq", "--out", "o", "--resolution", "60000"), "--resolution 60000 is not allowed"),
         (("build", "afhq", "afhq", "--out", "o", "--pad", "8193"), "it must be >= 0 and <= 8192 pixels"),
         (("build", *patches, "--out", "o", "--patch-size", "99999999"), "--patch-size 99999999 is not allowed"),
@@ -134,7 +134,7 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
             ("build", "idx", "mnist", "--out", "o", "--workers", "-1"),
             "--workers -1 is not allowed: it must be >= 0 proc",
         ),
-        (("build", "folder", "deep", "--out", "o"), "deep/labels.json is no file of labels"),
+        (("build", "folder", "deep", "--out", "o"), "deep/labels.json is not a label file"),
         (("build", "zip", "damaged.zip", "--out", "o"), "damaged.zip member labels.csv is damaged in the archive"),
         (("split", "pets", "--out", "o"), "give one of --folds"),
         (("split", "pets", "--out", "o", "--folds", "3"), "go together"),

@@ -1,4 +1,4 @@
-"""A bounded least-recently-used cache that travels to worker processes empty."""
+"""A bounded least-recently-used cache that is pickled empty."""
 
 import threading
 from collections import OrderedDict
@@ -14,11 +14,11 @@ def _one(_value: Any) -> int:
 
 
 class BoundedCache(Generic[K, V]):
-    """Keeps what was used last, up to a total weight; thread-safe; a pickled copy starts empty.
+    """Keeps the most recently used entries up to a total weight. Thread-safe; a pickled copy starts empty.
 
     Args:
-        capacity: the largest total weight kept (one entry is always kept, however heavy).
-        weight: the weight of a value, by default 1; a module-level function, so that it pickles.
+        capacity: maximum total weight; one entry is always kept, even if it is heavier.
+        weight: returns the weight of a value, by default 1; a module-level function, so that it can be pickled.
     """
 
     def __init__(self, capacity: int, weight: Callable[[V], int] = _one) -> None:
@@ -32,7 +32,7 @@ class BoundedCache(Generic[K, V]):
         self._lock = threading.Lock()
 
     def get(self, key: K, make: Callable[[], V]) -> V:
-        """The value under ``key``, made by ``make()`` where it is not held."""
+        """The value of ``key``; calls ``make()`` if it is not in the cache."""
         with self._lock:
             if key in self._entries:
                 self._entries.move_to_end(key)

@@ -1,13 +1,13 @@
-"""Errors that end a run with one line and no traceback."""
+"""Errors that end a command with one line and no traceback."""
 
 
 class UserError(Exception):
-    """An error that the user must fix (in a key, a file, a shard), with the remedy in one line.
+    """An error that the user can fix; the message is one line with the key, file or shard and the remedy.
 
     Entry points print only the message and exit with status 2.
 
     Attributes:
-        shared: whether every process of a node raises it, so that only one of them needs to print it.
+        shared: whether every process of a node raises it, so that only one process needs to print it.
     """
 
     shared = False
@@ -19,9 +19,9 @@ class UserError(Exception):
 
 
 class Interruption(UserError):
-    """A failure after which the same command may succeed: a process, a remote or a disk was gone. Exit status 75."""
+    """A failure after which the same command may succeed, such as an unreachable remote. Exit status 75."""
 
 
 USER_STATUS = 2
 INTERRUPTED_STATUS = 75
-"""EX_TEMPFAIL of sysexits.h, "the user is invited to retry": whoever started the run may restart it."""
+"""EX_TEMPFAIL of sysexits.h ("the user is invited to retry"): a supervisor may restart the run."""

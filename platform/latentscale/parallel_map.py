@@ -1,4 +1,4 @@
-"""One function over many chunks, in processes, with the results in order."""
+"""Apply a function to many chunks in processes, with the results in order."""
 
 import multiprocessing
 import os
@@ -17,39 +17,39 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Report = Callable[[str, int, int], None]
-"""Is told of progress: what is being done, how many items are done, and of how many."""
+"""A progress callback: the current activity, the number of items done, and their total."""
 
 CHUNK_ITEMS = 16
-"""Items that travel to a worker at once: enough that sending them costs little, few enough for any memory."""
+"""Items that are sent to a worker together: enough to make the cost of sending small, few enough to fit in memory."""
 
 _CHUNKS_AHEAD = 3
-"""Of each worker: enough to keep it busy while the results before it are written, few enough for any memory."""
+"""Chunks queued per worker: enough to keep it busy while earlier results are written, few enough to fit in memory."""
 
 
 def in_chunks(items: Sequence[T], start: int, size: int) -> Iterator[Sequence[T]]:
-    """The items from ``start`` on, so many at a time."""
+    """Yield the items from ``start`` on, ``size`` at a time."""
     for first in range(start, len(items), size):
         yield items[first : first + size]
 
 
 def ordered_map(function: Callable[[T], R], chunks: Iterator[T], workers: int) -> Iterator[R]:
-    """``function`` of every chunk, in order, whatever the number of processes.
+    """Yield ``function(chunk)`` for every chunk, in order, for any number of processes.
 
     Args:
-        function: picklable; reaches each process once.
+        function: picklable; sent to each process once.
         chunks: picklable.
-        workers: processes; 0 computes in this one.
+        workers: number of processes; 0 computes in this process.
 
     Raises:
-        UserError: a process ends before it has answered, or memory does not suffice.
+        UserError: a process ended unexpectedly or ran out of memory.
     """
     if workers == 0:
         try:
             yield from map(function, chunks)
         except MemoryError as error:
-            raise UserError("there is too little memory: free some, and run the command again") from error
+            raise UserError("ran out of memory: free some and run the command again") from error
         return
-    # Spawned: they need neither torch nor what else this process holds.
+    # Spawned, not forked: the workers do not need torch or the memory of this process.
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(workers, context, _become_worker, (function,))
     pending: deque[Future[Any]] = deque()
@@ -74,7 +74,7 @@ _function: Callable[[Any], Any]
 def _become_worker(function: Callable[[Any], Any]) -> None:
     global _function
     _function = function
-    # Ctrl-C reaches the whole group; the main process decides what it means.
+    # Ctrl-C reaches the whole group; only the main process handles it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -82,7 +82,7 @@ def _become_worker(function: Callable[[Any], Any]) -> None:
 
 
 def _exit_with_parent(parent_sentinel: int) -> None:
-    # A pool's workers would wait forever for the work of a main process that was killed.
+    # If the main process is killed, a pool's workers would wait for work forever.
     wait([parent_sentinel])
     os._exit(1)
 

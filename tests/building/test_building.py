@@ -153,7 +153,7 @@ def test_another_source_or_options_are_not_mixed_with_an_unfinished_build(photos
     for path in changed.iterdir():
         # written at other times, these are other files
         os.utime(path, ns=(0, 0))
-    with pytest.raises(UserError, match=r"images of train are no longer those of the unfinished build.*--restart"):
+    with pytest.raises(UserError, match=r"images of train have changed since the unfinished build.*--restart"):
         built("imagenet-patches", changed, out, **options)
     built("imagenet-patches", changed, out, restart=True, **options)
     interrupted(photos, tmp_path / "whole", 0)
@@ -165,7 +165,7 @@ def test_nothing_is_mixed_nor_lost_where_no_shard_was_finished(photos, tmp_path)
     folder.mkdir()
     for number, size in enumerate(((8, 8), (8, 8), (16, 8))):
         noise(number, size).save(folder / f"{number}.png")
-    with pytest.raises(UserError, match="bring them to one size with --resolution"):
+    with pytest.raises(UserError, match="resize them to one size with --resolution"):
         built("folder", folder, tmp_path / "out")
     # what the message says to do is no other build than the one that never began
     assert built("folder", folder, tmp_path / "out", resolution=8).counts == {"train": 3}
@@ -217,7 +217,7 @@ def test_what_was_left_out_before_a_kill_still_counts(tmp_path):
         build_dataset(
             "folder", listing, tmp_path / "out", images, BuildOptions(workers=0, on_error="skip", **options), stop
         )
-    with pytest.raises(UserError, match=r"03\.png is no image"):
+    with pytest.raises(UserError, match=r"03\.png is not an image"):
         built("folder", root, tmp_path / "out", channels=3, resolution=16, **options)
     result = built("folder", root, tmp_path / "out", channels=3, resolution=16, on_error="skip", **options)
     assert (result.counts, [problem.name for problem in result.skipped]) == ({"train": 79}, ["03.png"])

@@ -38,7 +38,7 @@ def test_a_build_stops_in_one_line_and_goes_on_when_there_is_room(
     assert (stopped.code, stopped.out) == (2, "")
     assert stopped.err == (
         f"error: {out} cannot be written (No space left on device): make room in {small_disk.path}, and run the same"
-        " command again: it goes on after the last finished shard\n"
+        " command again: it continues after the last finished shard\n"
     )
     assert not out.exists()
     data = small_disk.path / ".out.partial/data"

@@ -135,9 +135,9 @@ def bomb(width: int, height: int) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no image"),
-        (b"GIF89a", "is no image"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "is no image"),
+        (b"", "is not an image"),
+        (b"GIF89a", "is not an image"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", "is not an image"),
         (bomb(MAX_PIXELS // 1000 + 1, 1000), "is a decompression bomb"),
         (bomb(2**15, 2**15), "is a decompression bomb"),
         (encoded(noise(1, (64, 64)), "JPEG")[:-300], r"is not a readable image \(Premature end of JPEG file\)$"),

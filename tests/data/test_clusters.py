@@ -17,6 +17,8 @@ from latentscale.data.datasets import available_splits, open_dataset
 from latentscale.data.first_use import bundled_folder
 from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.data.order import Order
+from latentscale.data.step_reader import Preprocessing
+from latentscale.data.streaming import StreamingReader
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose
 from latentscale.shards.verifying import verify
@@ -113,6 +115,34 @@ def test_a_step_reads_the_points_that_the_seed_puts_there() -> None:
             sample = shard * SHARD_POINTS + place % SHARD_POINTS
             assert read[row].tolist() == points[sample].tolist()
             assert labels[row] == clusters[sample]
+
+
+def test_clusters_can_be_streamed() -> None:
+    streams, batch = 2, 8
+    dataset = open_dataset("clusters", None, "test")
+    order = Order(dataset.shard_counts, streams, SEED, 64)
+    reader = StreamingReader(
+        dataset,
+        order,
+        range(streams),
+        batch,
+        (2,),
+        np.arange(streams * batch),
+        Preprocessing(seed=SEED),
+        seed=SEED,
+        window_images=64,
+        threads=1,
+    )
+    points, labels, skipped = reader.block(range(3))
+    assert (points.shape, points.dtype, skipped) == ((3, streams * batch, 2), torch.float32, {})
+    stored = {
+        tuple(point): cluster for point, cluster in zip(*(a.tolist() for a in bundled_points(LAW, "test")), strict=True)
+    }
+    read = [tuple(point) for point in points.flatten(0, 1).tolist()]
+    assert [stored[point] for point in read] == labels.flatten().tolist()
+    # the streams are shuffled apart, and no stream repeats a point within a shard
+    assert len(set(read[:batch])) == batch
+    assert read[:batch] != read[batch : 2 * batch]
 
 
 def test_the_cache_verifies_and_a_forged_fingerprint_is_refused(tmp_path: Path) -> None:

@@ -89,5 +89,5 @@ def test_what_may_be_remembered_can_be_chosen_for_a_process(monkeypatch: pytest.
         monkeypatch.setenv(MEMORY_CACHE_BYTES_VARIABLE, chosen)
         assert MemoryCachedReader.fits(3, (1, 8, 8)) == fits
     monkeypatch.setenv(MEMORY_CACHE_BYTES_VARIABLE, "1 GB")
-    with pytest.raises(UserError, match=r"^LATENTSCALE_REMEMBERED_BYTES=1 GB is no number of bytes"):
+    with pytest.raises(UserError, match=r"^LATENTSCALE_REMEMBERED_BYTES=1 GB must be a number of bytes"):
         MemoryCachedReader.fits(3, (1, 8, 8))

@@ -191,4 +191,4 @@ def test_a_cache_that_holds_less_than_is_read_at_once_is_told(numbered, tmp_path
         reader.warn_if_cache_is_small(0, large)
         assert not caplog.records
         reader.warn_if_cache_is_small(0, small)
-        assert f"data.cache_bytes={small.cache_bytes} holds less than" in caplog.text
+        assert f"data.cache_bytes={small.cache_bytes} is less than" in caplog.text

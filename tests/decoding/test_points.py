@@ -192,12 +192,12 @@ def test_another_law_is_drawn_and_stated(tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"means": "1,2;3"}, "--means 1,2;3: all must have as many coordinates"),
+        ({"means": "1,2;3"}, "--means 1,2;3: all must have the same number of coordinates"),
         ({"means": "1,x"}, "--means 1,x cannot be read"),
-        ({"means": "1,2;1,2"}, "has one twice"),
+        ({"means": "1,2;1,2"}, "has a mean twice"),
         ({"means": "1,inf"}, "cannot be read"),
-        ({"probabilities": "0.5,0.5"}, "2 for 4 clusters"),
-        ({"probabilities": "0.1,0.2,0.3,0.5"}, "add up to 1"),
+        ({"probabilities": "0.5,0.5"}, "2 probabilities for 4 clusters"),
+        ({"probabilities": "0.1,0.2,0.3,0.5"}, "sum to 1"),
         ({"probabilities": "0.1,0.2,-0.3,1"}, "must be positive"),
         ({"deviation": 0.0}, "--deviation 0 is not allowed"),
         ({"deviation": float("nan")}, "--deviation nan is not allowed"),
@@ -250,7 +250,7 @@ def test_a_step_holds_the_points_that_stand_there(shards, drawn, kind):
             chosen = [firsts[shard] + member for shard, member in located]
             assert torch.equal(read[row], torch.from_numpy(points[chosen]))
             assert labels[row].tolist() == clusters[chosen].tolist()
-    with pytest.raises(UserError, match=r"holds samples of \[2\], not \[1, 8, 8\]"):
+    with pytest.raises(UserError, match=r"holds samples of shape \[2\], not \[1, 8, 8\]"):
         kind(dataset, order, range(1, 3), 5, (1, 8, 8))
 
 

@@ -69,10 +69,13 @@ def test_labels_come_from_csv_and_json(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"file,kind\n0.png,cat\n", r"labels\.csv has no label for 1\.png \(of 2 images in .*\): add what is missing"),
-        (b"0.png,cat\n1.png,dog\n", r"labels\.csv is no file of labels \(its first line must be titles"),
-        (b"file,kind\n0.png\n1.png,dog\n", r"labels\.csv is no file of labels \(the line of '0\.png' has 1 values"),
-        (b"\xff\xfe", r"labels\.csv is no file of labels"),
+        (
+            b"file,kind\n0.png,cat\n",
+            r"labels\.csv has no label for 1\.png \(of 2 images in .*\): add the missing labels",
+        ),
+        (b"0.png,cat\n1.png,dog\n", r"labels\.csv is not a label file \(its first line must be titles"),
+        (b"file,kind\n0.png\n1.png,dog\n", r"labels\.csv is not a label file \(the line of '0\.png' has 1 values"),
+        (b"\xff\xfe", r"labels\.csv is not a label file"),
         (b"file,kind\n0.png,cat\n1.png,dog\n0.png,dog", r"labels\.csv names 0\.png twice"),
     ],
 )
@@ -122,7 +125,7 @@ def test_grey_stays_grey_only_where_all_are(tmp_path):
 
 def test_images_of_several_sizes_need_a_resolution(tmp_path):
     fill(tmp_path / "in", {"a.png": image_bytes(1, (8, 6)), "b.png": image_bytes(2, (8, 6)), "c.png": image_bytes(3)})
-    with pytest.raises(UserError, match=r"a\.png is 6x8 pixels, c\.png 8x8: bring them to one size with --resolution"):
+    with pytest.raises(UserError, match=r"a\.png is 6x8 pixels, c\.png 8x8: resize them to one size with --resolution"):
         built("folder", tmp_path / "in", tmp_path / "out")
     (tmp_path / "in/c.png").unlink()
     built("folder", tmp_path / "in", tmp_path / "out")
@@ -229,7 +232,7 @@ def test_images_beside_the_splits_do_not_make_them_vanish(tmp_path, stray, split
 
 def test_a_file_of_labels_for_a_part_of_the_images_is_not_left_alone_in_silence(tmp_path):
     fill(tmp_path / "in", {"a/0.png": image_bytes(0), "b/1.png": image_bytes(1), "a/labels.csv": b"file,x\n0.png,y"})
-    with pytest.raises(UserError, match=r"a file of labels, a/labels\.csv, that does not stand beside all images"):
+    with pytest.raises(UserError, match=r"a label file, a/labels\.csv, that is not in the images' top folder"):
         built("folder", tmp_path / "in", tmp_path / "out")
     built("folder", tmp_path / "in", tmp_path / "out", labels="folders")
     assert ShardedDataset.open(tmp_path / "out/train").labels == ["a", "b"]

@@ -55,7 +55,7 @@ BAD_MEMBERS = {
     "is a link ": ("hard.png", special("hard.png", tarfile.LNKTYPE, "cat/1.png")),
     "is a device or a pipe": ("evil.png", special("evil.png", tarfile.CHRTYPE)),
     "is a device or a pipe ": ("pipe.png", special("pipe.png", tarfile.FIFOTYPE)),
-    "is no image": ("evil.png", b"text"),
+    "is not an image": ("evil.png", b"text"),
 }
 
 
@@ -152,7 +152,7 @@ def test_names_that_lead_out_write_nothing_outside_the_new_folder(tmp_path, sour
 
 def test_a_compressed_tar_is_refused_with_its_remedy(tmp_path):
     archive = tar(tmp_path / "data.tar.gz", GOOD, "w:gz")
-    with pytest.raises(UserError, match=r"is compressed.*decompress it first, as with gunzip"):
+    with pytest.raises(UserError, match=r"is compressed.*decompress it first, such as with gunzip"):
         built("tar", archive, tmp_path / "out")
 
 
@@ -208,7 +208,7 @@ def test_what_unpacks_to_too_much_is_refused_unread(tmp_path, monkeypatch):
     with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("1.png", image_bytes(1))
         archive.writestr("bomb.png", b"\0" * 100_000)
-    with pytest.raises(UserError, match=r"bomb\.png has more than the \d+ bytes that are read of one image"):
+    with pytest.raises(UserError, match=r"bomb\.png is larger than \d+ bytes, the limit for one image"):
         built("zip", tmp_path / "data.zip", tmp_path / "out")
 
 
@@ -243,7 +243,7 @@ def test_a_resumed_build_knows_another_archive_with_members_of_the_same_names(tm
     # a zip file's directory has a sum of every member, so that only its own time is left to tell
     write(100 if kind == "tar" else 0)
     os.utime(path, ns=(10**9, 10**9))
-    with pytest.raises(UserError, match="images of train are no longer those of the unfinished build"):
+    with pytest.raises(UserError, match="images of train have changed since the unfinished build"):
         built(kind, path, tmp_path / "out", channels=3, resolution=8, **options)
 
 
@@ -268,7 +268,7 @@ def test_labels_in_the_single_top_folder_of_an_archive_are_read(tmp_path, kind, 
     # one that labels a part alone is not left alone in silence
     members["my/a/labels.json"] = members.pop("my/labels.csv")
     archive = write(tmp_path / "other", members)
-    with pytest.raises(UserError, match=r"a file of labels, my/a/labels\.json, that does not stand beside all images"):
+    with pytest.raises(UserError, match=r"a label file, my/a/labels\.json, that is not in the images' top folder"):
         built(kind, archive, tmp_path / "new")
     built(kind, archive, tmp_path / "new", labels="folders")
     assert ShardedDataset.open(tmp_path / "new/train").labels == ["a", "b"]

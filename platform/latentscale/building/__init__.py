@@ -1,1 +1,1 @@
-"""Writing a dataset: the images of a source, prepared in parallel and written in order; a killed build resumes."""
+"""Build a dataset: worker processes prepare a source's samples, one process writes them. A killed build can resume."""

@@ -1,4 +1,4 @@
-"""A source built into shards, split by split."""
+"""Build shards from a source, split by split."""
 
 import json
 import os
@@ -23,20 +23,20 @@ from latentscale.shards.dataset_writer import Description, refuse_existing, with
 from latentscale.shards.partial_dataset import discard_partial, partial_folder
 from latentscale.sources.listing import Listing, Problem
 
-_LEFT_OUT_NAMED = 1000
+_MAX_LISTED_LEFT_OUT = 1000
 
 
 @dataclass
 class Built:
-    """What a build has written.
+    """The result of a build.
 
     Attributes:
         out: the dataset's folder.
-        counts: samples of each split.
-        bytes: of all shards.
-        notes: how often what was done to pixels.
-        skipped: what was left out, with the reason.
-        resumed_samples: of them, from an earlier run.
+        counts: number of samples in each split.
+        bytes: size of all shards.
+        notes: how many items each pixel conversion was applied to.
+        skipped: the items that were left out, with the reason.
+        resumed_samples: how many samples an earlier run had already written.
     """
 
     out: Path
@@ -47,7 +47,7 @@ class Built:
     resumed_samples: int = 0
 
     def add(self, split: str, done: SplitProgress, resumed_samples: int) -> None:
-        """Count a split that is written."""
+        """Add a finished split to the totals."""
         self.counts[split] = sum(entry.count for entry in done.entries)
         self.bytes += sum(entry.bytes for entry in done.entries)
         self.notes += done.notes
@@ -64,19 +64,20 @@ def build_dataset(
 ) -> Built:
     """Write a listing's splits to ``out/SPLIT``; ``out`` is complete or absent.
 
-    The bytes depend on the listing and the image options alone. What a killed run has finished is taken up by the
-    next one with the same arguments.
+    The written bytes depend only on the listing and the image options. After a killed run, the next run with the same
+    arguments continues from its last finished shard.
 
     Args:
-        source: the layout's name, kept in dataset.json.
+        source: name of the layout; recorded in dataset.json.
         listing: from :func:`latentscale.sources.registry.list_source`.
-        out: the folder, which must not exist or be empty.
-        images, options: what is done with images and shards.
-        report: called every chunk.
+        out: output folder; must be absent or empty.
+        images, options: how images and shards are written.
+        report: progress callback, called after every chunk.
 
     Raises:
-        ShardsExist: ``out`` already holds something.
-        UserError: ``out`` is within the tree that is read; or naming the option, the image or the folder at fault.
+        ShardsExist: ``out`` is not empty.
+        UserError: ``out`` is inside the source folder, or an option, an image or a folder is invalid; the message names
+            it.
     """
     images.check()
     options.check()
@@ -96,9 +97,9 @@ def build_dataset(
             if listing.generated is not None:
                 shape, preparation = listing.generated.shape, PointEncoder(listing.reader)
             else:
-                shape, demanded = SampleSizes(listing, images, options.processes).decide(progress, report)
+                shape, required_size = SampleSizes(listing, images, options.processes).decide(progress, report)
                 images = replace(images, channels=shape[0])
-                preparation = ImagePreprocessor(listing.reader, images, listing.patches, demanded, options.origins)
+                preparation = ImagePreprocessor(listing.reader, images, listing.patches, required_size, options.origins)
             built = Built(out, skipped=list(listing.problems))
             for split, items in listing.splits.items():
                 writing = SplitWriter(split, items, len(listing.labels.names), out, progress, options, built.skipped)
@@ -110,26 +111,26 @@ def build_dataset(
                     listing.labels.names,
                     options.licence or listing.licence,
                     listing.labels.sizes,
-                    _more(source, listing, images, done),
+                    _description_extras(source, listing, images, done),
                 )
                 description.write(progress.data / split, done.entries, done.extensions)
             if listing.same_in_test:
-                _repeat(progress.data / "train", progress.data / "test")
+                _copy_split(progress.data / "train", progress.data / "test")
                 built.counts["test"] = built.counts["train"]
             flush_to_disk(progress.data)
             progress.data.rename(out)
             flush_to_disk(out.parent)
             discard_partial(out)
     except OSError as error:
-        then = "run the same command again: it goes on after the last finished shard"
-        raise write_error(out, error, then) from error
+        remedy = "run the same command again: it continues after the last finished shard"
+        raise write_error(out, error, remedy) from error
     return built
 
 
 def _refuse_within(out: Path, tree: Path | None) -> None:
-    # the next build from there would take what this one has written, and its contact sheet, for images
+    # a later build from this tree would read the output of this one, such as its contact sheet, as images
     if tree is not None and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(tree)):
-        raise UserError(f"--out {out} is within {tree}, all of whose images are read: name a folder outside it")
+        raise UserError(f"--out {out} is inside the source folder {tree}: choose an output folder outside it")
 
 
 def _in_order(listing: Listing, images: ImageOptions, options: BuildOptions) -> Listing:
@@ -143,7 +144,7 @@ def _in_order(listing: Listing, images: ImageOptions, options: BuildOptions) -> 
 
 
 def _identity(source: str, listing: Listing, images: ImageOptions, options: BuildOptions) -> dict[str, Any]:
-    """All that the shards depend on but the images themselves, as JSON gives it back."""
+    """Everything that the shards depend on except the images themselves, as it reads back from JSON."""
     identity = {
         "source": source,
         "name": options.name or listing.name,
@@ -161,25 +162,25 @@ def _identity(source: str, listing: Listing, images: ImageOptions, options: Buil
     return dict(json.loads(json.dumps(identity)))
 
 
-def _more(source: str, listing: Listing, images: ImageOptions, done: SplitProgress) -> dict[str, Any]:
+def _description_extras(source: str, listing: Listing, images: ImageOptions, done: SplitProgress) -> dict[str, Any]:
     left_out = [*listing.problems, *(Problem(name, reason) for name, reason in done.skipped)]
     return {
         "source": source,
         **({"label_names": list(listing.labels.of)} if listing.labels.of else {}),
         "transform": describe_transform(images, listing),
         **({"converted": dict(sorted(done.notes.items()))} if done.notes else {}),
-        **({"left_out": [str(problem) for problem in left_out[:_LEFT_OUT_NAMED]]} if left_out else {}),
+        **({"left_out": [str(problem) for problem in left_out[:_MAX_LISTED_LEFT_OUT]]} if left_out else {}),
     }
 
 
-def _repeat(split: Path, again: Path) -> None:
-    """The same files under another name, without taking space where the file system can link."""
-    shutil.rmtree(again, ignore_errors=True)
-    again.mkdir()
+def _copy_split(split: Path, copy: Path) -> None:
+    """Copy a split's files; hard links take no space where the file system supports them."""
+    shutil.rmtree(copy, ignore_errors=True)
+    copy.mkdir()
     for file in split.iterdir():
         try:
-            os.link(file, again / file.name)
+            os.link(file, copy / file.name)
         except OSError:
-            shutil.copyfile(file, again / file.name)
-            flush_to_disk(again / file.name)
-    flush_to_disk(again)
+            shutil.copyfile(file, copy / file.name)
+            flush_to_disk(copy / file.name)
+    flush_to_disk(copy)

@@ -1,7 +1,7 @@
-"""What an unfinished build has done, kept beside its shards so that the same command goes on where it ended.
+"""The progress of an unfinished build, stored next to its shards so that the same command can continue it.
 
-.NAME.partial/progress.jsonl    what is being built, then a line for each finished shard
-.NAME.partial/data/             becomes NAME when the build ends
+.NAME.partial/progress.jsonl    the build's identity, then one line per finished shard
+.NAME.partial/data/             renamed to NAME when the build is complete
 """
 
 import json
@@ -18,21 +18,21 @@ from latentscale.errors import UserError
 from latentscale.shards.partial_dataset import DATA, PROGRESS, progress_lines
 from latentscale.shards.shard_format import ShardEntry
 
-_LOOKED = "looked.json"
+_HEADERS_FILE = "looked.json"
 
 
 @dataclass
 class SplitProgress:
-    """Where a split stands after its last finished shard.
+    """The progress of a split up to its last finished shard.
 
     Attributes:
-        entries: its finished shards.
-        extensions: of their images, in the order in which they first came.
-        item: the first item that is not, or not wholly, in them.
-        sample: how many of that item's samples are in them.
-        listing: SHA-256 over the items that are in them, the split one included.
+        entries: the finished shards.
+        extensions: file extensions of their images, in order of first appearance.
+        item: index of the first item that is not completely in finished shards.
+        sample: how many samples of that item are in finished shards.
+        listing: SHA-256 over the items in finished shards, including a partly written one.
         skipped: items left out, with the reason.
-        notes: how often what was done to pixels.
+        notes: how many items each pixel conversion was applied to.
         ended: whether the split is complete.
     """
 
@@ -50,23 +50,26 @@ class BuildProgress:
     """The folder of an unfinished build.
 
     Args:
-        folder: the ``.NAME.partial`` folder, locked.
-        identity: what is being built; another is refused.
+        folder: the ``.NAME.partial`` folder; the caller holds its lock.
+        identity: describes the build; a folder with another identity is refused.
 
     Attributes:
-        data: the folder that is being filled.
+        data: the folder that the shards are written to.
+
+    Raises:
+        UserError: the folder holds an unfinished build with another identity.
     """
 
     def __init__(self, folder: Path, identity: dict[str, Any]) -> None:
         self.data = folder / DATA
         self._log = folder / PROGRESS
-        self._looked = folder / _LOOKED
+        self._headers_file = folder / _HEADERS_FILE
         self._done: dict[str, SplitProgress] = {}
         self._read(identity, folder)
 
     def _read(self, identity: dict[str, Any], folder: Path) -> None:
         lines = progress_lines(self._log)
-        # where no shard is finished there is nothing to be lost
+        # without a finished shard there is nothing to continue
         if len(lines) < 2 or not self.data.is_dir():
             shutil.rmtree(self.data, ignore_errors=True)
             self.data.mkdir()
@@ -76,8 +79,8 @@ class BuildProgress:
             return
         if (before := lines[0].get("identity")) != identity:
             raise UserError(
-                f"{folder} holds an unfinished build of another source or other options "
-                f"({_difference(before, identity)}): give the same again, or drop it with --restart"
+                f"{folder} holds an unfinished build with another source or other options "
+                f"({_difference(before, identity)}): use the same options, or discard it with --restart"
             )
         for line in lines[1:]:
             done = self._done.setdefault(line["split"], SplitProgress())
@@ -88,26 +91,26 @@ class BuildProgress:
             for name in ("extensions", "item", "sample", "listing", "ended"):
                 setattr(done, name, line[name])
 
-    def looked(self, listing: str) -> Any:
-        """What an earlier run has found by looking at the images of this listing, or None."""
+    def kept_headers(self, listing: str) -> Any:
+        """What an earlier run found in the headers of this listing's images, or None."""
         try:
-            found = json.loads(self._looked.read_bytes())
+            found = json.loads(self._headers_file.read_bytes())
             return found["found"] if found["listing"] == listing else None
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
     def keep_headers(self, listing: str, found: Any) -> None:
-        """Keep what looking at the images has found, so that it need not be done again."""
-        self._looked.write_text(json.dumps({"listing": listing, "found": found}), encoding="utf-8")
+        """Store what the headers say, so that a resumed build does not read them again."""
+        self._headers_file.write_text(json.dumps({"listing": listing, "found": found}), encoding="utf-8")
 
     def of(self, split: str) -> SplitProgress:
-        """Where a split stands; at its beginning unless an earlier run got further."""
+        """The progress of a split; empty unless an earlier run finished a shard of it."""
         return self._done.get(split, SplitProgress())
 
     def record(
         self, split: str, done: SplitProgress, finished: ShardEntry | None, skipped: Sequence[tuple[str, str]]
     ) -> None:
-        """Keep where a split stands: a shard more, if one is finished, and what was left out since the last record."""
+        """Log a split's progress: the shard just finished, if any, and the items skipped since the last call."""
         line = {
             "split": split,
             "entry": asdict(finished) if finished is not None else None,
@@ -124,7 +127,7 @@ class BuildProgress:
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
     if not isinstance(before, dict):
-        return "its record is damaged"
+        return "its progress file is damaged"
     old, new = _flat(before), _flat(now)
     different = [name for name in {**new, **old} if old.get(name) != new.get(name)]
     more = f"; and {len(different) - 3} more" if len(different) > 3 else ""
@@ -133,7 +136,7 @@ def _difference(before: Any, now: dict[str, Any]) -> str:
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Each option by itself, as ``images.resolution``."""
+    """Nested options as flat keys such as ``images.resolution``."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         flat.update(_flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value})

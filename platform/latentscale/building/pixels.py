@@ -1,4 +1,4 @@
-"""From any image file to upright 8-bit grey or RGB pixels, or a refusal that says why."""
+"""Decode any image file to upright 8-bit grey or RGB pixels."""
 
 import io
 import warnings
@@ -17,25 +17,25 @@ from latentscale.decoding.pillow_decoder import UPRIGHT, ImageRefused, exif_orie
 from latentscale.sources.listing import UnreadableItem
 
 MAX_PIXELS = 89_478_485
-"""Of one image, a quarter of a gigabyte in RGB; more is refused as a decompression bomb before it is decoded."""
+"""Limit for one image (256 MB in RGB). A larger one is refused as a decompression bomb before it is decoded."""
 
-# Of Pillow's formats those that hold photographs; some others start programs to be decoded.
+# Pillow's formats for photographs; to decode some of its other formats, Pillow starts external programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "QOI")
 _MODES = {1: "L", 3: "RGB"}
 _CONVERTIBLE = ("1", "P", "CMYK", "YCbCr", "HSV")
-_TURNED = range(2, 9)
-_PNG_DEPTH_AT = 24
+_ROTATED_ORIENTATIONS = range(2, 9)
+_PNG_DEPTH_OFFSET = 24
 
 
 @dataclass
 class Pixels:
-    """An image in the wanted mode.
+    """A decoded image in the requested mode.
 
     Attributes:
-        image: upright, of mode L or RGB.
-        file_format: JPEG, PNG or WEBP where the file holds exactly these pixels, so that its bytes may be kept; else
+        image: upright, mode L or RGB.
+        file_format: JPEG, PNG or WEBP if the file holds exactly these pixels, so that its bytes can be kept; else
             empty.
-        notes: what was done to it.
+        notes: the conversions that were applied.
     """
 
     image: Image.Image
@@ -45,7 +45,7 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of its image before it is decoded: upright height and width, and whether it is grey."""
+    """What a file's header says: the height and width of the upright image, and whether it is grey."""
 
     height: int
     width: int
@@ -53,14 +53,14 @@ class Header:
 
 
 def read_header(content: bytes | NDArray[np.uint8]) -> Header:
-    """The size and kind of an image.
+    """Read the header of an image without decoding it.
 
     Raises:
-        UnreadableItem: it is no image, or too large.
+        UnreadableItem: the content is not an image, or the image is too large.
     """
     if isinstance(content, np.ndarray):
         return Header(content.shape[0], content.shape[1], content.ndim == 2)
-    with _open(content) as image, _named_damage():
+    with _open(content) as image, _report_damage():
         width, height = image.size
         if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
             width, height = height, width
@@ -70,37 +70,37 @@ def read_header(content: bytes | NDArray[np.uint8]) -> Header:
 def upright_pixels(
     content: bytes | NDArray[np.uint8], channels: int, background: tuple[int, int, int] | None = None
 ) -> Pixels:
-    """Decode an image, turn it as its EXIF says and bring it to grey or RGB.
+    """Decode an image, rotate it by its EXIF orientation and convert it to grey or RGB.
 
     Raises:
-        UnreadableItem: it is no image, damaged, too large, of more than 8 bits but not 16-bit grey, or translucent
-            without a background.
+        UnreadableItem: the content is not an image, or the image is damaged, too large, has more than 8 bits without
+            being 16-bit grey, or is translucent and there is no background.
     """
     mode = _MODES[channels]
     if isinstance(content, np.ndarray):
         image = Image.fromarray(np.ascontiguousarray(content))
         return Pixels(image if image.mode == mode else image.convert(mode), "", [])
-    with _open(content) as image, _named_damage():
+    with _open(content) as image, _report_damage():
         _refuse_hidden_damage(image, content)
         image.load()
         return _in_mode(image, content, mode, background)
 
 
 @contextmanager
-def _named_damage() -> Iterator[None]:
-    """Of damaged bytes, Pillow's plugins raise errors of any kind; want of memory is no fault of the image."""
+def _report_damage() -> Iterator[None]:
+    """Raise errors of any kind, as Pillow's plugins do for damaged bytes, as UnreadableItem; let MemoryError pass."""
     try:
         yield
     except (UnreadableItem, MemoryError):
         raise
     except Exception as error:
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise UnreadableItem(f"is damaged ({words})") from error
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UnreadableItem(f"is damaged ({reason})") from error
 
 
 @cache
 def _formats() -> tuple[str, ...]:
-    # which of them Pillow has depends on how it was built
+    # how Pillow was built decides which of them it can open
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
@@ -108,7 +108,7 @@ def _formats() -> tuple[str, ...]:
 def _open(content: bytes) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            # Pillow only warns of what it takes for a bomb, up to twice that size
+            # up to twice its limit, Pillow only warns about a decompression bomb
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(content), formats=_formats())
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -116,16 +116,16 @@ def _open(content: bytes) -> Image.Image:
     except MemoryError:
         raise
     except Exception as error:
-        raise UnreadableItem("is no image, or damaged from its start") from error
+        raise UnreadableItem("is not an image, or its first bytes are damaged") from error
     if image.width * image.height > MAX_PIXELS:
-        raise UnreadableItem(f"is a decompression bomb: {image.width}x{image.height} are more than {MAX_PIXELS} pixels")
+        raise UnreadableItem(f"is a decompression bomb: {image.width}x{image.height} is more than {MAX_PIXELS} pixels")
     return image
 
 
 def _refuse_hidden_damage(image: Image.Image, content: bytes) -> None:
-    """Find what Pillow draws over, and what decoders of training would refuse."""
+    """Refuse damage that Pillow decodes without an error, and files that the decoders used in training refuse."""
     if image.format == "PNG":
-        # the checksums; verifying spends the image
+        # verify() checks the checksums, and leaves the image unusable
         with Image.open(io.BytesIO(content), formats=_formats()) as another:
             another.verify()
     elif (
@@ -148,20 +148,22 @@ def _in_mode(image: Image.Image, content: bytes, mode: str, background: tuple[in
     file_format = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP"}.get(image.format or "", "")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append("first frame taken")
-    if image.getexif().get(ExifTags.Base.Orientation, 1) in _TURNED:
+    if image.getexif().get(ExifTags.Base.Orientation, 1) in _ROTATED_ORIENTATIONS:
         image = ImageOps.exif_transpose(image)
         notes.append("turned as EXIF says")
     if image.mode.startswith("I;16"):
         image = eight_bit_grey(image)
         notes.append("16 bits a pixel scaled to 8")
-    elif file_format == "PNG" and content[_PNG_DEPTH_AT] == 16:
-        # of 16-bit colour Pillow has kept the higher byte
+    elif file_format == "PNG" and content[_PNG_DEPTH_OFFSET] == 16:
+        # Pillow keeps the high byte of 16-bit colour
         notes.append("16 bits a channel reduced to 8")
     if image.has_transparency_data:
         image = _opaque(image, background, notes)
     if image.mode not in ("L", "RGB"):
         if image.mode not in _CONVERTIBLE:
-            raise UnreadableItem(f"has pixels of mode {image.mode}, whose range is unknown: convert it to 8 bits")
+            raise UnreadableItem(
+                f"has pixels of mode {image.mode}, whose range is unknown: convert the image to 8 bits"
+            )
         notes.append(f"{image.mode} converted")
         image = image.convert("RGB")
     if image.mode != mode:
@@ -169,7 +171,7 @@ def _in_mode(image: Image.Image, content: bytes, mode: str, background: tuple[in
             notes.append("colour converted to grey")
         grey = image
         image = image.convert(mode)
-        # grey in a file stays what it is when it is read as RGB
+        # a grey file can be kept: training reads it as RGB
         file_format = file_format if grey.mode == "L" else ""
     return Pixels(image, "" if notes else file_format, notes)
 
@@ -180,10 +182,10 @@ def _opaque(image: Image.Image, background: tuple[int, int, int] | None, notes: 
     if image.getchannel("A").getextrema() == (255, 255):
         notes.append("opaque alpha channel dropped")
     elif background is None:
-        raise UnreadableItem("has translucent pixels (--background COLOR lays them over a colour)")
+        raise UnreadableItem("has translucent pixels (--background COLOR blends them with a colour)")
     else:
         notes.append("translucent pixels laid over the background")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*background, 255)), image)
         grey = grey and len(set(background)) == 1
-    # luma of equal channels is their value
+    # the luma of equal channels is their value
     return image.convert("RGB").convert("L") if grey else image.convert("RGB")

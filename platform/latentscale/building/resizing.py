@@ -1,4 +1,4 @@
-"""Images brought to one size, and patches cut out of them."""
+"""Resize and pad images to one size, and cut patches from them."""
 
 import hashlib
 
@@ -11,10 +11,10 @@ from latentscale.sources.listing import Patches, UnreadableItem
 
 
 def resize(image: Image.Image, options: ImageOptions, notes: list[str]) -> Image.Image:
-    """Centre crop or stretch to the resolution, with Lanczos over the support that a reduction needs; then pad.
+    """Centre-crop or stretch to the resolution, with antialiased Lanczos resampling; then pad.
 
     Raises:
-        UnreadableItem: the image is larger than it is to be padded to.
+        UnreadableItem: the image is larger than ``options.pad``.
     """
     if (side := options.resolution) and image.size != (side, side):
         if options.fit == "crop":
@@ -32,9 +32,9 @@ def resize(image: Image.Image, options: ImageOptions, notes: list[str]) -> Image
 
 
 def cut_patches(image: Image.Image, patches: Patches, name: str, seed: int) -> list[tuple[Image.Image, dict[str, int]]]:
-    """Patches with their left and top; those of a grid with row and column too.
+    """Cut patches; each comes with its left and top, and in a grid with its row and column.
 
-    Random places depend on the seed and the image's name alone, not on the other images.
+    The places of random patches depend only on the seed and the image's name, not on the other images.
 
     Raises:
         UnreadableItem: the image is smaller than a patch.

@@ -1,4 +1,4 @@
-"""From an item to its samples: what worker processes do."""
+"""Turn items into samples, in worker processes."""
 
 import io
 from collections.abc import Sequence
@@ -21,12 +21,12 @@ _EXTENSIONS = {"PNG": "png", "JPEG": "jpg", "WEBP": "webp"}
 
 @dataclass
 class PreprocessedItem:
-    """What became of an item: its samples, or why it cannot be taken.
+    """The samples of an item, or the reason why it cannot be used.
 
     Attributes:
-        samples: one, or one for each patch.
-        notes: what was done to the pixels, in words that many items share.
-        problem: why there are no samples.
+        samples: one, or one per patch.
+        notes: the pixel conversions that were applied; the same text for every item, so that they can be counted.
+        problem: why there are no samples; empty if there are.
     """
 
     samples: list[Sample] = field(default_factory=list)
@@ -36,14 +36,14 @@ class PreprocessedItem:
 
 @dataclass(frozen=True)
 class ImagePreprocessor:
-    """Makes samples of items; picklable, and the same in every process.
+    """Turns items into samples; picklable, with the same result in every process.
 
     Attributes:
-        reader: of the items.
-        options: of the images, with ``channels`` decided.
-        patches: what is cut out of every image.
-        size: (H, W) that every sample must come to; None where no sample can come to another.
-        origins: whether samples tell where they come from.
+        reader: reads the items.
+        options: the image options, with ``channels`` set to 1 or 3.
+        patches: the patches to cut from every image.
+        size: (H, W) that every image must have; None if the options already fix it.
+        origins: whether samples record their origin.
     """
 
     reader: Reader
@@ -56,7 +56,7 @@ class ImagePreprocessor:
         """The samples of each item.
 
         Raises:
-            UserError: memory does not suffice, which is no fault of the item that --on-error could leave out.
+            UserError: the process ran out of memory. This is not a damaged item that --on-error could leave out.
         """
         return [self._prepare(item) for item in items]
 
@@ -71,9 +71,9 @@ class ImagePreprocessor:
                 samples = [self._encoded(patch, item, {**size, **place}) for patch, place in cuts]
             elif self.size is not None and (image.height, image.width) != self.size:
                 raise UnreadableItem(
-                    f"is {image.height}x{image.width} pixels, not {self.size[0]}x{self.size[1]} (--resolution resizes)"
+                    f"is {image.height}x{image.width} pixels, not {self.size[0]}x{self.size[1]} (use --resolution)"
                 )
-            elif isinstance(content, bytes) and self._keeps(pixels, image):
+            elif isinstance(content, bytes) and self._can_keep_file(pixels, image):
                 samples = [Sample(content, _EXTENSIONS[pixels.file_format], item.label, self._origin(item, {}))]
             else:
                 samples = [self._encoded(image, item, {})]
@@ -83,12 +83,12 @@ class ImagePreprocessor:
             return PreprocessedItem(problem=str(error))
         except MemoryError as error:
             raise UserError(
-                f"{display_name(item.name)} ran out of memory: run the command again with fewer --workers, or with a "
-                "smaller --resolution, --pad or --patches-per-image"
+                f"ran out of memory at {display_name(item.name)}: run the command again with fewer --workers, or with "
+                "a smaller --resolution, --pad or --patches-per-image"
             ) from error
         return PreprocessedItem(samples, pixels.notes)
 
-    def _keeps(self, pixels: Pixels, image: Image.Image) -> bool:
+    def _can_keep_file(self, pixels: Pixels, image: Image.Image) -> bool:
         wanted = self.options.format.upper()
         return image is pixels.image and bool(pixels.file_format) and wanted in ("AUTO", pixels.file_format)
 
@@ -100,7 +100,7 @@ class ImagePreprocessor:
             "JPEG": {"quality": options.quality, "subsampling": "4:4:4"},
             "WEBP": {"quality": options.quality},
         }
-        # metadata of the original would be written along
+        # otherwise Pillow writes the metadata of the original too
         image.info = {}
         buffer = io.BytesIO()
         image.save(buffer, format=target, **settings[target])
@@ -112,10 +112,10 @@ class ImagePreprocessor:
 
 @dataclass(frozen=True)
 class PointEncoder:
-    """Makes samples of points, which have no origin but their number; see Preparation.
+    """Turns points into samples; points record no origin.
 
     Attributes:
-        reader: of the items.
+        reader: reads the items.
     """
 
     reader: Reader
@@ -130,7 +130,7 @@ class PointEncoder:
 
 @dataclass(frozen=True)
 class HeaderReader:
-    """Reads the headers of items; those that cannot be read give None."""
+    """Reads the headers of items; None for an item that cannot be read."""
 
     reader: Reader
 

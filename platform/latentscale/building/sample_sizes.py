@@ -1,4 +1,4 @@
-"""The shape of the samples, where the options and the layout leave it to the images."""
+"""The shape of a dataset's samples, taken from the images where options and layout do not fix it."""
 
 from collections import Counter
 from itertools import islice
@@ -18,9 +18,9 @@ class SampleSizes:
     """Decides (C, H, W) of a listing's samples.
 
     Args:
-        listing: of the images.
-        images: what is done with them.
-        workers: processes that look at them.
+        listing: the images.
+        images: the image options.
+        workers: number of processes that read the headers.
     """
 
     def __init__(self, listing: Listing, images: ImageOptions, workers: int) -> None:
@@ -28,10 +28,10 @@ class SampleSizes:
         self._items: list[Item] = [item for items in listing.splits.values() for item in items]
 
     def decide(self, progress: BuildProgress, report: Report) -> tuple[tuple[int, int, int], Size | None]:
-        """The shape of images, and the size that they must have by themselves because nothing brings them to it.
+        """The shape of the samples, and the size that every image must already have (None if the options set it).
 
         Raises:
-            UserError: the images are of several sizes, or none can be read.
+            UserError: the images have several sizes, or none can be read.
         """
         channels = self._images.channels or self._listing.channels
         given = self._given_size()
@@ -40,7 +40,7 @@ class SampleSizes:
         if channels and self._listing.uniform:
             height, width = self._first_size()
         else:
-            grey, height, width = self._look(progress, report, need_size=given is None)
+            grey, height, width = self._from_headers(progress, report, need_size=given is None)
             channels = channels or (1 if grey else 3)
         return (channels, *(given or (height, width))), None if given else (height, width)
 
@@ -49,41 +49,41 @@ class SampleSizes:
         return (side, side) if side else None
 
     def _first_size(self) -> Size:
-        look = HeaderReader(self._listing.reader)
+        read_headers = HeaderReader(self._listing.reader)
         for chunk in in_chunks(self._items, 0, 1):
-            for header in look(chunk):
+            for header in read_headers(chunk):
                 if header is not None:
                     return header.height, header.width
-        raise UserError(f"no image of {self._listing.name} can be read: check what PATH holds")
+        raise UserError(f"no image of {self._listing.name} can be read: check that PATH holds images")
 
-    def _look(self, progress: BuildProgress, report: Report, need_size: bool) -> tuple[bool, int, int]:
+    def _from_headers(self, progress: BuildProgress, report: Report, need_size: bool) -> tuple[bool, int, int]:
         listing = digest(self._items)
-        if (found := progress.looked(listing)) is None:
-            found = self._look_at_all(report)
+        if (found := progress.kept_headers(listing)) is None:
+            found = self._read_all_headers(report)
             progress.keep_headers(listing, found)
         sizes = [((height, width), name) for height, width, name in found["sizes"]]
         if need_size and len(sizes) > 1:
             (first, first_name), (second, second_name) = sizes[:2]
             raise UserError(
                 f"{display_name(first_name)} is {first[0]}x{first[1]} pixels, "
-                f"{display_name(second_name)} {second[0]}x{second[1]}: bring them to one size with --resolution N"
+                f"{display_name(second_name)} {second[0]}x{second[1]}: resize them to one size with --resolution N"
             )
         return found["grey"], *sizes[0][0]
 
-    def _look_at_all(self, report: Report) -> dict[str, object]:
-        """Whether all are grey, and the sizes with an example of each, the commonest first."""
-        look = HeaderReader(self._listing.reader)
+    def _read_all_headers(self, report: Report) -> dict[str, object]:
+        """Whether all images are grey, and the three most common sizes with the name of an image of each."""
+        read_headers = HeaderReader(self._listing.reader)
         headers: Counter[Size] = Counter()
         examples: dict[Size, str] = {}
-        grey, names, looked, total = True, iter(self._items), 0, len(self._items)
-        for chunk in ordered_map(look, in_chunks(self._items, 0, CHUNK_ITEMS), self._workers):
+        grey, names, done, total = True, iter(self._items), 0, len(self._items)
+        for chunk in ordered_map(read_headers, in_chunks(self._items, 0, CHUNK_ITEMS), self._workers):
             for item, header in zip(islice(names, len(chunk)), chunk, strict=True):
                 if isinstance(header, Header):
                     grey = grey and header.grey
                     headers[header.height, header.width] += 1
                     examples.setdefault((header.height, header.width), item.name)
-            looked += len(chunk)
-            report("looking at sizes", looked, total)
+            done += len(chunk)
+            report("reading image sizes", done, total)
         if not headers:
-            raise UserError(f"no image of {self._listing.name} can be read: check what PATH holds")
+            raise UserError(f"no image of {self._listing.name} can be read: check that PATH holds images")
         return {"grey": grey, "sizes": [[*size, examples[size]] for size, _ in headers.most_common(3)]}

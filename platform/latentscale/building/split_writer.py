@@ -1,4 +1,4 @@
-"""The writing of one split's shards, from where an earlier run ended."""
+"""Write the shards of one split, continuing where an earlier run stopped."""
 
 import hashlib
 from collections import Counter
@@ -18,7 +18,7 @@ from latentscale.sources.listing import Item, Problem
 
 
 class _Position(NamedTuple):
-    """The first sample that is not in a finished shard: its item, and its number among the item's samples."""
+    """The first sample that is not in a finished shard: index of its item, and of the sample within the item."""
 
     item: int
     sample: int
@@ -28,16 +28,16 @@ class SplitWriter:
     """Writes the samples of a split's items into its folder.
 
     Args:
-        split: its name.
-        items: in the order of their samples.
-        labels: how many labels have a name.
-        out: the dataset's folder to be, for messages.
-        progress: what is done and is to be kept.
-        options: of the build.
-        skipped: what was left out so far; grows.
+        split: name of the split.
+        items: the items, in the order in which their samples are written.
+        labels: number of label names.
+        out: the final folder of the dataset, for messages.
+        progress: reads and records the progress.
+        options: options of the build.
+        skipped: items left out so far; new ones are appended.
 
     Attributes:
-        resumed_samples: that an earlier run has written.
+        resumed_samples: number of samples that an earlier run has written.
     """
 
     def __init__(
@@ -54,15 +54,15 @@ class SplitWriter:
         self._progress, self._options, self._skipped = progress, options, skipped
         self._done = progress.of(split)
         self._unrecorded: list[tuple[str, str]] = []
-        # over the items that are in shards or were left out
+        # over the items that were written or left out
         self._listing = hashlib.sha256()
         self.resumed_samples = sum(entry.count for entry in self._done.entries)
 
     def run(self, prepare: Callable[[Sequence[Item]], list[PreprocessedItem]], report: Report) -> SplitProgress:
-        """Write what is missing.
+        """Write the missing shards.
 
         Raises:
-            UserError: more items cannot be taken than allowed, none can, or those of the earlier run have changed.
+            UserError: more items are unreadable than allowed, none is readable, or they changed since the earlier run.
             OSError: the folder cannot be written.
         """
         done = self._done
@@ -79,7 +79,7 @@ class SplitWriter:
             finally:
                 writer.close()
         if not done.entries:
-            raise UserError(f"{self._out}: no image of {self._split} could be taken, the first {self._skipped[0]}")
+            raise UserError(f"{self._out}: no image of {self._split} can be used; the first one: {self._skipped[0]}")
         return done
 
     def _check_unchanged(self) -> None:
@@ -92,8 +92,8 @@ class SplitWriter:
         same = not done.listing or before.hexdigest() == done.listing
         if not same or (done.ended and done.item != len(self._items)):
             raise UserError(
-                f"the images of {self._split} are no longer those of the unfinished build of {self._out}: "
-                "drop it with --restart"
+                f"the images of {self._split} have changed since the unfinished build of {self._out} began: "
+                "discard that build with --restart"
             )
 
     def _clean_folder(self) -> Path:
@@ -120,7 +120,7 @@ class SplitWriter:
                     if (finished := writer.append(sample)) is not None:
                         self._record(writer, finished, _Position(number, sample_number), notes)
                     if sample_number == 0:
-                        # an item's notes belong to the shard in which it begins
+                        # an item's notes are counted with the shard that holds its first sample
                         notes.update(prepared.notes)
                 self._listing.update(self._items[number].identity())
                 number += 1

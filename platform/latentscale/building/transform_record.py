@@ -1,4 +1,4 @@
-"""What was done to the images, in words for dataset.json."""
+"""The description in dataset.json of how the images were transformed."""
 
 from typing import Any
 
@@ -10,12 +10,12 @@ from latentscale.sources.listing import Listing
 
 
 def resizing_library(listing: Listing) -> dict[str, str]:
-    """The version of the library on which the shards' bytes depend."""
+    """The library that determines the shards' bytes, with its version."""
     return {"pillow": PIL.__version__} if listing.generated is None else {"numpy": np.__version__}
 
 
 def describe_transform(images: ImageOptions, listing: Listing) -> dict[str, Any]:
-    """The steps in their order, and the library that took them."""
+    """The transform's steps in order, and the library that performed them."""
     patches = listing.patches
     if listing.generated is not None:
         return {"steps": list(listing.generated.steps), **resizing_library(listing)}

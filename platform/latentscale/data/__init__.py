@@ -1,1 +1,1 @@
-"""What a training step reads: the order of the samples, the readers that follow it, and the loader that runs ahead."""
+"""What a training step reads: the order of the samples, the readers that follow it, and the loader that prefetches."""

@@ -9,86 +9,92 @@ from latentscale.settings import setting
 @dataclass
 class DataSettings:
     name: str = setting(
-        "digits", "digits (bundled), clusters (points of four Gaussians, generated), or shards for data.path"
+        "digits",
+        "digits (bundled images), clusters (points of four Gaussians) or shards (at data.path); digits and clusters are"
+        " written to the cache on first use (clusters: about 270 MB, some seconds)",
     )
     path: str = setting(
         "",
-        "folder of shards with its dataset.json, or its URL: s3://BUCKET/KEY, gs://…, http(s)://…, file://…",
+        "folder that holds dataset.json and its shards, or the URL of one: s3://BUCKET/KEY, gs://…, http(s)://…, file://…",
         may_change=True,
     )
     mode: str = setting(
         "indexed",
-        "streaming: shards are drawn at random and read through once, where not even data.cache_bytes hold them;"
-        " it promises less, see docs/data.md",
+        "indexed, or streaming: read randomly drawn shards from beginning to end, for data too large for"
+        " data.cache_bytes; streaming guarantees less, see docs/data.md",
         choices=("indexed", "streaming"),
     )
     cache_folder: str = setting(
-        "", "of a node, for shards from URLs; empty: shards/ in the user's cache folder", may_change=True
+        "", "each node's folder for shards from URLs; empty: shards/ in the user's cache folder", may_change=True
     )
     cache_bytes: int = setting(
         64 * 2**30,
-        "what data.cache_folder may hold; the shards used longest ago make room",
+        "size limit of data.cache_folder; the least recently used shards are deleted first",
         unit="bytes",
         minimum=1,
         may_change=True,
     )
     retry_seconds: float = setting(
         240.0,
-        "a URL that fails is tried again for so long; less than distributed.timeout_seconds",
+        "how long to retry a failing URL; must be less than distributed.timeout_seconds",
         unit="seconds",
         minimum=0,
         may_change=True,
     )
     stall_seconds: float = setting(
         60.0,
-        "a transfer without a byte for so long has failed; streaming: without a whole range of 4 MiB",
+        "a transfer fails after this long without a byte; in streaming, without a complete range of 4 MiB",
         unit="seconds",
         above=0,
         may_change=True,
     )
     shape: list[int] = setting(
-        help="[channels, height, width] the data must have ([2] for points); empty takes the data's own",
+        help="[channels, height, width] of the samples ([2] for points); empty: the shape of the data",
         factory=list,
         minimum=1,
     )
     label_probabilities: list[float] = setting(
         factory=list,
-        help="resample the reals, with replacement, so that their labels have these probabilities, e.g. "
-        "[0.4,0.3,0.2,0.1]; empty: each sample once an epoch",
+        help="resample the reals with replacement so that their labels have these probabilities, e.g. "
+        "[0.4,0.3,0.2,0.1]; empty: each sample once per epoch",
         minimum=0,
         maximum=1,
     )
     workers: int = setting(
         0,
-        "decoding processes of each training process; 0 is one background thread; streaming: threads",
+        "decoding processes per training process; 0: one background thread; in streaming, threads instead of processes",
         minimum=0,
         may_change=True,
     )
     prefetch_steps: int = setting(
-        4, "batches made ready ahead; tiny ones come in blocks of up to 8", unit="steps", minimum=1, may_change=True
+        4,
+        "batches to prepare ahead of the training loop; tiny batches are prepared in blocks of up to 8",
+        unit="steps",
+        minimum=1,
+        may_change=True,
     )
     shuffle_window_images: int = setting(
         8192,
-        "samples are shuffled within windows of this size over permuted shards",
+        "size of the windows within which samples are shuffled, after the shards are permuted",
         unit="images",
         minimum=1,
     )
-    horizontal_flip: bool = setting(False, "mirror every second image on average, drawn by the seed: twice the images")
+    horizontal_flip: bool = setting(False, "mirror each image with probability 1/2, drawn from the seed")
     decoder: str = setting(
         "auto",
-        "auto: simplejpeg and imagecodecs where installed, else Pillow; fast: these or refuse; pillow: Pillow alone",
+        "auto: simplejpeg and imagecodecs where installed, else Pillow; fast: require both; pillow: Pillow only",
         choices=DECODERS,
         may_change=True,
     )
     on_error: str = setting(
         "fail",
-        "an unreadable sample: fail ends the run, skip puts another one in its place, drawn by the seed",
+        "if a sample is unreadable, fail ends the run and skip replaces it with another sample, drawn from the seed",
         choices=("fail", "skip"),
         may_change=True,
     )
     max_errors: int = setting(
         100,
-        "data.on_error=skip: stop when more samples than this cannot be read",
+        "with data.on_error=skip, end the run when more samples than this are unreadable",
         unit="samples",
         minimum=0,
         may_change=True,

@@ -1,4 +1,4 @@
-"""Datasets by name, as the configuration gives them."""
+"""Open the dataset that the configuration names."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ SPLITS = ("train", "test")
 
 
 class NoSuchSplit(UserError):
-    """The path holds no such split."""
+    """The dataset does not have the requested split."""
 
 
 def open_dataset(
@@ -27,15 +27,15 @@ def open_dataset(
 
     Args:
         name: ``digits`` (bundled), ``clusters`` (generated points)
-            or ``shards`` (that ``latentscale shards build`` wrote).
-        path: for ``shards`` the folder or its URL: with dataset.json (which then is the ``train`` split), or with
-            train/ and test/ folders.
+            or ``shards`` (written by ``latentscale shards build``).
+        path: for ``shards``, a folder or its URL; it holds either dataset.json (then it is the ``train`` split), or
+            the folders train/ and test/.
         split: ``train`` or ``test``.
-        options: for URLs: how files are fetched and kept; for folders: whether damaged ones are opened.
+        options: for URLs, how files are fetched and cached; for folders, whether damaged datasets are opened.
 
     Raises:
-        UserError: naming ``data.name``, ``data.path`` or the file at fault; also where another split holds shards
-            without their dataset.json.
+        UserError: the dataset cannot be opened, or another split holds shards without their dataset.json; the message
+            names ``data.name``, ``data.path`` or a file.
     """
     if split not in SPLITS:
         raise UserError(f"split {split!r} does not exist: use one of {', '.join(SPLITS)}")
@@ -74,13 +74,13 @@ def open_held_out(
     path: Path | str | None = None,
     options: StorageOptions | None = None,
 ) -> ShardedDataset:
-    """The test split that goes with an opened ``train`` split, or that one itself where there is none."""
+    """Open the test split that belongs to an opened ``train`` split; without one, return the ``train`` split."""
     if path and is_remote(path):
-        # a remote that has dataset.json itself has no splits, and is not asked again
+        # a URL that holds dataset.json itself has no other splits, so no request is needed
         if training.path == str(path).rstrip("/"):
             return training
         options = options or StorageOptions(default_shard_cache())
-        # no run reads it, but no split of a dataset may be damaged unnoticed
+        # no run reads val/, but a dataset with a damaged split is refused
         refuse_missing_remote_descriptions([f"{str(path).rstrip('/')}/val"], options)
         try:
             return open_dataset(name, path, "test", options)
@@ -107,7 +107,7 @@ def _open_remote(path: str, split: str, options: StorageOptions) -> ShardedDatas
 
 
 def available_splits(name: str, path: Path | str | None = None) -> tuple[str, ...]:
-    """The splits of a local dataset that ``open_dataset`` can open; opens nothing."""
+    """The splits of a local dataset that ``open_dataset`` can open; does not open them."""
     if name in BUNDLED:
         return SPLITS
     folder = Path(path or "")

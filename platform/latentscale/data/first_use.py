@@ -14,19 +14,19 @@ from latentscale.sources.cluster_law import ClusterLaw, bundled_points
 from latentscale.storage.dataset_files import DATASET_FILE
 from latentscale.storage.user_cache import cache_folder
 
-# 1,024 for an image or point and 1,024 for its label, tar headers included
+# 1,024 for an image or a point, 1,024 for its label, with tar headers
 _SAMPLE_BYTES = 2048
-# five shards for training, so that the order has something to permute
+# gives five shards for training, so that there are shards to permute
 _SHARD_DIGITS = 300
-# the order of a run follows from the sizes of its shards: with another size, an earlier run could not be continued
+# the shard sizes determine the order of a run: with another size, earlier runs could not be continued
 CLUSTER_SHARD_POINTS = 4096
 
 
 def bundled_folder(name: str, split: str) -> Path:
-    """The folder of a bundled split's shards, written where absent.
+    """The folder of a bundled split's shards; writes them if they are absent.
 
-    Processes of a node that ask at once wait for the first to write. Where the file system has no locks each writes
-    aside, and the first to finish is kept.
+    When several processes of a node need the same split, one writes it and the others wait. Where the file system has
+    no locks, each process writes to a temporary folder, and the first to finish wins.
 
     Args:
         name: ``digits`` (scikit-learn's: ``train`` is the first 1,500, ``test`` the other 297) or ``clusters`` (points
@@ -64,7 +64,7 @@ def _write_clusters(split: str, folder: Path) -> None:
         Sample(encode_point(point), POINT_EXTENSION, label)
         for point, label in zip(points, clusters.tolist(), strict=True)
     )
-    # checkpoints name the data by their values, not by the shards that hold them
+    # checkpoints identify the data by their values, not by the shards that hold them
     values = {"fingerprint": hashlib.sha256(points.tobytes()).hexdigest()}
     write_shards(
         samples,
@@ -83,12 +83,12 @@ _WRITE: dict[str, Callable[[str, Path], None]] = {"digits": _write_digits, "clus
 
 @contextmanager
 def _lock(path: Path) -> Iterator[None]:
-    """Hold a lock between the processes of this node, as far as the file system knows locks."""
+    """Hold a lock shared by the processes of this node; does nothing where the file system has no locks."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")
     except OSError:
-        # whoever writes the dataset says why that is impossible
+        # writing the dataset will fail too, with a message that says why
         yield
         return
     with lock:

@@ -1,8 +1,8 @@
-"""Loaded into the server process from which worker processes are forked; does nothing in any other process.
+"""Preloaded into the server process that forks the worker processes; does nothing in any other process.
 
 A signal sent to a whole process group or job step (Ctrl-C, Slurm, a supervisor) would end the server, and its
-workers with it, while the main process still writes its checkpoint. So the server ignores it and ends, as
-always, when its last client has gone. Having torch loaded here once makes a worker start in milliseconds
+workers with it, while the main process still writes its checkpoint. So the server ignores signals; it ends, as
+usual, when its last client disconnects. Because torch is loaded here once, a worker starts in milliseconds
 instead of seconds.
 """
 
@@ -17,10 +17,10 @@ def _is_fork_server() -> bool:
 
 if _is_fork_server():
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    # Other users of the same server expect their children to be terminable: only our workers decide
-    # otherwise.
+    # Other users of the same server expect that they can terminate their children; our workers ignore
+    # SIGTERM themselves.
     os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))
-    # The server ignores SIGINT by itself, but only once its modules are loaded, and then restores what it
+    # The server ignores SIGINT itself, but only after its modules are loaded. Then it restores the handler it
     # found.
     found = signal.signal(signal.SIGINT, signal.SIG_IGN)
     import latentscale.data.loader  # noqa: F401

@@ -1,7 +1,7 @@
-"""Reals resampled to given probabilities of their labels: a pure function of (seed, stream, position).
+"""Resample the reals to given label probabilities: a pure function of (seed, stream, position).
 
-Position p of a stream draws a label from the given probabilities and then any sample of that label, each equally
-likely: with replacement. A sample may so come several times, or not at all, among as many as the data set has.
+Position p of a stream draws a label from the given probabilities, then one of the samples with that label, uniformly
+and with replacement. Among as many draws as the dataset has samples, a sample may occur several times or never.
 """
 
 from collections.abc import Sequence
@@ -15,28 +15,28 @@ from latentscale.data.order import Order
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose, block_uniforms
 
-# positions of a stream whose draws are made in one go
+# number of positions of a stream that are drawn together
 _BLOCK = 256
-_MEMBERS_BYTES = 256 * 2**20
+_MEMBER_CACHE_BYTES = 256 * 2**20
 
 
 class LabelledData(Protocol):
-    """What resampling must know of a data set."""
+    """The part of a dataset that resampling needs."""
 
     name: str
     labels: list[str]
     shard_counts: NDArray[np.int64]
 
     def shard_labels(self, shard: int) -> NDArray[np.int64]:
-        """The stored label of each member, −1 without one."""
+        """The stored label of each member; −1 if it has none."""
 
 
-class _Members:
-    """A shard's members sorted by label, and where each label's begin."""
+class _MembersByLabel:
+    """A shard's members sorted by label, and the index where each label begins."""
 
     def __init__(self, labels: NDArray[np.int64], count: int) -> None:
         self.members = np.argsort(labels, kind="stable")
-        # those without a label stand first
+        # members without a label come first
         self.starts = np.searchsorted(labels[self.members], np.arange(count + 1))
 
     def nbytes(self) -> int:
@@ -44,17 +44,17 @@ class _Members:
 
 
 class ResampledOrder(Order):
-    """An order that draws instead of walking.
+    """An order that draws samples by label instead of visiting each one once per epoch.
 
     Args:
-        data: samples with labels; the labels of every shard are read once here.
-        probabilities: of each label (of each combination, where a sample has several), ``[labels]``.
+        data: labelled samples; the constructor reads the labels of every shard.
+        probabilities: probability of each label (of each combination, if samples have several), ``[labels]``.
         streams: S, the run's number of streams.
-        seed: of the run.
+        seed: seed of the run.
 
     Raises:
-        UserError: naming ``data.label_probabilities``: data without labels, another number of them, a sum that is not
-            1, or a label of positive probability that no sample has.
+        UserError: ``data.label_probabilities`` is invalid: the data have no labels or another number of labels, the
+            sum is not 1, or no sample has a label of positive probability.
     """
 
     def __init__(self, data: LabelledData, probabilities: Sequence[float], streams: int, seed: int) -> None:
@@ -62,7 +62,7 @@ class ResampledOrder(Order):
         labels = len(data.labels)
         key = f"data.label_probabilities={list(probabilities)}"
         if not labels:
-            raise UserError(f"{key}: {data.name} has no labels: leave it empty, or use labelled data")
+            raise UserError(f"{key}: {data.name} has no labels: leave the key empty, or use labelled data")
         if len(probabilities) != labels or abs(sum(probabilities) - 1) > 1e-3:
             raise UserError(f"{key} must be the {labels} probabilities of the labels of {data.name}, summing to 1")
         self._data, self._labels = data, labels
@@ -70,10 +70,12 @@ class ResampledOrder(Order):
         self._until = counts.cumsum(axis=0)
         self._wanted = np.asarray(probabilities, dtype=np.float64)
         if missing := np.flatnonzero((self._wanted > 0) & (self._until[-1] == 0)).tolist():
-            raise UserError(f"{key}: no sample of {data.name} has the label {data.labels[missing[0]]}: give it 0")
+            raise UserError(
+                f"{key}: no sample of {data.name} has the label {data.labels[missing[0]]}: set its probability to 0"
+            )
         self._ends = np.cumsum(self._wanted / self._wanted.sum())
         self._last = int(np.flatnonzero(self._wanted)[-1])
-        self._members: BoundedCache[int, _Members] = BoundedCache(_MEMBERS_BYTES, _Members.nbytes)
+        self._members: BoundedCache[int, _MembersByLabel] = BoundedCache(_MEMBER_CACHE_BYTES, _MembersByLabel.nbytes)
         self._draws: BoundedCache[tuple[int, int], NDArray[np.float64]] = BoundedCache(2 * streams + 2)
 
     def locate_runs(self, streams: range, start: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -91,14 +93,14 @@ class ResampledOrder(Order):
         for place in np.ndindex(*label.shape):
             until = self._until[:, label[place]]
             shard = int(np.searchsorted(until, rank[place], side="right"))
-            sorted_members = self._of(shard)
+            sorted_members = self._members_of(shard)
             before = until[shard - 1] if shard else 0
             shards[place] = shard
             members[place] = sorted_members.members[sorted_members.starts[label[place]] + rank[place] - before]
         return shards, members
 
     def shards_ahead(self, stream: int, position: int, images: int) -> list[int]:
-        """See `Order.shards_ahead`: the shards that those positions draw from, which is soon all of them."""
+        """See `Order.shards_ahead`: the shards that those positions draw from; soon all of them."""
         shards, _ = self.locate_run(stream, position, images)
         return list(dict.fromkeys(shards.tolist()))
 
@@ -106,14 +108,14 @@ class ResampledOrder(Order):
         labels = self._data.shard_labels(shard)
         return np.bincount(labels[labels >= 0], minlength=self._labels)
 
-    def _of(self, shard: int) -> _Members:
-        return self._members.get(shard, lambda: _Members(self._data.shard_labels(shard), self._labels))
+    def _members_of(self, shard: int) -> _MembersByLabel:
+        return self._members.get(shard, lambda: _MembersByLabel(self._data.shard_labels(shard), self._labels))
 
     def _drawn(self, stream: int, block: int) -> NDArray[np.float64]:
         return self._draws.get((stream, block), lambda: self._draw(stream, block))
 
     def _draw(self, stream: int, block: int) -> NDArray[np.float64]:
-        """``[positions, 2]``: for the label, and for the sample among those that have it."""
+        """``[positions, 2]``: the draw for the label, and the draw for the sample among those with that label."""
         drawn = block_uniforms(
             self._seed, Purpose.RESAMPLING, range(block, block + 1), range(stream, stream + 1), 2 * _BLOCK
         )

@@ -1,4 +1,4 @@
-"""Reading ahead: the next step's batch is decoded, and made ready, before it is asked for."""
+"""Prefetching: a background thread prepares the next batches before the training loop needs them."""
 
 import atexit
 import threading
@@ -18,13 +18,12 @@ from latentscale.errors import UserError
 
 T = TypeVar("T")
 
-# Long enough for one batch to be decoded; the thread is a daemon, so a stuck file system does not hold up the
-# exit.
-_THREAD_END_SECONDS = 10.0
+# Long enough to decode one batch. The thread is a daemon, so a stuck file system does not block the exit.
+_THREAD_JOIN_SECONDS = 10.0
 
 
 class _BoundedQueue(Generic[T]):
-    """A bounded queue from the thread that makes batches to the one that takes them; either can end it."""
+    """A bounded queue between the thread that prepares batches and the one that uses them; either side can end it."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
@@ -35,7 +34,7 @@ class _BoundedQueue(Generic[T]):
         self._error: BaseException | None = None
 
     def put(self, item: T) -> bool:
-        """Wait for room; False where nobody takes any more."""
+        """Append an item when there is room; False if the queue was closed."""
         with self._changed:
             self._changed.wait_for(lambda: len(self._ready) < self._capacity or self._closed)
             if not self._closed:
@@ -44,14 +43,14 @@ class _BoundedQueue(Generic[T]):
             return not self._closed
 
     def finish(self, error: BaseException | None = None) -> None:
-        """Nothing follows; the error, if any, is raised after what is ready was taken."""
+        """Mark the end; :meth:`take` raises the error, if any, after the last item."""
         with self._changed:
             self._finished = True
             self._error = error
             self._changed.notify_all()
 
     def take(self) -> T:
-        """The next item; StopIteration, or the maker's error, after the last."""
+        """Wait for the next item; after the last, raise StopIteration or the producer's error."""
         with self._changed:
             self._changed.wait_for(lambda: self._ready or self._finished or self._closed)
             if self._closed:
@@ -72,10 +71,10 @@ class _BoundedQueue(Generic[T]):
 
 
 class _Shutdown:
-    """Ends a loader's thread and processes once: on close, garbage collection or the interpreter's exit."""
+    """Ends a loader's thread and processes, once: on close, garbage collection or the interpreter's exit."""
 
-    def __init__(self, handover: _BoundedQueue[Any], thread: threading.Thread, pool: WorkerPool | None) -> None:
-        self._handover = handover
+    def __init__(self, queue: _BoundedQueue[Any], thread: threading.Thread, pool: WorkerPool | None) -> None:
+        self._queue = queue
         self._thread = thread
         self._pool = pool
         self._lock = threading.Lock()
@@ -87,66 +86,67 @@ class _Shutdown:
                 return
             self._ended = True
         atexit.unregister(self)
-        self._handover.close()
+        self._queue.close()
         if self._thread is not threading.current_thread():
-            self._thread.join(_THREAD_END_SECONDS)
+            self._thread.join(_THREAD_JOIN_SECONDS)
         if self._pool is not None:
             self._pool.close()
 
 
-Made = tuple[Sequence[T], Mapping[int, list[Skipped]]]
-"""What was made of some steps, and what had to be skipped in which of them."""
+Prepared = tuple[Sequence[T], Mapping[int, list[Skipped]]]
+"""The prepared batches of some steps, and the samples skipped in each step."""
 
 
 def _read_in_thread(reader: BlockReader, steps: range, block_steps: int) -> Iterator[tuple[range, Block]]:
     for start in range(steps.start, steps.stop, block_steps):
-        several = steps[start - steps.start :][:block_steps]
+        block_range = steps[start - steps.start :][:block_steps]
         try:
-            block = reader.block(several)
+            block = reader.block(block_range)
         except Exception:
-            # the steps before the one that cannot be read are still good
-            for step in several:
+            # the steps before the unreadable one are still good
+            for step in block_range:
                 yield range(step, step + 1), reader.block(range(step, step + 1))
         else:
-            yield several, block
+            yield block_range, block
 
 
 def _fill(
     blocks: Iterable[tuple[range, Block]],
     finish: Callable[[range, Tensor, Tensor], Sequence[T]],
-    handover: _BoundedQueue[Made[T]],
+    queue: _BoundedQueue[Prepared[T]],
 ) -> None:
-    """The thread's work; it holds no reference to the loader, which can so be collected while it runs."""
+    """The thread's work. It holds no reference to the loader, so that the loader can be garbage-collected meanwhile."""
     try:
         for steps, block in blocks:
-            if not handover.put((finish(steps, block.images, block.labels), block.skipped)):
+            if not queue.put((finish(steps, block.images, block.labels), block.skipped)):
                 return
     except BaseException as error:
-        handover.finish(error)
+        queue.finish(error)
     else:
-        handover.finish()
+        queue.finish()
 
 
 class Loader(Generic[T]):
-    """Yields what ``finish(steps, images, labels)`` returns for every step, made before it is asked for.
+    """Yields what ``finish(steps, images, labels)`` returns for every step, prepared ahead of time.
 
-    Use as a context manager, or call :meth:`close`. Anything raised in the thread or in a worker process is
-    raised by ``next`` as itself, after the batches before it; what ``finish`` raises, after the blocks before it.
+    Use as a context manager, or call :meth:`close`. ``next`` re-raises an error of the thread or of a
+    worker process unchanged, after the batches before it; an error of ``finish``, after the blocks before it.
 
     Args:
-        reader: of images uint8 ``[steps, n, C, H, W]`` and labels int64 ``[steps, n]`` of some steps.
-        workers: processes that read and decode; 0 leaves it to one background thread (decoders release the
+        reader: reads images uint8 ``[steps, n, C, H, W]`` and labels int64 ``[steps, n]`` of some steps.
+        workers: number of processes that read and decode; 0: one background thread does (decoders release the
             GIL).
-        prefetch_steps: steps made ready ahead, rounded up to whole blocks; worker processes read ahead as many again.
-        block_steps: steps that the thread makes in one go where it reads by itself. Every time it takes the
-            interpreter it holds up the training loop; that is felt where steps take but some milliseconds.
-        start_step, stop_step: the steps to be read.
-        finish: runs in the background thread: draws, casts, pinning; returns as many things as there are steps.
+        prefetch_steps: number of steps to prepare ahead, rounded up to whole blocks; worker processes read as many
+            again ahead.
+        block_steps: number of steps that the thread prepares together if ``workers`` is 0. The training loop waits
+            whenever the thread holds the interpreter, which costs time if steps take only a few milliseconds.
+        start_step, stop_step: the range of steps to read.
+        finish: runs in the background thread (draws, casts, pinning); returns one item per step.
 
     Attributes:
-        waited_seconds: time that ``next`` has waited so far.
-        skipped: samples that could not be read and were replaced in the steps taken so far; one comes again with every
-            step that it should have been in. Whoever reads them clears the list.
+        waited_seconds: total time that ``next`` has waited.
+        skipped: unreadable samples that were replaced in the steps returned so far; a sample is listed again for every
+            step that it belongs to. The reader of this list clears it.
     """
 
     def __init__(
@@ -170,20 +170,20 @@ class Loader(Generic[T]):
         self._block_steps = 1 if workers else block_steps
         self._steps = range(start_step, stop_step)
         self._finish = finish
-        self._handover: _BoundedQueue[Made[T]] = _BoundedQueue(-(-prefetch_steps // self._block_steps))
+        self._queue: _BoundedQueue[Prepared[T]] = _BoundedQueue(-(-prefetch_steps // self._block_steps))
         self._taken: deque[T] = deque()
         self._next_step = start_step
         self._skipped: dict[int, list[Skipped]] = {}
         self.skipped: list[Skipped] = []
-        self._ending: _Shutdown | None = None
+        self._shutdown: _Shutdown | None = None
         self._closed = False
         self.waited_seconds = 0.0
 
     def start(self) -> None:
-        """Start the processes and the thread, as ``next`` would; call it before the process group is made."""
+        """Start the processes and the thread, as ``next`` does too; call it before creating the process group."""
         if self._closed:
             raise RuntimeError("the loader is closed")
-        if self._ending is not None:
+        if self._shutdown is not None:
             return
         pool: WorkerPool | None = None
         if self._workers and self._steps:
@@ -192,13 +192,13 @@ class Loader(Generic[T]):
         else:
             blocks = _read_in_thread(self._reader, self._steps, self._block_steps)
         thread = threading.Thread(
-            target=_fill, args=(blocks, self._finish, self._handover), name="data loader", daemon=True
+            target=_fill, args=(blocks, self._finish, self._queue), name="data loader", daemon=True
         )
-        self._ending = _Shutdown(self._handover, thread, pool)
-        # Registered last and so run first: multiprocessing's own exit waits for workers that have not been
-        # told to end.
-        atexit.register(self._ending)
-        weakref.finalize(self, self._ending).atexit = False
+        self._shutdown = _Shutdown(self._queue, thread, pool)
+        # Registered last and so run first: multiprocessing's own exit handler would wait for workers that
+        # nobody has stopped.
+        atexit.register(self._shutdown)
+        weakref.finalize(self, self._shutdown).atexit = False
         thread.start()
 
     def __iter__(self) -> Iterator[T]:
@@ -209,8 +209,8 @@ class Loader(Generic[T]):
         began = time.perf_counter()
         try:
             if self._closed or not self._taken:
-                made, skipped = self._handover.take()
-                self._taken.extend(made)
+                prepared, skipped = self._queue.take()
+                self._taken.extend(prepared)
                 self._skipped |= skipped
             if self._skipped:
                 self.skipped += self._skipped.pop(self._next_step, ())
@@ -220,11 +220,11 @@ class Loader(Generic[T]):
             self.waited_seconds += time.perf_counter() - began
 
     def close(self) -> None:
-        """End the thread and the processes; what was made ready is dropped. May be called again."""
+        """End the thread and the processes, and drop prepared batches. May be called more than once."""
         self._closed = True
         self._taken.clear()
-        if self._ending is not None:
-            self._ending()
+        if self._shutdown is not None:
+            self._shutdown()
 
     def __enter__(self) -> "Loader[T]":
         return self

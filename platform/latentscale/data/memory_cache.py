@@ -1,4 +1,4 @@
-"""Reading a small data set: each sample is decoded once, and remembered."""
+"""Read a small dataset: decode each sample once and keep it in memory."""
 
 import os
 from typing import Any
@@ -12,54 +12,60 @@ from latentscale.data.unreadable_samples import Skipped, UnreadableSample
 from latentscale.decoding.sample_arrays import sample_bytes
 from latentscale.errors import UserError
 
-# per reading process; a data set whose pixels need more is decoded anew in every epoch
+# per reading process; a larger dataset is decoded again in every epoch
 MEMORY_CACHE_BYTES = 128 * 2**20
-# set to a number of bytes, it takes the place of that: 0 remembers nothing
+# environment variable that replaces this limit; 0 turns the cache off
 MEMORY_CACHE_BYTES_VARIABLE = "LATENTSCALE_REMEMBERED_BYTES"
 
 
 def memory_cache_bytes() -> int:
-    """What may be remembered here; UserError where the environment says no number."""
+    """The size limit of the cache.
+
+    Raises:
+        UserError: the environment variable is not a number.
+    """
     chosen = os.environ.get(MEMORY_CACHE_BYTES_VARIABLE, "") or str(MEMORY_CACHE_BYTES)
     if not chosen.isdecimal():
-        raise UserError(f"{MEMORY_CACHE_BYTES_VARIABLE}={chosen} is no number of bytes: 0 or more, or leave it unset")
+        raise UserError(
+            f"{MEMORY_CACHE_BYTES_VARIABLE}={chosen} must be a number of bytes, 0 or more: correct it or unset it"
+        )
     return int(chosen)
 
 
 class MemoryCachedReader(StepReader):
-    """Reads what a StepReader reads, and remembers what it has decoded: for data sets whose pixels fit in memory.
+    """Reads what a StepReader reads, and caches decoded samples; for datasets whose pixels fit in memory.
 
-    Decoding small images is Python more than anything else, and Python in the loader's thread holds up the
-    training loop's: an 8×8 image costs it more than a tenth of a step.
+    Decoding a small image takes mostly Python time, and Python in the loader's thread blocks the training loop's:
+    each 8×8 image would cost it more than a tenth of a step.
     """
 
     _decoded: NDArray[Any] | None = None
     _labels: NDArray[np.int64]
-    _known: NDArray[np.bool_]
+    _is_cached: NDArray[np.bool_]
     _firsts: NDArray[np.int64]
 
     @staticmethod
     def fits(count: int, shape: tuple[int, ...]) -> bool:
-        """Whether so many samples of ``(C, H, W)``, or ``(D,)``, may be held."""
+        """Whether ``count`` samples of ``(C, H, W)`` or ``(D,)`` fit into the cache."""
         return count * sample_bytes(shape) <= memory_cache_bytes()
 
     @property
     def complete(self) -> bool:
-        """Whether every sample is remembered, so that nothing is read any more."""
-        return self._decoded is not None and bool(self._known.all())
+        """Whether every sample is cached, so that nothing is read any more."""
+        return self._decoded is not None and bool(self._is_cached.all())
 
     def block(self, steps: range) -> Block:
         """See StepReader."""
-        if self._decoded is None:  # not before it is where it reads: readers are sent to worker processes
+        if self._decoded is None:  # allocated at the first read: readers are pickled to worker processes before that
             counts = self._dataset.shard_counts
             self._firsts = np.cumsum(counts) - counts
             self._labels = np.empty(self._dataset.count, dtype=np.int64)
-            self._known = np.zeros(self._dataset.count, dtype=np.bool_)
+            self._is_cached = np.zeros(self._dataset.count, dtype=np.bool_)
             self._decoded = self._arrays.empty(self._dataset.count)
         shards, members = self._places(steps)
         chosen = self._firsts[shards] + members
         skipped: dict[int, list[Skipped]] = {}
-        for i, row in zip(*np.nonzero(~self._known[chosen]), strict=True):
+        for i, row in zip(*np.nonzero(~self._is_cached[chosen]), strict=True):
             shard, member = int(shards[i, row]), int(members[i, row])
             try:
                 self._decode_once(shard, member)
@@ -77,10 +83,10 @@ class MemoryCachedReader(StepReader):
         return Block(torch.from_numpy(self._arrays.samples(images)), torch.from_numpy(self._labels[chosen]), skipped)
 
     def _decode_once(self, shard: int, member: int) -> int:
-        """Decode a sample where that is not done yet; its number among all."""
+        """Decode a sample unless it is cached; return its index in the dataset."""
         assert self._decoded is not None
         sample = int(self._firsts[shard]) + member
-        if not self._known[sample]:
+        if not self._is_cached[sample]:
             self._labels[sample] = self._read_into(shard, member, self._decoded[sample])
-            self._known[sample] = True
+            self._is_cached[sample] = True
         return sample

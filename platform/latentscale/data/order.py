@@ -1,9 +1,9 @@
-"""Which sample stands at which position: a pure function of (seed, stream, position).
+"""Which sample is at which position: a pure function of (seed, stream, position).
 
-In epoch e the shards are permuted by (seed, e) and laid end to end; the N places so filled are shuffled
-within fixed windows by (seed, e, window). Stream k of S owns the places from ⌊kN/S⌋ on, ⌊N/S⌋ of them, and
-walks them in order; its position p stands in epoch ⌊p/⌊N/S⌋⌋. So every sample comes at most once an epoch, N
-mod S of them sit it out, and neither processes nor workers appear anywhere.
+In epoch e the shards are permuted by (seed, e) and concatenated; the resulting N places are shuffled within fixed
+windows by (seed, e, window). Stream k of S owns the ⌊N/S⌋ places from ⌊kN/S⌋ on and reads them in order; its
+position p is in epoch ⌊p/⌊N/S⌋⌋. So every sample occurs at most once per epoch, N mod S samples are left out of
+each epoch, and the order does not depend on processes or workers.
 """
 
 import numpy as np
@@ -19,18 +19,18 @@ class Order:
     """The order of one dataset for one run.
 
     Args:
-        shard_counts: samples of each shard, ``[shards]``.
+        shard_counts: number of samples in each shard, ``[shards]``.
         streams: S, the run's number of streams (``distributed.streams``).
-        seed: of the run, 0 … 2⁶⁴−1.
+        seed: seed of the run, 0 … 2⁶⁴−1.
         window: size in images of the windows within which places are shuffled.
 
     Attributes:
-        count: N, samples of all shards.
+        count: N, the number of samples in all shards.
         streams: S.
         samples_per_epoch_per_stream: ⌊N/S⌋.
 
     Raises:
-        UserError: N < S, or a seed or window out of range.
+        UserError: N < S, or the seed or window is out of range.
     """
 
     def __init__(self, shard_counts: NDArray[np.int64], streams: int, seed: int, window: int) -> None:
@@ -51,13 +51,13 @@ class Order:
                 f"set distributed.streams to at most {self.count} or add data"
             )
         self.samples_per_epoch_per_stream = self.count // streams
-        # A stream stands in one window and may cross into the next within a batch, and one process may own
-        # all streams.
+        # A stream reads one window and may cross into the next within a batch, and one process may own all
+        # streams.
         self._windows: BoundedCache[tuple[int, int], NDArray[np.int64]] = BoundedCache(2 * streams + 2)
         self._layouts: BoundedCache[int, tuple[NDArray[np.int64], NDArray[np.int64]]] = BoundedCache(4)
 
     def epoch(self, position: int) -> int:
-        """The epoch, from 0, in which a stream's ``position`` stands."""
+        """The epoch, from 0, of a stream's ``position``."""
         return position // self.samples_per_epoch_per_stream
 
     def locate(self, stream: int, position: int) -> tuple[int, int]:
@@ -81,12 +81,12 @@ class Order:
         first_places = np.array([[stream * self.count // self.streams] for stream in streams], dtype=np.int64)
         filled = 0
         while filled < count:
-            # all streams stand in the same epoch
+            # all streams are in the same epoch
             epoch, within_epoch = divmod(start + filled, self.samples_per_epoch_per_stream)
             run = min(count - filled, self.samples_per_epoch_per_stream - within_epoch)
-            laid = first_places + np.arange(within_epoch, within_epoch + run)
-            windows, within_windows = np.divmod(laid, self._window_images)
-            places = np.empty_like(laid)
+            unshuffled = first_places + np.arange(within_epoch, within_epoch + run)
+            windows, within_windows = np.divmod(unshuffled, self._window_images)
+            places = np.empty_like(unshuffled)
             for window in set(windows.ravel().tolist()):
                 inside = windows == window
                 places[inside] = self._shuffled_window(epoch, window)[within_windows[inside]]
@@ -101,7 +101,7 @@ class Order:
     def locate_steps(
         self, streams: range, steps: range, stream_batch: int
     ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shards and members of some steps, stream by stream: ``[len(steps), len(streams) · b]`` each."""
+        """The shards and members of some steps, ordered by stream: ``[len(steps), len(streams) · b]`` each."""
         located = self.locate_runs(streams, steps.start * stream_batch, len(steps) * stream_batch)
         shards, members = (
             each.reshape(-1, len(steps), stream_batch).swapaxes(0, 1).reshape(len(steps), -1) for each in located
@@ -109,16 +109,17 @@ class Order:
         return shards, members
 
     def windows(self, streams: range, position: int) -> tuple[int, tuple[int, ...]]:
-        """The epoch, and the window of each of some streams, in which a position stands."""
+        """The epoch of a position, and its window in each of the given streams."""
         epoch, within_epoch = divmod(position, self.samples_per_epoch_per_stream)
         return epoch, tuple(
             (stream * self.count // self.streams + within_epoch) // self._window_images for stream in streams
         )
 
     def shards_ahead(self, stream: int, position: int, images: int) -> list[int]:
-        """The shards from which positions position … position+images−1 of ``stream`` may be drawn, nearest first.
+        """The shards that positions position … position+images−1 of ``stream`` may need, nearest first.
 
-        All shards that the windows of those positions touch, in O(log shards + their number), whatever the windows.
+        These are all shards that the windows of those positions overlap. The cost is O(log shards + their number), for
+        any window size.
         """
         first_place = stream * self.count // self.streams
         found: dict[int, None] = {}
@@ -137,7 +138,7 @@ class Order:
         return list(found)
 
     def _layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shards in the epoch's order, and the place after the last of each."""
+        """The shards in the epoch's order, and the place after the last sample of each."""
         return self._layouts.get(epoch, lambda: self._make_layout(epoch))
 
     def _make_layout(self, epoch: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -145,7 +146,7 @@ class Order:
         return order, np.cumsum(self._shard_counts[order])
 
     def _shuffled_window(self, epoch: int, window: int) -> NDArray[np.int64]:
-        """The places of a window as they are read, int64 ``[size]``; an epoch's last window may be shorter."""
+        """The places of a window in reading order, int64 ``[size]``; an epoch's last window may be shorter."""
         return self._windows.get((epoch, window), lambda: self._make_window(epoch, window))
 
     def _make_window(self, epoch: int, window: int) -> NDArray[np.int64]:

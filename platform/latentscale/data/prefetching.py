@@ -1,4 +1,4 @@
-"""Fetching shards before they are read: the order of the data says which ones the next windows need."""
+"""Fetch remote shards before they are read: the order says which shards the next windows need."""
 
 import logging
 import os
@@ -19,14 +19,14 @@ _log = logging.getLogger(__name__)
 
 
 class PrefetchingReader:
-    """Reads what a StepReader of a remote dataset reads, and has its shards fetched before they are needed.
+    """Reads what a StepReader of a remote dataset reads, and fetches its shards ahead.
 
-    Each reading process has fetchers of its own; the node's cache sees to it that a shard is fetched once.
+    Each reading process has its own fetcher threads; the node's cache makes sure that a shard is fetched only once.
 
     Args:
-        reader: of the steps.
-        dataset, order, owned_streams, stream_batch: as the reader's.
-        window_images: of the order.
+        reader: reads the steps.
+        dataset, order, owned_streams, stream_batch: those of the reader.
+        window_images: window size of the order.
     """
 
     def __init__(
@@ -40,10 +40,10 @@ class PrefetchingReader:
     ) -> None:
         self._reader, self._dataset, self._order = reader, dataset, order
         self._owned_streams, self._stream_batch = owned_streams, stream_batch
-        # the next window, and in large shards the next shard
+        # reaches the next window and, if shards are larger, the next shard
         self._ahead_images = max(window_images, int(dataset.shard_counts.max()))
         self._fetcher: ShardPrefetcher | None = None
-        # the windows for which everything is held that the steps in them read, and the releases until then
+        # the windows whose shards are all held, and the number of releases when that was checked
         self._ready: Any = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -70,22 +70,22 @@ class PrefetchingReader:
         return list(dict.fromkeys(shard for turn in zip_longest(*by_stream) for shard in turn if shard is not None))
 
     def warn_if_cache_is_small(self, step: int, options: StorageOptions) -> None:
-        """Say where the node's cache cannot hold what its processes read at once."""
+        """Warn if the node's cache cannot hold the shards that its processes read at the same time."""
         now = self._ahead(step * self._stream_batch, self._stream_batch)
         processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         everything = int(self._dataset.shard_sizes_bytes.sum())
         at_once = min(everything, processes * int(self._dataset.shard_sizes_bytes[now].sum()))
         if at_once > options.cache_bytes:
             _log.warning(
-                "data.cache_bytes=%d holds less than the %d bytes of shards that are read at once, which will be"
-                " fetched again and again: raise it, lower data.shuffle_window_images, or set data.mode=streaming",
+                "data.cache_bytes=%d is less than the %d bytes of shards that are read at the same time, so they will"
+                " be fetched again and again: raise it, lower data.shuffle_window_images, or set data.mode=streaming",
                 options.cache_bytes,
                 at_once,
             )
 
     def _fetch(self, steps: range) -> None:
         if getattr(self._reader, "complete", False):
-            # everything is remembered
+            # every sample is cached in memory
             if self._fetcher is not None:
                 self._fetcher.close()
                 self._fetcher = None

@@ -1,4 +1,4 @@
-"""Reading the samples of a step: a pure function of the step's number."""
+"""Read the samples of a step: a pure function of the step number."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,17 +21,17 @@ from latentscale.shards.sharded_dataset import ShardedDataset
 
 FLIP_PROBABILITY = 0.5
 
-_FILES_AHEAD = 32
+_FILES_PER_READ = 32
 
 
 class Block(NamedTuple):
-    """What some steps hold.
+    """The samples of some steps.
 
     Attributes:
-        images: ``[steps, n, …]``: of images uint8 ``[steps, n, C, H, W]``, in memory perhaps with C last; of points
-            float32 ``[steps, n, D]``.
-        labels: int64 ``[steps, n]``, −1 without one.
-        skipped: samples that were replaced because they cannot be read, by step; a step without any is absent.
+        images: images as uint8 ``[steps, n, C, H, W]``, in memory perhaps with C last; points as float32
+            ``[steps, n, D]``.
+        labels: int64 ``[steps, n]``, −1 for a sample without a label.
+        skipped: unreadable samples that were replaced, by step; only steps that have some.
     """
 
     images: Tensor
@@ -40,24 +40,24 @@ class Block(NamedTuple):
 
 
 class BlockReader(Protocol):
-    """Reads steps: a pure function of their numbers, picklable to worker processes."""
+    """Reads steps as a pure function of their numbers; picklable to worker processes."""
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Samples ``[n, …]`` and labels ``[n]`` of a step."""
+        """Read the samples ``[n, …]`` and labels ``[n]`` of a step."""
 
     def block(self, steps: range) -> Block:
-        """Several steps together."""
+        """Read several steps together."""
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What is done to samples on their way.
+    """How samples are decoded and augmented.
 
     Attributes:
         decoder: turns files into pixels.
-        seed: of the run, for what is drawn.
-        horizontal_flip: mirror every second image on average, as drawn by (seed, stream, position).
-        skip_errors: replace what cannot be read, instead of raising.
+        seed: seed of the run, for all draws.
+        horizontal_flip: mirror each image with probability 1/2, drawn from (seed, stream, position).
+        skip_errors: replace unreadable samples instead of raising.
     """
 
     decoder: Decoder = field(default_factory=Decoder)
@@ -70,17 +70,17 @@ class StepReader:
     """Reads and decodes the batches of steps.
 
     Args:
-        dataset: where samples are read.
-        order: where they stand.
+        dataset: the samples.
+        order: maps positions to samples.
         owned_streams: the streams of this process.
-        stream_batch: b, samples of a stream in a step.
-        shape: (C, H, W) wanted; C may differ from the dataset's (grey and RGB are converted). (D,) of points.
-        layout: ``[streams·b]``, which sample, counted by stream and then by position, stands in each row; None
-            leaves them so.
-        treatment: of the samples.
+        stream_batch: b, samples per stream in a step.
+        shape: requested (C, H, W); C may differ from the dataset's (grey and RGB are converted). For points, (D,).
+        layout: ``[streams·b]``, the sample in each row, numbered by stream and then by position; None keeps that
+            order.
+        preprocessing: how samples are decoded and augmented.
 
     Raises:
-        UserError: the dataset's images have another size, or are wanted with other channels than 1 or 3.
+        UserError: the dataset's images have another size, or ``shape`` has other than 1 or 3 channels.
     """
 
     def __init__(
@@ -96,15 +96,19 @@ class StepReader:
         if is_points(dataset.shape) or is_points(shape):
             if dataset.shape != shape:
                 raise UserError(
-                    f"{dataset.path} holds samples of {list(dataset.shape)}, not {list(shape)}: name the data that fit"
+                    f"{dataset.path} holds samples of shape {list(dataset.shape)}, not {list(shape)}: set data.shape"
+                    f" to {list(dataset.shape)}, or choose other data"
                 )
         elif dataset.shape[1:] != shape[1:]:
             raise UserError(
                 f"{dataset.path} holds images of {dataset.shape[1]}x{dataset.shape[2]} pixels, not "
-                f"{shape[1]}x{shape[2]}: build the shards again at the wanted resolution, or name the data that fit"
+                f"{shape[1]}x{shape[2]}: build the shards again at that resolution, or set data.shape to"
+                " the size of the data"
             )
         elif shape[0] not in (1, 3):
-            raise UserError(f"{dataset.path} cannot be read with {shape[0]} channels: images have 1 or 3")
+            raise UserError(
+                f"{dataset.path} cannot be read with {shape[0]} channels: set data.shape to 1 or 3 channels"
+            )
         self._dataset = dataset
         self._order = order
         self._owned_streams = owned_streams
@@ -115,20 +119,20 @@ class StepReader:
         self._replacements = ReplacementSampler(dataset.shard_counts, self._preprocessing.seed)
 
     def __call__(self, step: int) -> tuple[Tensor, Tensor]:
-        """Samples at positions step·b … step·b+b−1 of every owned stream, in the order of the layout.
+        """Read positions step·b … step·b+b−1 of every owned stream, in the order of the layout.
 
         Returns:
-            images uint8 ``[streams·b, C, H, W]``, or points float32 ``[streams·b, D]``, and labels int64
-            ``[streams·b]`` (−1 without one).
+            Images uint8 ``[streams·b, C, H, W]``, or points float32 ``[streams·b, D]``, and labels int64
+            ``[streams·b]`` (−1 for a sample without a label).
 
         Raises:
-            UserError: naming the shard and member that cannot be read or decoded.
+            UserError: a sample cannot be read or decoded; the message names its shard and member.
         """
         images, labels, _ = self.block(range(step, step + 1))
         return images[0], labels[0]
 
     def block(self, steps: range) -> Block:
-        """What several steps hold."""
+        """Read several steps."""
         shards, members = self._places(steps)
         images = self._arrays.empty(*shards.shape)
         labels = np.empty(shards.shape, dtype=np.int64)
@@ -139,7 +143,7 @@ class StepReader:
                 self._read_all(places, images[i], labels[i])
                 continue
             except (UserError, ImageRefused):
-                pass  # now one by one
+                pass  # read one by one below
             for row in self._read_each(places, images[i], labels[i]):
                 labels[i, row] = self._replacements.read(
                     *places[row],
@@ -152,7 +156,7 @@ class StepReader:
         return Block(torch.from_numpy(self._arrays.samples(images)), torch.from_numpy(labels), skipped)
 
     def _places(self, steps: range) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The shard and member of each step's rows."""
+        """The shard and member of each row of the steps, ``[steps, streams·b]`` each."""
         shards, members = self._order.locate_steps(self._owned_streams, steps, self._stream_batch)
         return np.take(shards, self._layout, axis=1), np.take(members, self._layout, axis=1)
 
@@ -162,33 +166,34 @@ class StepReader:
         return self._owned_streams[stream], step * self._stream_batch + within
 
     def _flips(self, steps: range) -> NDArray[np.bool_]:
-        """Which rows of the steps are mirrored, ``[steps, streams·b]``."""
+        """Which rows of each step are mirrored, ``[steps, streams·b]``."""
         drawn = block_uniforms(
             self._preprocessing.seed, Purpose.HORIZONTAL_FLIP, steps, self._owned_streams, self._stream_batch
         )
         return np.take(drawn.reshape(len(steps), -1), self._layout, axis=1) < FLIP_PROBABILITY
 
     def _read_all(self, places: list[tuple[int, int]], images: NDArray[Any], labels: NDArray[np.int64]) -> None:
-        """Decode samples to uint8 ``[n, H, W, C]`` (points: float32 ``[n, D]``), with their labels ``[n]``.
+        """Decode samples into uint8 ``[n, H, W, C]`` (points: float32 ``[n, D]``), and write their labels ``[n]``.
 
-        Some files are read before they are decoded: a decoder that is called again and again finds its tables in the
-        processor's caches, which reading would drive out.
+        Several files are read before they are decoded: a decoder that is called repeatedly finds its tables in the
+        processor's caches, from which reading would evict them.
 
         Raises:
-            UserError, ImageRefused: one of them cannot be read or decoded.
+            UserError, ImageRefused: a sample cannot be read or decoded.
         """
         decode = self._arrays.decode
-        for start in range(0, len(places), _FILES_AHEAD):
-            files = self._dataset.read_together(places[start : start + _FILES_AHEAD])
+        for start in range(0, len(places), _FILES_PER_READ):
+            files = self._dataset.read_together(places[start : start + _FILES_PER_READ])
             labels[start : start + len(files)] = [label for _, label in files]
             for (data, _), image in zip(files, images[start:], strict=False):
                 decode(data, image)
 
     def _read_each(self, places: list[tuple[int, int]], images: NDArray[Any], labels: NDArray[np.int64]) -> list[int]:
-        """The same one by one; the rows that others must stand in for.
+        """Like :meth:`_read_all`, but one by one; return the rows that need a replacement.
 
         Raises:
-            UserError: naming the shard and member that cannot be read or decoded, where nothing may stand in for it.
+            UserError: a sample cannot be read or decoded and may not be replaced; the message names its shard and
+                member.
         """
         unreadable = []
         for row, place in enumerate(places):
@@ -199,16 +204,16 @@ class StepReader:
         return unreadable
 
     def _read_into(self, shard: int, member: int, out: NDArray[Any]) -> int:
-        """Decode one sample to uint8 ``[H, W, C]`` (a point: float32 ``[D]``); its label.
+        """Decode one sample into uint8 ``[H, W, C]`` (a point: float32 ``[D]``); return its label.
 
         Raises:
-            UserError: naming the shard and member that cannot be read or decoded.
-            Unreadable: the same, where another sample may stand in for it.
+            UserError: the sample cannot be read or decoded; the message names its shard and member.
+            UnreadableSample: the same, if another sample may replace it.
         """
         try:
             data, _, label = self._dataset.read(shard, member)
         except UserError as error:
-            # a remote's files are whole when they arrive: what fails is the remote, and no other sample helps
+            # remote files are verified on arrival: a failure is the remote's, and another sample would fail too
             if self._preprocessing.skip_errors and not self._dataset.folder.remote:
                 raise UnreadableSample(str(error)) from error
             raise

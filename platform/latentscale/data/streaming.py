@@ -1,14 +1,14 @@
-"""Data that not even a node's cache can hold: every stream reads shards through webdataset's pipeline, one by one.
+"""Streaming, for data too large for a node's cache: each stream reads shards one by one in a webdataset pipeline.
 
-What it promises is less than reading by index does:
+It guarantees less than reading by index:
 
-- Shards are drawn with replacement and alike often, whatever they hold; within an "epoch" a sample may come twice or
-  not at all. Samples are shuffled in a buffer of ``data.shuffle_window_images`` / streams of each stream.
-- A stream's samples are a function of (run.seed, stream, step at which this process began to read). So 1 or N
-  processes that begin at the same step read the same. A run that is resumed does not continue the pipelines: they
-  begin anew with the seed of the step it resumes from, and it is not the run that was never interrupted.
-- A shard's checksum is known when its end is read: what is damaged on the way is found then, after some of it may
-  have been trained on.
+- Shards are drawn uniformly with replacement, whatever their sizes; within an "epoch" a sample may occur twice or
+  never. Each stream shuffles its samples in a buffer of ``data.shuffle_window_images`` / streams.
+- A stream's samples are a function of (run.seed, stream, step at which this process started reading). So any number
+  of processes that start at the same step read the same samples. A resumed run does not continue the pipelines: they
+  start again with the seed of the step it resumes from, so the run differs from an uninterrupted one.
+- A shard's checksum is verified only at its end, so the run may have trained on samples of a damaged shard before the
+  damage is found.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from latentscale.data.order import Order
 from latentscale.data.step_reader import Block, Preprocessing, StepReader
-from latentscale.data.unreadable_samples import MOST_ATTEMPTS, Skipped
+from latentscale.data.unreadable_samples import MAX_ATTEMPTS, Skipped
 from latentscale.decoding.pillow_decoder import ImageRefused
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose, uniforms
@@ -33,17 +33,17 @@ from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.daemon_threads import run_in_daemon_thread
 from latentscale.storage.open_file_limit import read_error
 
-# A buffer that is filled this far gives its first sample; it fills up while it is read.
+# The buffer yields its first sample when 1/4 of it is filled; it fills up during reading.
 _INITIAL_PART = 4
 
 
 class StreamedSample(NamedTuple):
-    """A sample as it comes out of a tar.
+    """A sample as stored in a shard.
 
     Attributes:
         image: the encoded file.
-        label: −1 without one.
-        shard, member: which.
+        label: index of the label; −1 if it has none.
+        shard, member: index of the shard, and of the sample within it.
     """
 
     image: bytes
@@ -53,14 +53,14 @@ class StreamedSample(NamedTuple):
 
 
 class StreamingReader(StepReader):
-    """Reads the steps that follow one another; see the module's promises.
+    """Reads consecutive steps; the module's docstring says what it guarantees.
 
     Args:
-        dataset, owned_streams, stream_batch, shape, layout, treatment: as a StepReader's.
+        dataset, owned_streams, stream_batch, shape, layout, preprocessing: as in StepReader.
         order: only its number of streams is used.
-        seed: of the run.
-        window_images: samples in the shuffle buffers of all streams together.
-        threads: that read and decode, each a stream at a time.
+        seed: seed of the run.
+        window_images: number of samples in the shuffle buffers of all streams together.
+        threads: number of threads that read and decode, each one stream at a time.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class StreamingReader(StepReader):
         self._sources: list[_Source] = []
 
     def block(self, steps: range) -> Block:
-        """What several steps hold; where they do not follow the last ones, the pipelines begin anew."""
+        """Read several steps; if they do not follow the last ones, the pipelines restart."""
         if steps.start != self._next_step:
             self._sources = [
                 _Source(self._dataset, self._seed, stream, steps.start, self._buffer_images)
@@ -94,7 +94,7 @@ class StreamingReader(StepReader):
             self._next_step = steps.start
         images = self._arrays.empty(len(steps), self._layout.size)
         labels = np.empty(images.shape[:2], dtype=np.int64)
-        # the layout's inverse: where the i-th sample of a stream stands
+        # the layout's inverse: the row of each stream's i-th sample
         rows = np.argsort(self._layout, kind="stable").reshape(len(self._owned_streams), self._stream_batch)
 
         def read_streams(first: int) -> None:
@@ -107,12 +107,12 @@ class StreamingReader(StepReader):
         tasks = [run_in_daemon_thread(partial(read_streams, first), "streaming") for first in range(self._threads)]
         failures = [error for task in tasks if (error := task.exception()) is not None]
         if failures:
-            # a shorter block may be asked for now, whose samples are good
+            # the caller may now read a shorter block, whose samples are good
             for source in self._sources:
-                source.give_back()
+                source.put_back()
             raise failures[0]
         for source in self._sources:
-            source.forget()
+            source.commit()
         skipped: dict[int, list[Skipped]] = {}
         for (_, step), of_stream in sorted(found.items()):
             if of_stream:
@@ -123,8 +123,8 @@ class StreamingReader(StepReader):
         return Block(torch.from_numpy(self._arrays.samples(images)), torch.from_numpy(labels), skipped)
 
     def _next_into(self, source: "_Source", out: NDArray[Any], skipped: list[Skipped]) -> int:
-        """Decode the stream's next sample that can be; its label."""
-        for _ in range(MOST_ATTEMPTS + 1):
+        """Decode the stream's next readable sample; return its label."""
+        for _ in range(MAX_ATTEMPTS + 1):
             sample = source.take()
             try:
                 self._arrays.decode(sample.image, out)
@@ -136,12 +136,12 @@ class StreamingReader(StepReader):
             else:
                 return sample.label
         raise UserError(
-            f"{MOST_ATTEMPTS} samples of a stream in a row cannot be read, the last as {skipped[-1].reason}"
+            f"{MAX_ATTEMPTS} samples of a stream in a row cannot be read; the last one: {skipped[-1].reason}"
         )
 
 
 class _Source:
-    """One stream's samples without end; what was taken can be given back until it is forgotten."""
+    """The endless samples of one stream; samples taken since the last commit can be put back."""
 
     def __init__(self, dataset: ShardedDataset, seed: int, stream: int, step: int, buffer_images: int) -> None:
         self._dataset = dataset
@@ -152,18 +152,22 @@ class _Source:
         self._error: UserError | None = None
 
     def take(self) -> StreamedSample:
-        """The next sample; UserError where its shard cannot be read, and from then on."""
+        """The next sample.
+
+        Raises:
+            UserError: its shard cannot be read; every later call raises the same.
+        """
         sample = self._waiting.popleft() if self._waiting else self._read()
         self._taken.append(sample)
         return sample
 
-    def give_back(self) -> None:
-        """What was taken will be taken again."""
+    def put_back(self) -> None:
+        """Return the samples taken since the last commit, to be taken again."""
         self._waiting.extendleft(reversed(self._taken))
         self._taken.clear()
 
-    def forget(self) -> None:
-        """What was taken is used."""
+    def commit(self) -> None:
+        """Keep no record of the samples taken so far; they cannot be put back any more."""
         self._taken.clear()
 
     def _read(self) -> StreamedSample:
@@ -172,7 +176,7 @@ class _Source:
         try:
             return next(self._samples)
         except UserError as error:
-            # webdataset adds its own to an error's arguments
+            # webdataset appends to an error's arguments
             self._error = UserError(error.args[0])
         except Exception as error:
             location = self._dataset.folder.location(self._dataset.tar(self._reading).name)
@@ -188,7 +192,7 @@ class _Source:
         shard_seed, buffer_seed = (uniforms(seed, Purpose.STREAMING, step, stream, 2) * 2**52).astype(np.int64).tolist()
         shards = [str(shard) for shard in range(len(self._dataset.shard_counts))]
         pipeline = webdataset.DataPipeline(
-            # its own worker seed would depend on the rank
+            # webdataset's default worker seed depends on the rank
             webdataset.ResampledShards(shards, seed=shard_seed, deterministic=True, worker_seed=int),
             self._opened,
             tar_file_expander,
@@ -201,7 +205,7 @@ class _Source:
         return iter(pipeline)
 
     def _opened(self, sources: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Streams of the shards, the next one's beginning fetched while one is read."""
+        """Open the shards in turn; the beginning of the next one is fetched while one is read."""
         shards = (int(source["url"]) for source in sources)
         shard = next(shards)
         opened = self._open(shard)
@@ -210,8 +214,8 @@ class _Source:
             file = self._dataset.tar(shard)
             self._reading = shard
             with opened as stream:
-                digest = _Digest(stream)
-                # the number tells apart a shard that is drawn twice in a row
+                digest = _HashingStream(stream)
+                # the number distinguishes two consecutive draws of the same shard
                 yield {"url": f"{number} {shard}", "stream": digest}
                 if digest.finish() != file.sha256:
                     raise UserError(
@@ -240,24 +244,24 @@ class _Source:
             image = next((group[name] for name in self._dataset.extensions if name in group), None)
             if image is None:
                 location = self._dataset.folder.location(self._dataset.tar(shard).name)
-                raise UserError(f"{location} is cut off, or holds no image {group['__key__']}: copy it again")
+                raise UserError(f"{location} is cut off or holds no image {group['__key__']}: {self._remedy}")
             yield StreamedSample(image, int(group.get("cls", b"-1")), shard, member)
 
 
-class _Digest(io.RawIOBase):
-    """Hashes what is read through it."""
+class _HashingStream(io.RawIOBase):
+    """A stream that hashes what is read through it."""
 
     def __init__(self, stream: Any) -> None:
         self._stream, self._digest = stream, hashlib.sha256()
 
     def read(self, size: int = -1) -> bytes:
-        """At most so many bytes."""
+        """Read at most ``size`` bytes."""
         data: bytes = self._stream.read(size)
         self._digest.update(data)
         return data
 
     def finish(self) -> str:
-        """Read to the end; the SHA-256 of everything."""
+        """Read to the end; return the SHA-256 of the whole stream."""
         while self.read(2**20):
             pass
         return self._digest.hexdigest()

@@ -1,4 +1,4 @@
-"""What stands in for a sample that cannot be read: a pure function of where it was to stand."""
+"""Replacements for unreadable samples: a pure function of (seed, stream, position)."""
 
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
@@ -11,16 +11,16 @@ from latentscale.latents.draws import Purpose, uniforms
 
 T = TypeVar("T")
 
-# Half of the data may be damaged, and still this never happens by chance: 2⁻⁶⁴.
-MOST_ATTEMPTS = 64
+# Even if half of the data is damaged, 64 failures in a row have probability 2⁻⁶⁴.
+MAX_ATTEMPTS = 64
 
 
 class Skipped(NamedTuple):
     """A sample that could not be read.
 
     Attributes:
-        shard, member: which.
-        reason: one line that names both and says what is wrong.
+        shard, member: index of the shard, and of the sample within it.
+        reason: one line that names both and the damage.
     """
 
     shard: int
@@ -29,18 +29,18 @@ class Skipped(NamedTuple):
 
 
 class UnreadableSample(Exception):
-    """A sample is damaged and another may stand in for it; carries the one line that says so."""
+    """A sample is damaged and may be replaced by another; the message is one line that names it."""
 
 
 class ReplacementSampler:
-    """Reads a sample, or the first readable one of those drawn in its place.
+    """Reads a sample, or the first readable one of the replacements drawn for it.
 
-    Attempt a at a position draws uniformly from all samples by (seed, stream, position, a): neither processes, workers
-    nor what was read before have a say. Pickled, it forgets what it found unreadable.
+    Attempt a at a position draws uniformly from all samples by (seed, stream, position, a), whatever the processes,
+    the workers and the samples read before. A pickled copy starts without the record of unreadable samples.
 
     Args:
-        shard_counts: samples of each shard, ``[shards]``.
-        seed: of the run.
+        shard_counts: number of samples in each shard, ``[shards]``.
+        seed: seed of the run.
     """
 
     def __init__(self, shard_counts: NDArray[np.int64], seed: int) -> None:
@@ -52,7 +52,7 @@ class ReplacementSampler:
         return ReplacementSampler, (np.diff(self._ends, prepend=0), self._seed)
 
     def candidate(self, stream: int, position: int, attempt: int) -> tuple[int, int]:
-        """The (shard, member) tried in the ``attempt``-th place, from 1, at ``position`` of ``stream``."""
+        """The (shard, member) of the ``attempt``-th replacement, from 1, at ``position`` of ``stream``."""
         drawn = uniforms(self._seed, Purpose.SUBSTITUTE_SAMPLE, position, stream, attempt)[-1]
         sample = int(drawn * self._ends[-1])
         shard = int(np.searchsorted(self._ends, sample, side="right"))
@@ -61,16 +61,16 @@ class ReplacementSampler:
     def read(
         self, shard: int, member: int, stream: int, position: int, read: Callable[[int, int], T], skipped: list[Skipped]
     ) -> T:
-        """What ``read(shard, member)`` returns, or of the first of its substitutes that does not raise Unreadable.
+        """Call ``read`` with (shard, member), then with replacements until it does not raise UnreadableSample.
 
         Args:
-            stream, position: where the sample was to stand.
-            skipped: is given every sample that could not be read on the way.
+            stream, position: the sample's place in the order.
+            skipped: every unreadable sample is appended.
 
         Raises:
-            UserError: too many in a row cannot be read.
+            UserError: too many replacements in a row are unreadable.
         """
-        for attempt in range(MOST_ATTEMPTS + 1):
+        for attempt in range(MAX_ATTEMPTS + 1):
             if attempt:
                 shard, member = self.candidate(stream, position, attempt)
             reason = self._unreadable.get((shard, member))
@@ -81,6 +81,6 @@ class ReplacementSampler:
                     reason = self._unreadable[shard, member] = str(error)
             skipped.append(Skipped(shard, member, reason))
         raise UserError(
-            f"{MOST_ATTEMPTS} samples drawn one after the other in place of an unreadable one cannot be read either:"
+            f"{MAX_ATTEMPTS} samples drawn to replace an unreadable one cannot be read either; the last one:"
             f" {skipped[-1].reason}"
         )

@@ -1,4 +1,4 @@
-"""Worker processes: torch's DataLoader over step numbers, whose errors and deaths reach the main process."""
+"""Worker processes: torch's DataLoader over step numbers, with errors and crashes reported to the main process."""
 
 import multiprocessing
 import os
@@ -21,13 +21,13 @@ from torch.utils.data import DataLoader, Dataset
 from latentscale.data.step_reader import Block, BlockReader
 from latentscale.errors import UserError
 
-# How long a worker whose pipe broke may take until its exit status is known.
+# How long to wait for the exit status of a worker whose pipe broke.
 _EXIT_STATUS_SECONDS = 5.0
 _START_POLL_SECONDS = 0.2
 
 
 class _WorkerTraceback(Exception):
-    """Shows, as the cause of a worker's error, where in the worker it was raised."""
+    """The cause of a worker's error: shows the worker's traceback."""
 
     def __str__(self) -> str:
         return f"\n{self.args[0]}"
@@ -35,7 +35,7 @@ class _WorkerTraceback(Exception):
 
 @dataclass
 class _Failure:
-    """An error of a worker, sent as a value: DataLoader would put the traceback into its message."""
+    """An error of a worker, returned as a value: DataLoader would put the traceback into its message."""
 
     error: Exception
     location: str
@@ -46,7 +46,7 @@ class _Failure:
         try:
             pickle.loads(pickle.dumps(error))
         except Exception:
-            # An error that cannot travel: its kind and message still can.
+            # An error that cannot be pickled is reported by its type and message.
             return cls(RuntimeError(f"{type(error).__name__}: {error}"), location)
         return cls(error, location)
 
@@ -55,7 +55,7 @@ class _Failure:
 
 
 class _Steps(Dataset[Any]):
-    """The reader as DataLoader wants it: indexed by step."""
+    """The reader as DataLoader's dataset, indexed by step."""
 
     def __init__(self, reader: BlockReader) -> None:
         self._reader = reader
@@ -72,16 +72,15 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _become_worker(ready: Semaphore, _worker: int) -> None:
-    """Leave signals to the main process, and end with it however it ends."""
-    # A signal to the whole group asks the main process to stop in good order, for which it may need its
-    # workers.
+    """Ignore signals, which the main process handles, and exit when the main process ends in any way."""
+    # A signal to the whole group asks the main process to stop cleanly, for which it may need its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     torch.set_num_threads(1)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    # DataLoader watches the parent's process id, which under a fork server is the server's, not the main
-    # process's.
+    # DataLoader watches the parent's process id, which under a fork server is the server's, not that of the
+    # main process.
     threading.Thread(target=_exit_with_parent, args=(parent.sentinel,), name="parent watch", daemon=True).start()
     ready.release()
 
@@ -92,33 +91,33 @@ def _exit_with_parent(parent_sentinel: int) -> None:
 
 
 def start_fork_server() -> ForkServerContext:
-    """Start the server from which worker processes are forked, if none runs; best before the process group is made."""
+    """Start the server that forks worker processes, unless it runs; best before creating the process group."""
     context = multiprocessing.get_context("forkserver")
     assert isinstance(context, ForkServerContext)
-    # No effect where a server already runs.
+    # No effect if a server already runs.
     context.set_forkserver_preload(["latentscale.data.fork_server"])
     forkserver.ensure_running()
     return context
 
 
 class WorkerPool:
-    """Processes that read steps ahead of their use, each step a block of its own; iterates in order of steps.
+    """Processes that read steps ahead of time, one block per step; iterates in the order of the steps.
 
     Args:
-        reader: picklable.
-        steps: to be read, each once.
+        reader: reads blocks; picklable.
+        steps: the steps to read, each once.
         workers: number of processes, at least 1.
-        prefetch_steps: read ahead over all workers, rounded up to a multiple of ``workers``.
+        prefetch_steps: number of steps that all workers together read ahead, rounded up to a multiple of ``workers``.
 
     Raises:
-        UserError: a worker process ends before it runs.
+        UserError: a worker process ended during its start.
     """
 
     def __init__(self, reader: BlockReader, steps: range, workers: int, prefetch_steps: int) -> None:
         self._steps = steps
         context = start_fork_server()
         ready = context.Semaphore(0)
-        # Not persistent: the steps are walked once.
+        # Not persistent: the steps are read once.
         loader: DataLoader[Any] = DataLoader(
             _Steps(reader),
             batch_size=None,
@@ -128,7 +127,7 @@ class WorkerPool:
             worker_init_fn=partial(_become_worker, ready),
             multiprocessing_context=context,
             prefetch_factor=-(-prefetch_steps // workers),
-            # Its own generator: DataLoader draws a seed, which must not move the process's random state.
+            # DataLoader draws a seed, which must not change the process's random state.
             generator=torch.Generator(),
         )
         iterator: Any = iter(loader)
@@ -137,7 +136,7 @@ class WorkerPool:
         self._wait_until_all_run(ready)
 
     def _wait_until_all_run(self, ready: Semaphore) -> None:
-        """From then on a signal to the whole group does not reach the workers."""
+        """Wait until all workers ignore signals to the whole group."""
         for _ in self._processes:
             while not ready.acquire(timeout=_START_POLL_SECONDS):
                 if (ended := self._ended(0.0)) is not None:
@@ -145,17 +144,17 @@ class WorkerPool:
                     raise ended
 
     def __iter__(self) -> Iterator[tuple[range, Block]]:
-        """Yield each step, as a range, and what it holds.
+        """Yield each step, as a range, and its block.
 
         Raises:
-            UserError: a worker process has ended.
-            Exception: whatever the reader raised, as itself.
+            UserError: a worker process ended unexpectedly.
+            Exception: the reader's error, unchanged.
         """
         for step in self._steps:
             try:
                 batch = next(self._iterator)
             except Exception as error:
-                # Whatever DataLoader met, a worker's death is the reason where there was one.
+                # If a worker ended, that is the reason, whatever error DataLoader raised.
                 if (ended := self._ended(_EXIT_STATUS_SECONDS)) is not None:
                     raise ended from error
                 raise
@@ -164,7 +163,7 @@ class WorkerPool:
             yield range(step, step + 1), batch
 
     def _ended(self, timeout_seconds: float) -> UserError | None:
-        """The death of a worker in the user's terms, waiting so long for one to show."""
+        """The error to raise if a worker has ended or ends within ``timeout_seconds``; else None."""
         ended = wait([process.sentinel for process in self._processes], timeout=timeout_seconds)
         for process in self._processes:
             if process.sentinel in ended and (status := process.exitcode) is not None:
@@ -174,10 +173,10 @@ class WorkerPool:
         return None
 
     def close(self) -> None:
-        """End the processes; whatever they were reading is dropped."""
+        """End the processes and drop the blocks that they were reading."""
         self._iterator._shutdown_workers()
         for process in self._processes:
-            # A worker stuck in a read of a dead file system ignores SIGTERM, and would hold up the
+            # A worker stuck in a read from a dead file system ignores SIGTERM, and would block the
             # interpreter's exit.
             if process.is_alive():
                 process.kill()
@@ -190,7 +189,7 @@ def _reason(status: int) -> str:
 
 def _remedy(status: int) -> str:
     if status == -signal.SIGBUS:
-        return "shared memory (/dev/shm) is probably full, enlarge it or lower data.prefetch_steps"
+        return "shared memory (/dev/shm) is probably full; enlarge it or lower data.prefetch_steps"
     if status == -signal.SIGKILL:
-        return "the machine probably ran out of memory, lower data.workers or data.prefetch_steps"
-    return "see the messages above, or read without worker processes (data.workers=0)"
+        return "the machine probably ran out of memory; lower data.workers or data.prefetch_steps"
+    return "see the messages above, or set data.workers=0 to read without worker processes"

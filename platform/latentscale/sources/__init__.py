@@ -1,1 +1,1 @@
-"""What a build reads: the layouts in which image datasets are published or kept, each turned into one listing."""
+"""The layouts that a build can read: each source turns one layout of an image dataset into a listing."""

@@ -17,10 +17,10 @@ LICENCE = "CC BY-NC 4.0, StarGAN v2 (Choi et al. 2020), https://github.com/clova
 
 
 def list_afhq(path: Path | None, options: SourceOptions) -> Listing:
-    """The images with their class; ``split=all`` takes them all, as T §4.2 trains and tests on all 16,130.
+    """List the images with their class; ``split=all`` uses all 16,130 for training and testing, as Cho 2025, §4.2 does.
 
     Raises:
-        UserError: the layout is another.
+        UserError: the folder does not have this layout.
     """
     root = require_folder(path, "afhq")
     tree = walk(root, options.follow_symlinks)
@@ -28,7 +28,7 @@ def list_afhq(path: Path | None, options: SourceOptions) -> Listing:
     for item in tree.items:
         parts = item.name.split("/")
         if len(parts) != 3 or parts[0] not in SPLIT_OF_FOLDER or parts[1] not in CLASSES:
-            tree.problems.append(Problem(item.name, "stands in no folder {train,val}/{cat,dog,wild}"))
+            tree.problems.append(Problem(item.name, "is not in a folder {train,val}/{cat,dog,wild}"))
             continue
         split = SPLIT_OF_FOLDER[parts[0]] if options.split == "published" else "train"
         splits[split].append(replace(item, label=CLASSES.index(parts[1])))
@@ -39,7 +39,7 @@ def list_afhq(path: Path | None, options: SourceOptions) -> Listing:
     name = "afhq-v2" if is_png > count / 2 else "afhq"
     notes = tree.notes()
     if count != (published := IMAGES_OF_VERSION[name]):
-        notes.append(f"{counted(count, 'image')} here, the published {name} has {published}")
+        notes.append(f"found {counted(count, 'image')}; the published {name} has {published}")
     return Listing(
         name=name,
         licence=LICENCE,

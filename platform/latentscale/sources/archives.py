@@ -1,4 +1,4 @@
-"""What zip and tar archives of images have in common; nothing of them is unpacked to the disk."""
+"""What zip and tar archives of images have in common. Nothing is unpacked to disk."""
 
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -10,13 +10,13 @@ from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
 from latentscale.wording import counted
 
-TOO_LARGE = f"has more than the {MAX_FILE_BYTES} bytes that are read of one image"
+TOO_LARGE = f"is larger than {MAX_FILE_BYTES} bytes, the limit for one image"
 MAX_LABEL_FILE_BYTES = 2**28
 
 
 @dataclass
 class Members:
-    """What an archive holds: its images, what cannot be taken, and how many other members."""
+    """The contents of an archive: its images, the members that cannot be used, and the number of other members."""
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
@@ -24,10 +24,10 @@ class Members:
 
 
 def require_file(path: Path | None, kind: str) -> Path:
-    """The archive that a source is read from.
+    """Check that PATH is a file.
 
     Raises:
-        UserError: there is none.
+        UserError: PATH is missing or is not a file.
     """
     if path is None:
         raise UserError(f"PATH is missing: name the {kind} file, latentscale shards build {kind} PATH")
@@ -37,32 +37,32 @@ def require_file(path: Path | None, kind: str) -> Path:
 
 
 def file_stamp(path: Path) -> tuple[int, int]:
-    """Size and time of an archive, by which a resumed build tells it from another with members of the same names."""
+    """Size and modification time of an archive, with which a resumed build detects that the archive was replaced."""
     status = path.stat()
     return status.st_size, status.st_mtime_ns
 
 
 def archive_listing(
-    path: Path, members: Members, beside: SidecarFiles, reader: Reader, options: SourceOptions
+    path: Path, members: Members, sidecars: SidecarFiles, reader: Reader, options: SourceOptions
 ) -> Listing:
-    """The images of an archive, laid out like a folder.
+    """The listing of an archive whose members are laid out like a folder.
 
     Args:
-        path: of the archive.
-        members: of it.
-        beside: the files of labels in it.
-        reader: of its images.
-        options: ``labels`` and ``split`` of them.
+        path: path of the archive.
+        members: its members.
+        sidecars: its label files.
+        reader: reads its images.
+        options: ``labels`` and ``split`` are used.
 
     Raises:
-        UserError: no images, or the labels asked for cannot be had.
+        UserError: the archive holds no images, or the requested labels are missing.
     """
     items, problems = sorted(members.items, key=lambda item: item.name), set(members.problems)
     if not items and not problems:
-        raise UserError(f"{path} holds no images: name an archive that has some")
+        raise UserError(f"{path} holds no images: name an archive of images")
     twice = {second.name for first, second in pairwise(items) if first.name == second.name}
     problems |= {Problem(name, "is in the archive twice") for name in twice}
-    splits, labels = split_and_label([item for item in items if item.name not in twice], options, beside, str(path))
+    splits, labels = split_and_label([item for item in items if item.name not in twice], options, sidecars, str(path))
     return Listing(
         name=path.stem,
         licence="unknown",
@@ -72,5 +72,5 @@ def archive_listing(
         sorted_by_label=bool(labels.names),
         same_in_test=options.split == "all",
         problems=sorted(problems),
-        notes=[f"{counted(members.others, 'member')} without an image's name left alone"] if members.others else [],
+        notes=[f"ignored {counted(members.others, 'member')} without an image's file name"] if members.others else [],
     )

@@ -1,4 +1,4 @@
-"""Images that are rows of an array in a file: idx, as MNIST and its kin are published, and numpy's own."""
+"""Images stored as rows of an array file: idx, the format of MNIST and its relatives, or NumPy's ``.npy``."""
 
 import gzip
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ _MAX_ARRAY_BYTES = 2**33
 
 @dataclass(frozen=True)
 class Row:
-    """Where an array's image is found: the file, its number, and whether it is stored transposed."""
+    """The place of an image: the array file, the row number, and whether the image is stored transposed."""
 
     file: str
     number: int
@@ -28,7 +28,7 @@ class Row:
 
 @dataclass(frozen=True)
 class ArrayReader:
-    """Reads rows of the arrays below a folder; a process loads each array once."""
+    """Reads rows of the arrays in a folder; each process loads an array once."""
 
     root: Path
 
@@ -40,12 +40,12 @@ class ArrayReader:
 
 @lru_cache(maxsize=4)
 def load_array(path: Path) -> NDArray[np.uint8]:
-    """The array of an ``.npy``, idx or gzipped idx file, read only.
+    """Load an ``.npy``, idx or gzipped idx file of bytes; the array is read-only.
 
     Raises:
-        UserError: the file is damaged or holds something else.
+        UserError: the file is damaged or does not hold bytes.
     """
-    with _named(path):
+    with _naming(path):
         array = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix == ".npy" else _idx(path)
         if array.dtype != np.uint8 or array.ndim == 0:
             raise ValueError(f"it holds {array.dtype}, not bytes")
@@ -58,10 +58,10 @@ def load_digits(path: Path, images: int) -> NDArray[np.uint8]:
     """The labels 0 … 9 of an ``.npy`` or idx file, ``[images]``.
 
     Raises:
-        UserError: the file is damaged, or holds something else or another number of them.
+        UserError: the file is damaged, or does not hold one label 0 … 9 per image.
     """
     if path.suffix == ".npy":
-        with _named(path):
+        with _naming(path):
             array = np.load(path, mmap_mode="r", allow_pickle=False)
             if array.dtype.kind not in "iu":
                 raise ValueError(f"it holds {array.dtype}, not whole numbers")
@@ -71,32 +71,34 @@ def load_digits(path: Path, images: int) -> NDArray[np.uint8]:
         raise UserError(f"{path} has labels of shape {list(array.shape)} for {images} images: fetch both again")
     wrong = np.flatnonzero((array < 0) | (array > 9))
     if len(wrong):
-        raise UserError(f"{path}: label {wrong[0]} is {array[wrong[0]]}, no digit from 0 to 9: fetch it again")
+        raise UserError(f"{path}: label {wrong[0]} is {array[wrong[0]]}, not a digit from 0 to 9: fetch it again")
     return np.asarray(array).astype(np.uint8)
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
+def _naming(path: Path) -> Iterator[None]:
     try:
         yield
     except MemoryError:
         raise
-    except Exception as error:  # of damaged headers, numpy's reader raises errors of any kind
-        words = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} cannot be read ({words}): fetch it again") from error
+    except Exception as error:  # NumPy raises errors of any kind for a damaged header
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"{path} cannot be read ({reason}): fetch it again") from error
 
 
 def _idx(path: Path) -> NDArray[np.uint8]:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         header = stream.read(4)
         if len(header) < 4 or header[:2] != b"\0\0" or header[2] != _IDX_UINT8:
-            raise ValueError("it is no idx file of bytes")
+            raise ValueError("it is not an idx file of bytes")
         shape = tuple(int(size) for size in np.frombuffer(stream.read(4 * header[3]), dtype=">u4"))
         size = int(np.prod(shape, dtype=object)) if len(shape) == header[3] else -1
         if not 0 <= size <= _MAX_ARRAY_BYTES:
-            raise ValueError(f"its header promises an array of shape {list(shape)}")
-        # one byte more than promised shows whether there is more
+            raise ValueError(f"its header gives the array shape {list(shape)}")
+        # one byte more than promised, to detect a file that is too long
         content = stream.read(size + 1)
     if len(content) != size:
-        raise ValueError(f"it does not hold the {size} bytes that its header promises")
+        raise ValueError(
+            f"its header promises {size} bytes, but it holds {'more' if len(content) > size else len(content)}"
+        )
     return np.frombuffer(content, dtype=np.uint8).reshape(shape)

@@ -1,4 +1,4 @@
-"""Images that installed libraries bring: scikit-learn's digits, and photographs of scikit-learn and scikit-image."""
+"""Images from installed libraries: scikit-learn's digits, and photographs from scikit-learn and scikit-image."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +23,7 @@ PHOTOS_LICENCE = (
 PATCH_SIZE = 32
 
 _SKLEARN_PHOTOS = ("china.jpg", "flower.jpg")
-# whole photographs are held out; the two of the motorcycle, a stereo pair, stay together
+# the test split holds whole photographs; the stereo pair of the motorcycle stays in one split
 _SKIMAGE_PHOTOS = (
     "astronaut.png", "chelsea.png", "coffee.png", "hubble_deep_field.jpg", "ihc.png", "motorcycle_left.png",
     "motorcycle_right.png", "retina.jpg", "rocket.jpg",
@@ -45,7 +45,7 @@ def _digits() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 
 def list_digits(path: Path | None, options: SourceOptions) -> Listing:
-    """The 1,797 digits of 8x8, split as ``data.name=digits`` is."""
+    """List the 1,797 digits of 8x8 pixels, with the splits of ``data.name=digits``."""
     _refuse_path(path, "digits")
     _, numbers = _digits()
     items = [Item(f"digits[{i}]", i, (i,), int(label), (("number", i),)) for i, label in enumerate(numbers)]
@@ -63,7 +63,7 @@ def list_digits(path: Path | None, options: SourceOptions) -> Listing:
 
 
 def list_photos(path: Path | None, options: SourceOptions) -> Listing:
-    """Patches of eleven colour photographs, two of them held out.
+    """List patches of eleven colour photographs; two of the photographs are the test split.
 
     Raises:
         UserError: scikit-image is not installed.
@@ -77,7 +77,7 @@ def list_photos(path: Path | None, options: SourceOptions) -> Listing:
     for folder, names in folders.items():
         for name in names:
             if not (file := folder / name).is_file():
-                raise UserError(f"{file} is missing: install scikit-image again, pip install 'latentscale[photos]'")
+                raise UserError(f"{file} is missing: reinstall the photographs, pip install 'latentscale[photos]'")
             split = "test" if options.split == "published" and name in _TEST_PHOTOS else "train"
             splits[split].append(Item(name, str(file), (file.stat().st_size,)))
     return Listing(
@@ -97,7 +97,7 @@ def _refuse_path(path: Path | None, source: str) -> None:
 
 
 def _package_folder(package: str) -> Path:
-    # its images are wanted, not its code, which takes seconds to import
+    # importing the package takes seconds, and only its image files are needed
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise UserError("photos needs scikit-image: pip install 'latentscale[photos]'")

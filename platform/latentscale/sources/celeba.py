@@ -17,7 +17,7 @@ LICENCE = "for non-commercial research, MMLAB, CUHK, https://mmlab.ie.cuhk.edu.h
 
 
 def list_celeba(path: Path | None, options: SourceOptions) -> Listing:
-    """The images in their partition; chosen attributes become binary labels, the JSON members list all.
+    """List the images by partition. The chosen attributes become binary labels; the JSON members list all attributes.
 
     Raises:
         UserError: a list is missing or damaged, or an attribute does not exist.
@@ -34,9 +34,9 @@ def list_celeba(path: Path | None, options: SourceOptions) -> Listing:
         name = PurePosixPath(item.name).name
         values = attributes.get(name)
         if values is None or (partition and name not in partition):
-            tree.problems.append(Problem(item.name, "is in no list of CelebA's images"))
+            tree.problems.append(Problem(item.name, "is not in CelebA's lists"))
         elif name in found:
-            raise UserError(f"{root} holds {name} twice: name the folder of one version of the images alone")
+            raise UserError(f"{root} holds {name} twice: name a folder with only one version of the images")
         else:
             found.add(name)
             label = int("".join(values[column] for column in chosen), 2) if chosen else None
@@ -45,7 +45,9 @@ def list_celeba(path: Path | None, options: SourceOptions) -> Listing:
             splits[split].append(replace(item, label=label, origin=origin))
     if not found:
         raise UserError(f"{root} holds none of CelebA's images: name the folder with img_align_celeba and the lists")
-    tree.problems += [Problem(name, "is in CelebA's lists but not here") for name in attributes if name not in found]
+    tree.problems += [
+        Problem(name, "is in CelebA's lists, but the file is missing") for name in attributes if name not in found
+    ]
     return Listing(
         name="celeba",
         licence=LICENCE,
@@ -61,16 +63,16 @@ def list_celeba(path: Path | None, options: SourceOptions) -> Listing:
 
 
 def _one_file(root: Path, stem: str) -> Path:
-    # beside the images, or in the folders Anno and Eval of the authors' archive
+    # next to the images, or in the folders Anno and Eval of the authors' archive
     candidates = [*root.glob(f"{stem}.*"), *root.glob(f"*/{stem}.*")]
     found = sorted(path for path in candidates if path.suffix in (".txt", ".csv"))
     if not found:
-        raise UserError(f"{root} holds no {stem}.txt: put CelebA's lists beside the images")
+        raise UserError(f"{root} holds no {stem}.txt: put CelebA's lists next to the images")
     return found[0]
 
 
 def _rows(path: Path) -> Iterator[list[str]]:
-    """The lines' words; one line at a time, since all of them are ten times their text."""
+    """Yield the fields of each line; a list of all of them would take ten times the memory of the text."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -94,7 +96,7 @@ def _attributes(path: Path) -> tuple[list[str], dict[str, tuple[str, ...]]]:
     attributes = {}
     for row in rows:
         if len(row) != len(titles) + 1 or not set(row[1:]) <= binary.keys():
-            raise UserError(f"{path}: the line of {row[0]!r} has not {len(titles)} values of 1 and -1: fetch it again")
+            raise UserError(f"{path}: the line of {row[0]!r} must have {len(titles)} values of 1 or -1: fetch it again")
         attributes[row[0]] = tuple(binary[value] for value in row[1:])
     if not titles or not attributes:
         raise UserError(f"{path} lists no attributes: fetch it again")
@@ -108,7 +110,7 @@ def _partition(path: Path) -> dict[str, str]:
     partition = {}
     for row in rows:
         if len(row) != 2 or row[1] not in PARTITIONS:
-            raise UserError(f"{path}: the line of {row[0]!r} has no partition 0, 1 or 2: fetch it again")
+            raise UserError(f"{path}: the line of {row[0]!r} must have a partition 0, 1 or 2: fetch it again")
         partition[row[0]] = PARTITIONS[row[1]]
     return partition
 
@@ -118,5 +120,5 @@ def _chosen(wanted: tuple[str, ...], titles: list[str]) -> list[int]:
         if name not in titles:
             raise UserError(f"--attributes {name} does not exist in CelebA: choose from {', '.join(titles)}")
     if len(set(wanted)) != len(wanted):
-        raise UserError(f"--attributes {','.join(wanted)} names one twice: name each once")
+        raise UserError(f"--attributes {','.join(wanted)} names an attribute twice: name each once")
     return [titles.index(name) for name in wanted]

@@ -1,4 +1,4 @@
-"""Gaussian clusters as a law to draw from: means, one deviation, and the probability of each."""
+"""Gaussian clusters: the distribution that the points are drawn from."""
 
 from dataclasses import dataclass
 
@@ -8,17 +8,17 @@ from numpy.typing import NDArray
 from latentscale.latents.draws import Purpose, uniforms
 
 COUNTS = {"train": 2**17, "test": 2**12}
-"""Points of each split, unless others are wanted."""
+"""Default number of points in each split."""
 
 
 @dataclass(frozen=True)
 class ClusterLaw:
-    """Clusters of a space of any dimension; by default those of T figs. 1 and 38-42, in the plane.
+    """A Gaussian mixture in any dimension; by default the four planar clusters of Cho 2025, fig. 1 and fig. 38-42.
 
     Attributes:
-        means: of each cluster.
-        deviation: of every coordinate, in every cluster.
-        probabilities: of each cluster; they add up to 1.
+        means: mean of each cluster.
+        deviation: standard deviation of every coordinate in every cluster.
+        probabilities: probability of each cluster; they sum to 1.
     """
 
     means: tuple[tuple[float, ...], ...] = ((-1.0, 1.0), (0.0, -2.0), (1.0, -1.0), (2.0, 1.0))
@@ -27,16 +27,18 @@ class ClusterLaw:
 
     @property
     def names(self) -> list[str]:
-        """Of the clusters: their means."""
+        """The clusters' names: their means."""
         return [f"({', '.join(map(_number, mean))})" for mean in self.means]
 
     def draw(self, seed: int, split: int, count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Points ``[count, D]`` and their clusters ``[count]``: a function of the law and these numbers.
+        """Draw points ``[count, D]`` and their clusters ``[count]``: a pure function of distribution and arguments.
 
         Args:
-            split: points of other splits are independent of these.
+            seed: seed of the draws.
+            split: number of the split; the points of different splits are independent.
+            count: number of points.
         """
-        import torch  # it takes a second, and processes that only read points need none
+        import torch  # the import takes a second, and processes that only read points do not need it
 
         means = np.array(self.means)
         draws = uniforms(seed, Purpose.SYNTHETIC_DATA, 0, split, (1 + means.shape[1]) * count).reshape(-1, count)
@@ -46,10 +48,10 @@ class ClusterLaw:
 
 
 def bundled_points(law: ClusterLaw, split: str) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The points ``[N, D]`` of ``data.name=clusters`` and their clusters ``[N]``; drawn by seed 0 for every run."""
+    """The points ``[N, D]`` of ``data.name=clusters`` and their clusters ``[N]``; every run draws them with seed 0."""
     return law.draw(0, list(COUNTS).index(split), COUNTS[split])
 
 
 def _number(value: float) -> str:
-    """As short as no other number is written."""
+    """The shortest decimal that reads back as this number."""
     return repr(value).removesuffix(".0")

@@ -19,11 +19,11 @@ LICENCE = (
 
 
 def digit_images() -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """All 1,797 digits ``[N, 8, 8]`` and what they show ``[N]``."""
-    from sklearn.datasets import load_digits  # slow to import, and needed once a machine
+    """All 1,797 digits ``[N, 8, 8]`` and their labels ``[N]``."""
+    from sklearn.datasets import load_digits  # slow to import, and needed once per machine
 
     data = load_digits()
-    # Ink counts 0 … 16 become the full range of 8 bits.
+    # scale ink counts 0 … 16 to the full range of 8 bits
     return np.rint(data.images * (255 / 16)).astype(np.uint8), data.target.astype(np.int64)
 
 
@@ -37,6 +37,6 @@ def samples(split: str) -> Iterator[Sample]:
 
 def _png(pixels: NDArray[np.uint8]) -> bytes:
     buffer = io.BytesIO()
-    # Uncompressed, so that the bytes (and the fingerprint) do not depend on the machine's zlib.
+    # Uncompressed, so that neither the bytes nor the fingerprint depend on the machine's zlib.
     Image.fromarray(pixels).save(buffer, format="PNG", compress_level=0)
     return buffer.getvalue()

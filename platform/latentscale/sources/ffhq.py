@@ -1,4 +1,4 @@
-"""FFHQ: numbered faces, flat or in folders of a thousand; the first 50,000 train, the last 20,000 test (T §4.2.1)."""
+"""FFHQ: numbered faces, flat or in folders of 1,000; 50,000 train and the last 20,000 test (Cho 2025, §4.2.1)."""
 
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -14,23 +14,23 @@ LICENCE = "CC BY-NC-SA 4.0, NVIDIA; each photograph has its own licence, https:/
 
 
 def list_ffhq(path: Path | None, options: SourceOptions) -> Listing:
-    """The images by the number in their names.
+    """List the images by the number in their names.
 
     Raises:
-        UserError: no images, or two of one number.
+        UserError: the folder holds no images, or two with the same number.
     """
     root = require_folder(path, "ffhq")
     tree = walk(root, options.follow_symlinks)
     numbered: dict[int, Item] = {}
     for item in tree.items:
         stem = PurePosixPath(item.name).stem
-        # "img" as in archives that other tools have made of FFHQ
+        # other tools' archives of FFHQ call the files img00000000.png
         digits = stem.removeprefix("img")
         if not (digits.isascii() and digits.isdigit() and int(digits) < IMAGES):
-            tree.problems.append(Problem(item.name, f"has no number below {IMAGES} as its name"))
+            tree.problems.append(Problem(item.name, f"is not named by a number below {IMAGES}"))
         elif (other := numbered.get(int(digits))) is not None:
             raise UserError(
-                f"{root}: {other.name} and {item.name} have one number: name the folder of one resolution alone"
+                f"{root}: {other.name} and {item.name} have the same number: name a folder with only one resolution"
             )
         else:
             numbered[int(digits)] = item
@@ -44,7 +44,7 @@ def list_ffhq(path: Path | None, options: SourceOptions) -> Listing:
         splits = {"train": items}
     notes = tree.notes()
     if len(items) < IMAGES:
-        notes.append(f"{len(items)} of FFHQ's {IMAGES} images here")
+        notes.append(f"found {len(items)} of FFHQ's {IMAGES} images")
     return Listing(
         name="ffhq",
         licence=LICENCE,

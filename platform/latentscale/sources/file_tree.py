@@ -1,4 +1,4 @@
-"""Images in a folder, however deep, in one order everywhere."""
+"""The images in a folder at any depth, in an order that does not depend on the machine."""
 
 import os
 import stat
@@ -21,13 +21,13 @@ from latentscale.wording import counted
 
 @dataclass
 class Tree:
-    """What stands in a folder.
+    """The contents of a folder.
 
     Attributes:
         items: the images, by name; names are paths below the folder with ``/`` between.
-        problems: links that lead astray and what is no file.
-        others: how many files are no images.
-        label_files: the names of those that are called like files of labels.
+        problems: images that are refused links, special files or unreadable.
+        others: number of files that are not images.
+        label_files: names of the files that are named like label files.
     """
 
     items: list[Item] = field(default_factory=list)
@@ -36,8 +36,8 @@ class Tree:
     label_files: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
-        """A line on what was left alone."""
-        return [f"{counted(self.others, 'file')} without an image's name left alone"] if self.others else []
+        """A line about the ignored files, if there are any."""
+        return [f"ignored {counted(self.others, 'file')} without an image's file name"] if self.others else []
 
 
 @dataclass(frozen=True)
@@ -51,20 +51,20 @@ class FileReader:
         with path.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
             if size > MAX_FILE_BYTES:
-                raise UnreadableItem(f"has {size} bytes, more than the {MAX_FILE_BYTES} that are read of one image")
+                raise UnreadableItem(f"has {size} bytes, more than {MAX_FILE_BYTES}, the limit for one image")
             return stream.read()
 
 
 def require_folder(path: Path | None, source: str, holds: str = "the images") -> Path:
-    """The folder a source is read from.
+    """Check that PATH is a folder.
 
     Args:
-        path: as given.
-        source: that needs it.
-        holds: what is looked for in it.
+        path: the path, if one was given.
+        source: name of the source, for messages.
+        holds: what the folder must hold, for messages.
 
     Raises:
-        UserError: there is none.
+        UserError: the path is missing or is not a folder.
     """
     if path is None:
         raise UserError(f"PATH is missing: {source} is read from a folder, latentscale shards build {source} PATH")
@@ -74,10 +74,10 @@ def require_folder(path: Path | None, source: str, holds: str = "the images") ->
 
 
 def walk(root: Path, follow_symlinks: bool = False) -> Tree:
-    """Find all images below a folder.
+    """Find all images in a folder and its subfolders.
 
-    A link to a file within the folder is taken for the file. One that leads outside, to a folder or nowhere is a
-    problem, unless ``follow_symlinks`` says that links are meant.
+    A link to a file inside the folder counts as that file. With ``follow_symlinks``, links to folders and out of the
+    folder are followed too; without it they are problems. A broken link is always a problem.
 
     Raises:
         UserError: a folder cannot be listed.
@@ -99,7 +99,7 @@ def walk(root: Path, follow_symlinks: bool = False) -> Tree:
             tree.problems.append(Problem(name, f"cannot be read ({error.strerror})"))
             continue
         if not stat.S_ISREG(status.st_mode):
-            tree.problems.append(Problem(name, "is no file but a device, a pipe or a socket"))
+            tree.problems.append(Problem(name, "is a device, a pipe or a socket, not a regular file"))
             continue
         tree.items.append(Item(name, name, (status.st_size, status.st_mtime_ns)))
     tree.items.sort(key=lambda item: item.name)
@@ -115,13 +115,13 @@ def _entries(
             entries = sorted(listed, key=lambda entry: entry.name)
     except OSError as error:
         raise UserError(
-            f"{display_name(str(folder))} cannot be listed ({error.strerror}): mend its permissions"
+            f"{display_name(str(folder))} cannot be listed ({error.strerror}): fix its permissions"
         ) from error
     for entry in entries:
         name = prefix + entry.name
         try:
             is_folder = entry.is_dir()
-        except OSError as error:  # as of a link that leads back to itself
+        except OSError as error:  # such as a link to itself
             problems.append(Problem(name, f"cannot be read ({error.strerror})"))
             continue
         if not is_folder:
@@ -131,9 +131,9 @@ def _entries(
         elif not entry.is_symlink():
             yield from _entries(entry.path, f"{name}/", follow, (*above, os.path.realpath(entry.path)), problems)
         elif not follow:
-            problems.append(Problem(name, "is a symbolic link to a folder (--follow-symlinks takes it)"))
+            problems.append(Problem(name, "is a symbolic link to a folder (--follow-symlinks follows it)"))
         elif (target := os.path.realpath(entry.path)) in above:
-            problems.append(Problem(name, "is a symbolic link to a folder that it stands in"))
+            problems.append(Problem(name, "is a symbolic link to a folder that contains it"))
         else:
             yield from _entries(entry.path, f"{name}/", follow, (*above, target), problems)
 
@@ -141,7 +141,7 @@ def _entries(
 def _outside_root(entry: "os.DirEntry[str]", real_root: str, follow: bool) -> str:
     target = os.path.realpath(entry.path)
     if not os.path.exists(target):  # noqa: PTH110
-        return "is a symbolic link to nothing"
+        return "is a broken symbolic link"
     if not follow and os.path.commonpath([real_root, target]) != real_root:
-        return "is a symbolic link that leads out of the folder (--follow-symlinks takes it)"
+        return "is a symbolic link that leads out of the folder (--follow-symlinks follows it)"
     return ""

@@ -1,4 +1,4 @@
-"""MNIST, Fashion-MNIST, Kuzushiji-MNIST and EMNIST in their idx files, gzipped or not."""
+"""MNIST, Fashion-MNIST, Kuzushiji-MNIST and EMNIST as idx files, gzipped or not."""
 
 import re
 from pathlib import Path
@@ -17,17 +17,17 @@ _IMAGES = re.compile(r"(?:(?P<subset>emnist-[a-z]+)-)?(?P<part>train|t10k|test)-
 
 
 class IdxFiles(NamedTuple):
-    """A split's images file and its labels, if they are there."""
+    """A split's image file, and its label file if there is one."""
 
     images: Path
     labels: Path | None
 
 
 def list_idx(path: Path | None, options: SourceOptions) -> Listing:
-    """The images in the files' order, so that sets of one size pair by number.
+    """List the images in the files' order, so that datasets of equal size pair by number.
 
     Raises:
-        UserError: a file is missing or damaged, or images and labels do not fit together.
+        UserError: a file is missing or damaged, or the numbers of images and labels differ.
     """
     root = require_folder(path, "idx")
     subset, files = find_idx(root, options.subset)
@@ -40,8 +40,8 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
     if not labelled and any(values is not None for values in numbers.values()):
         without = next(pair.images for split, pair in files.items() if numbers[split] is None)
         raise UserError(
-            f"{without} has no file of labels beside it, while the other split has one: fetch it, or move the other "
-            "away to build without labels"
+            f"{without} has no label file next to it, but the other split has one: fetch the missing one, or move "
+            "the other away to build without labels"
         )
     codes = sorted({int(code) for values in numbers.values() if values is not None for code in values})
     label_of = {code: label for label, code in enumerate(codes)}
@@ -75,10 +75,10 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
 
 
 def find_idx(root: Path, subset: str) -> tuple[str, dict[str, IdxFiles]]:
-    """The set that a folder holds (a name for EMNIST's, else empty) and each split's files.
+    """Find the set in a folder (its name for EMNIST, else empty) and the files of each split.
 
     Raises:
-        UserError: none, or several of which ``subset`` chooses none.
+        UserError: there is none, or there are several and ``subset`` is empty.
     """
     sets: dict[str, dict[str, IdxFiles]] = {}
     for path in sorted(root.iterdir()):
@@ -93,7 +93,7 @@ def find_idx(root: Path, subset: str) -> tuple[str, dict[str, IdxFiles]]:
                     )
                 ).is_file()
             ]
-            # an unpacked file beside its archive sorts first and is taken
+            # an unpacked file sorts before its archive, so it is preferred
             split = SPLIT_OF_NAME[match["part"]]
             sets.setdefault(match["subset"] or "", {}).setdefault(split, IdxFiles(path, next(iter(labels), None)))
     if subset:
@@ -113,13 +113,13 @@ def _numbers(files: IdxFiles, images: int) -> list[int] | None:
     labels = load_array(files.labels)
     if labels.shape != (images,):
         raise UserError(
-            f"{files.labels} has {labels.size} labels, but {files.images.name} {images} images: fetch both again"
+            f"{files.labels} has {labels.size} labels, but {files.images.name} has {images} images: fetch both again"
         )
     return [int(label) for label in labels]
 
 
 def _names(root: Path, subset: str, codes: list[int]) -> tuple[str, ...]:
-    """The characters that EMNIST's mapping file gives, else the numbers."""
+    """The characters in EMNIST's mapping file, or the numbers where there is none."""
     mapping = root / f"{subset}-mapping.txt"
     if not subset or not mapping.is_file():
         return tuple(map(str, codes))

@@ -10,24 +10,24 @@ from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles, split
 
 
 def list_folder(path: Path | None, options: SourceOptions) -> Listing:
-    """The images of a tree by name; train/, val/ and test/ on top are splits, folders below are labels.
+    """List the images of a tree; top folders train/, val/ and test/ are splits, the folders in them are labels.
 
     Raises:
-        UserError: no images, or the labels asked for cannot be had.
+        UserError: the tree holds no images, or the requested labels are missing.
     """
     root = require_folder(path, "folder")
     tree = walk(root, options.follow_symlinks)
     if not tree.items and not tree.problems:
-        raise UserError(f"{root} holds no images: name the folder that has some")
+        raise UserError(f"{root} holds no images: name a folder of images")
 
-    def beside(name: str) -> LabelFile | None:
+    def read_label_file(name: str) -> LabelFile | None:
         file = root / name
         try:
             return LabelFile(str(file), file.read_bytes()) if file.is_file() else None
         except OSError as error:
-            raise UserError(f"{file} cannot be read ({error.strerror}): mend its permissions") from error
+            raise UserError(f"{file} cannot be read ({error.strerror}): fix its permissions") from error
 
-    splits, labels = split_and_label(tree.items, options, SidecarFiles(tree.label_files, beside), str(root))
+    splits, labels = split_and_label(tree.items, options, SidecarFiles(tree.label_files, read_label_file), str(root))
     return Listing(
         name=root.resolve().name,
         licence="unknown",

@@ -1,4 +1,4 @@
-"""Labels of samples: one index a sample, of one label or of the combination of several."""
+"""Labels of samples: one index per sample, for a single label or for a combination of several."""
 
 import math
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from itertools import product
 from latentscale.errors import UserError
 
 MAX_COMBINATIONS = 2**12
-"""Of several labels: dataset.json names each combination, and training keeps a table of them."""
+"""Limit for several labels: dataset.json names every combination, and training holds a table of them."""
 
 
 @dataclass(frozen=True)
 class Labels:
-    """What the labels of a dataset mean.
+    """The meaning of a dataset's labels.
 
     Attributes:
-        names: of the labels; of several labels a sample the names of all combinations, the last running fastest.
-        sizes: the number of categories of each of several labels; empty for one label or none.
-        of: what each label tells, such as an attribute's name; may be empty.
+        names: names of the labels; if samples have several labels, of all combinations, the last label varying fastest.
+        sizes: number of categories of each label if samples have several; else empty.
+        of: what each label describes, such as an attribute's name; may be empty.
     """
 
     names: tuple[str, ...] = ()
@@ -27,18 +27,18 @@ class Labels:
 
 
 def labels_from_columns(titles: Sequence[str], columns: Sequence[Sequence[str]]) -> tuple[Labels, list[int]]:
-    """Labels from the values of one or several columns.
+    """Make labels from one or several columns of values.
 
     Args:
-        titles: of the columns.
-        columns: for each the value of every sample; a column's categories are its values, sorted as numbers where
-            all are whole numbers.
+        titles: titles of the columns.
+        columns: for each column, the value of every sample; its categories are the distinct values, sorted as numbers
+            if all are whole numbers.
 
     Returns:
-        The labels, and each sample's.
+        The labels, and the label index of each sample.
 
     Raises:
-        UserError: more combinations than can be named.
+        UserError: there are more than ``MAX_COMBINATIONS`` combinations.
     """
     values = [_sorted_categories(column) for column in columns]
     labels = labels_from_values(titles, values)
@@ -53,16 +53,16 @@ def labels_from_columns(titles: Sequence[str], columns: Sequence[Sequence[str]])
 
 
 def labels_from_values(titles: Sequence[str], values: Sequence[Sequence[str]]) -> Labels:
-    """Labels whose columns have these values.
+    """Make labels whose columns have these categories.
 
     Raises:
-        UserError: more combinations than can be named.
+        UserError: there are more than ``MAX_COMBINATIONS`` combinations.
     """
     sizes = tuple(map(len, values))
     if math.prod(sizes) > MAX_COMBINATIONS:
         raise UserError(
             f"{len(titles)} labels of {'x'.join(map(str, sizes))} categories make {math.prod(sizes)} combinations, "
-            f"more than the {MAX_COMBINATIONS} that a dataset can name: choose fewer labels"
+            f"more than the {MAX_COMBINATIONS} that a dataset can have: choose fewer labels"
         )
     if len(titles) == 1:
         return Labels(tuple(values[0]), of=tuple(titles))

@@ -1,4 +1,4 @@
-"""What every source gives: its images by split, what is known of them, and a reader for any process."""
+"""The listing that every source returns: its images by split, their properties, and a reader for any process."""
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,13 +17,13 @@ IMAGE_SUFFIXES = frozenset(
         *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".qoi"),
     )
 )
-"""Names that are taken for images; other files are left alone."""
+"""Files with these suffixes are images; other files are ignored."""
 
 LABEL_FILES = ("labels.json", "labels.csv")
-"""Files of labels, the first preferred."""
+"""Names of label files; the first has precedence."""
 
 MAX_FILE_BYTES = 2**29
-"""An encoded image larger than this is refused before it is read."""
+"""A larger image file is refused before it is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +31,11 @@ class Item:
     """One image, or point, of a source.
 
     Attributes:
-        name: unique within the source, as messages and the shards' JSON members give it.
-        place: where the source's reader finds it.
-        stamp: numbers that change when the image does, such as its size and time.
+        name: unique name within the source, used in messages and in the shards' JSON members.
+        place: tells the source's reader where the image is.
+        stamp: numbers that change when the image changes, such as its size and modification time.
         label: index into the listing's labels.
-        origin: what the JSON member says beside the name.
+        origin: further entries of the JSON member.
     """
 
     name: str
@@ -45,12 +45,12 @@ class Item:
     origin: tuple[tuple[str, Any], ...] = ()
 
     def identity(self) -> bytes:
-        """What a resumed build compares: equal where the image, its label and its origin are."""
+        """What a resumed build compares: equal if the image, its label and its origin are unchanged."""
         return repr((self.name, self.stamp, self.label, self.origin)).encode("utf-8", "backslashreplace") + b"\n"
 
 
 class Problem(NamedTuple):
-    """An image, or the name of one, that cannot be taken, and why."""
+    """The name of an image that cannot be used, and the reason."""
 
     name: str
     reason: str
@@ -63,27 +63,27 @@ class Reader(Protocol):
     """Reads an item in any process; picklable."""
 
     def read(self, item: Item) -> bytes | NDArray[Any]:
-        """The encoded file, or uint8 pixels ``[H, W]`` or ``[H, W, 3]``; of points float32 ``[D]``.
+        """The encoded file, or uint8 pixels ``[H, W]`` or ``[H, W, 3]``; for a point, float32 ``[D]``.
 
         Raises:
             OSError: the item cannot be read.
-            UnreadableItem: nor is its content what it should be.
+            UnreadableItem: its content is damaged or too large.
         """
         ...
 
 
 class UnreadableItem(Exception):
-    """An item whose image cannot be taken; the message is the rest of a line that begins with its name."""
+    """An item that cannot be used; the message continues a line that begins with the item's name."""
 
 
 @dataclass(frozen=True)
 class Patches:
-    """Square pieces cut out of every image.
+    """Square patches to cut from every image.
 
     Attributes:
         layout: ``grid`` tiles the image from its centre without overlap; ``random`` draws places.
-        size: of their side, in pixels.
-        count: of random patches an image.
+        size: side of a patch, in pixels.
+        count: number of random patches per image.
     """
 
     layout: str
@@ -93,11 +93,11 @@ class Patches:
 
 @dataclass(frozen=True)
 class Generated:
-    """Samples that are no images.
+    """Samples that are points, not images.
 
     Attributes:
-        shape: of each, (D,).
-        steps: how they came about, in words for dataset.json.
+        shape: (D,), the shape of a sample.
+        steps: how they were generated, described for dataset.json.
     """
 
     shape: tuple[int, ...]
@@ -106,23 +106,23 @@ class Generated:
 
 @dataclass
 class Listing:
-    """A source's images, in the order in which they are to be written.
+    """A source's images, in the order in which a build writes them.
 
     Attributes:
-        name: of the dataset.
-        licence: of the data, in words.
-        splits: the images of each.
-        reader: of the items.
-        labels: what the items' labels mean.
-        channels: 1 or 3 where the layout says so; None looks at the images.
-        uniform: whether the layout promises one size for all images.
-        sorted_by_label: whether neighbours share a label, so that the order should be shuffled.
-        same_in_test: whether the test split holds the very images of ``train``, which then lists them alone.
-        patches: what is cut out of every image.
-        tree: the folder whose images are taken however deep they stand; None where files are found by name.
-        generated: what the samples are where they are no images; None of images.
-        problems: images that cannot be taken.
-        notes: lines for the user.
+        name: name of the dataset.
+        licence: licence of the data.
+        splits: the images of each split.
+        reader: reads the items.
+        labels: the meaning of the items' labels.
+        channels: 1 or 3 if the layout fixes it; None: read the images' headers.
+        uniform: whether all images of the layout have one size.
+        sorted_by_label: whether the images come label by label, so that the build should shuffle them.
+        same_in_test: whether the test split is the same images as ``train``; then only ``train`` is listed.
+        patches: the patches to cut from every image.
+        tree: the folder that is searched for images at any depth; None if files are found by name.
+        generated: describes generated points; None for images.
+        problems: images that cannot be used.
+        notes: lines to print for the user.
     """
 
     name: str
@@ -150,12 +150,12 @@ def digest(items: Iterable[Item]) -> str:
 
 
 def display_name(name: str) -> str:
-    """A name as one line of a message can show it: control characters and undecodable bytes escaped."""
+    """A name for a one-line message, with control characters and undecodable bytes escaped."""
     return name if name.isprintable() else ascii(name)[1:-1]
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name is that of an image, and not one that systems leave behind."""
+    """Whether a file name has an image suffix and is not hidden or in a folder that macOS adds to archives."""
     parts = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
     base, dot, suffix = parts[-1].rpartition(".")
@@ -163,7 +163,7 @@ def is_image(name: str) -> bool:
 
 
 def is_label_file(name: str) -> bool:
-    """Whether a file is called as files of labels are, in a folder that is not left alone."""
+    """Whether a file is named like a label file and is not in a hidden folder."""
     *folders, base = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in folders)
     return base in LABEL_FILES and not hidden
@@ -172,19 +172,19 @@ def is_label_file(name: str) -> bool:
 def split_folders(
     names: Sequence[str], wanted: str, aliases: Mapping[str, str], location: str
 ) -> tuple[dict[str, list[int]], list[str]]:
-    """Sort names into splits by their first folder, where they stand in folders that name one.
+    """Assign names to splits by their top folder, if the top folders are named like splits.
 
     Args:
-        names: with ``/`` between folders.
-        wanted: ``published`` as the folders say; ``all`` or ``none`` takes them as one split, ``train``.
-        aliases: the split that each folder's name stands for.
-        where: the folder or archive, for messages.
+        names: names with ``/`` between folders.
+        wanted: ``published``: the splits that the folders name; ``all`` or ``none``: one split, ``train``.
+        aliases: maps folder names to splits.
+        location: the folder or archive, for messages.
 
     Returns:
         The indices of each split's names, and the names without the folder of the split.
 
     Raises:
-        UserError: some stand in folders that name splits and others do not, so that nobody can tell what is meant.
+        UserError: only some of the names are in folders that are named like splits.
     """
     first = [name.split("/", 1) for name in names]
     in_split = [len(parts) == 2 and parts[0] in aliases for parts in first]
@@ -193,8 +193,9 @@ def split_folders(
         strays = [name for name, known in zip(names, in_split, strict=True) if not known]
         more = f" and {len(strays) - 1} more images do" if len(strays) > 1 else " does"
         raise UserError(
-            f"{location} has splits in {display_name(folders)}, but {display_name(strays[0])}{more} not stand in "
-            "them: move what is elsewhere there or away, or take all folders for labels of one split with --split none"
+            f"{location} has splits in {display_name(folders)}, but {display_name(strays[0])}{more} not lie in "
+            "one of them: move the images outside into a split or away, or treat all folders as labels of one split "
+            "with --split none"
         )
     if not all(in_split):
         return {"train": list(range(len(names)))}, list(names)

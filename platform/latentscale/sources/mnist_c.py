@@ -1,8 +1,8 @@
-"""MNIST-C: a folder a corruption with ``test_images.npy``; image i is the corrupted test image i of MNIST.
+"""MNIST-C: one folder per corruption, with ``test_images.npy``; its image i is MNIST's test image i, corrupted.
 
-The dataset has two labels, corruption and digit, and its samples stand corruption by corruption in MNIST's order:
-where every corruption has n images, sample c·n + i pairs with original i. Given the originals, they come first, as
-the corruption ``identity``.
+Samples have two labels, corruption and digit. They are ordered by corruption, then in MNIST's order: if every
+corruption has n images, sample c·n + i pairs with original i. The originals, if given, come first, as the corruption
+``identity``.
 """
 
 from pathlib import Path
@@ -33,7 +33,7 @@ class _Corruption(NamedTuple):
 
 
 def list_mnist_c(path: Path | None, options: SourceOptions) -> Listing:
-    """Every corruption's test images; where the archive holds its training images, they become ``train``.
+    """List every corruption's test images; its training images, if there are any, become ``train``.
 
     Raises:
         UserError: a file is missing or damaged, or does not pair with the originals.
@@ -51,7 +51,7 @@ def list_mnist_c(path: Path | None, options: SourceOptions) -> Listing:
         sizes.append((part, found))
         labelled = labelled and all(corruption.digits is not None for corruption in found)
     if not sizes:
-        raise UserError(f"{root} holds no test_images.npy: name the folder with one folder a corruption")
+        raise UserError(f"{root} holds no test_images.npy: name the folder that holds one folder per corruption")
     kinds = list(dict.fromkeys(corruption.name for _, found in sizes for corruption in found))
     if labelled:
         labels = labels_from_values(("corruption", "digit"), (kinds, _DIGITS))
@@ -61,12 +61,12 @@ def list_mnist_c(path: Path | None, options: SourceOptions) -> Listing:
         splits[part] = [
             item for corruption in found for item in _items(corruption, kinds.index(corruption.name), labelled, part)
         ]
-    notes = [] if labelled else ["the digits are not here: --originals FOLDER takes them from MNIST's idx files"]
+    notes = [] if labelled else ["there are no digit labels: --originals FOLDER reads them from MNIST's idx files"]
     return Listing(
         name="mnist-c",
         licence=LICENCE,
         splits=splits,
-        # files are given in full: the originals stand elsewhere
+        # rows have full paths: the originals are in another folder
         reader=ArrayReader(Path()),
         labels=labels,
         channels=1,
@@ -78,7 +78,9 @@ def list_mnist_c(path: Path | None, options: SourceOptions) -> Listing:
 def _corruptions(root: Path, options: SourceOptions) -> list[str]:
     here = sorted(folder.name for folder in root.iterdir() if any(folder.glob("t*_images.npy")))
     if not here:
-        raise UserError(f"{root} holds no folder with test_images.npy: name the folder with one folder a corruption")
+        raise UserError(
+            f"{root} holds no folder with test_images.npy: name the folder that holds one folder per corruption"
+        )
     for name in options.corruptions:
         if name not in here:
             raise UserError(f"--corruptions {name} is not in {root}: choose from {', '.join(here)}")
@@ -106,7 +108,9 @@ def _originals(folder: Path, part: str) -> _Corruption:
     require_folder(folder, "mnist-c", "the originals")
     _, files = find_idx(folder, "")
     if part not in files or (labels := files[part].labels) is None:
-        raise UserError(f"--originals {folder} lacks the images or labels of MNIST's {part} part: name all four files")
+        raise UserError(
+            f"--originals {folder} lacks the images or labels of MNIST's {part} split: it must hold all four files"
+        )
     images = load_array(files[part].images)
     return _Corruption(IDENTITY, files[part].images.resolve(), images, load_digits(labels, len(images)))
 
@@ -116,8 +120,8 @@ def _paired(originals: _Corruption, found: list[_Corruption], part: str) -> list
     for corruption in found:
         if len(corruption.images) > len(originals.images) or corruption.images.shape[1:] != originals.images.shape[1:]:
             raise UserError(
-                f"{corruption.file} has images {list(corruption.images.shape)}, --originals only "
-                f"{list(originals.images.shape)}: they do not pair"
+                f"{corruption.file} has images of shape {list(corruption.images.shape)}, but --originals has "
+                f"{list(originals.images.shape)}: they do not pair; name the originals that these images were made from"
             )
     assert originals.digits is not None
     for corruption in found:
@@ -127,8 +131,8 @@ def _paired(originals: _Corruption, found: list[_Corruption], part: str) -> list
         if len(differ):
             here, there = (int(digits[differ[0]]) for digits in (corruption.digits, originals.digits))
             raise UserError(
-                f"{_labels_file(corruption.file.parent, part)} says that image {differ[0]} is a {here}, --originals "
-                f"that it is a {there}: name the originals that these images were made from"
+                f"{_labels_file(corruption.file.parent, part)} says that image {differ[0]} is a {here}, but "
+                f"--originals says that it is a {there}: name the originals that these images were made from"
             )
     first = originals._replace(images=originals.images[:count], digits=originals.digits[:count])
     return [first, *(c._replace(digits=originals.digits[: len(c.images)]) for c in found)]

@@ -1,4 +1,4 @@
-"""Patches of the images of class folders, or of any folder: InvGAN trains on random 32x32 ones of ImageNet (I §4.3)."""
+"""Patches of images in any tree, such as random 32x32 patches of ImageNet (Ghosh et al. 2022, §4.3)."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ LICENCE = "ImageNet's terms of access, for non-commercial research, https://imag
 
 
 def list_imagenet_patches(path: Path | None, options: SourceOptions) -> Listing:
-    """The parent images, and how patches are cut out of them.
+    """List the images, and the patches to cut from them.
 
     Raises:
-        UserError: no images, or the labels asked for cannot be had.
+        UserError: the folder holds no images, or the requested labels are missing.
     """
     listing = list_folder(require_folder(path, "imagenet-patches"), options)
     listing.name = "imagenet-patches"

@@ -1,4 +1,4 @@
-"""The sources by name, and what each makes of the options."""
+"""The sources by name, with the options that each uses."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from latentscale.sources.tars import list_tar
 from latentscale.sources.zips import list_zip
 
 _LABELLING = frozenset({"labels", "split"})
-_LAW = frozenset({"count", "test_count", "means", "deviation", "probabilities"})
+_CLUSTERS = frozenset({"count", "test_count", "means", "deviation", "probabilities"})
 _PATCHES = frozenset({"patches", "patch_size", "patches_per_image"})
 
 
@@ -44,12 +44,12 @@ SOURCES = {
     "mnist-c": Source(list_mnist_c, frozenset({"originals", "corruptions"})),
     "digits": Source(list_digits, frozenset({"split"})),
     "photos": Source(list_photos, _PATCHES | {"split"}),
-    "clusters": Source(list_clusters, _LAW | {"split"}),
+    "clusters": Source(list_clusters, _CLUSTERS | {"split"}),
 }
 
 
 def list_source(name: str, path: Path | None, options: SourceOptions) -> Listing:
-    """What a source holds.
+    """List the images of a source.
 
     Raises:
         UserError: the source does not exist, does not use an option that was given, or cannot be read.
@@ -58,15 +58,15 @@ def list_source(name: str, path: Path | None, options: SourceOptions) -> Listing
         raise UserError(f"source {name} does not exist: use one of {', '.join(SOURCES)}")
     source = SOURCES[name]
     for option in options.given():
-        # the order of any source is drawn by the seed
+        # the seed also draws the order of any source
         if option != "seed" and option not in source.uses:
             users = ", ".join(other for other, candidate in SOURCES.items() if option in candidate.uses)
-            raise UserError(f"--{option.replace('_', '-')} is not used by {name} (but by {users}): leave it out")
+            raise UserError(f"--{option.replace('_', '-')} is not used by {name} (only by {users}): leave it out")
     options.check()
     if options.patches_per_image and (options.patches or ("grid" if name == "photos" else "random")) == "grid":
-        raise UserError("--patches-per-image is for --patches random: a grid has as many as fit")
+        raise UserError("--patches-per-image is for --patches random (a grid has as many patches as fit): leave it out")
     listing = source.list(path, options)
     if not any(listing.splits.values()):
         reason = f": {listing.problems[0]}" if listing.problems else ""
-        raise UserError(f"{path} holds no images that {name} can take{reason}")
+        raise UserError(f"{path} holds no images that {name} can use{reason}")
     return listing

@@ -1,4 +1,4 @@
-"""Splits and labels of images that only their names, or a file of labels beside them, tell about."""
+"""Splits and labels of images, taken from the names of their folders or from a label file next to them."""
 
 import csv
 import io
@@ -18,14 +18,14 @@ from latentscale.wording import counted
 
 SPLIT_OF_FOLDER = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 _STYLEGAN_FILE = "dataset.json"
-"""Where StyleGAN's dataset tool puts labels; other tools call other things so."""
+"""StyleGAN's dataset tool writes labels here; other tools use the name for other things."""
 
 _FILE_TITLES = ("file", "filename", "file_name", "name", "image", "path")
 
 
 @dataclass(frozen=True)
 class LabelFile:
-    """The content of a file of labels, and its name in messages."""
+    """The content of a label file, and its name for messages."""
 
     name: str
     content: bytes
@@ -33,11 +33,11 @@ class LabelFile:
 
 @dataclass(frozen=True)
 class SidecarFiles:
-    """The files of labels that a folder or archive holds.
+    """The label files in a folder or archive.
 
     Attributes:
-        names: of all that are called like one, wherever they stand.
-        read: gives the one of a name, or None.
+        names: names of all files that are named like label files, at any depth.
+        read: returns the label file of a name, or None.
     """
 
     names: Sequence[str]
@@ -45,19 +45,19 @@ class SidecarFiles:
 
 
 def split_and_label(
-    items: list[Item], options: SourceOptions, beside: SidecarFiles, location: str
+    items: list[Item], options: SourceOptions, sidecars: SidecarFiles, location: str
 ) -> tuple[dict[str, list[Item]], Labels]:
-    """Sort items into splits by their first folder, and give them labels as ``options.labels`` asks.
+    """Assign items to splits by their top folder, and label them as ``options.labels`` says.
 
     Args:
-        items: by name.
-        options: ``labels`` and ``split`` of them.
-        beside: the files of labels.
-        where: the folder or archive, for messages.
+        items: the images, sorted by name.
+        options: ``labels`` and ``split`` are used.
+        sidecars: the label files.
+        location: the folder or archive, for messages.
 
     Raises:
-        UserError: a file of labels is damaged, does not name every image or stands where none is looked for, or
-            images stand beside the folders of splits.
+        UserError: a label file is damaged, does not name every image or is in the wrong folder, or some images are
+            outside the folders of the splits.
     """
     names = [item.name for item in items]
     folder = _common_folder(names)
@@ -65,7 +65,7 @@ def split_and_label(
     splits, below = split_folders(below_it, options.split, SPLIT_OF_FOLDER, location)
     if "test" not in splits and "val" in splits:
         splits["test"] = splits.pop("val")
-    labels, found = _labels(names, below, folder, options, beside, location)
+    labels, found = _labels(names, below, folder, options, sidecars, location)
     if labels.names:
         items = [replace(item, label=label) for item, label in zip(items, found, strict=True)]
     order = sorted(splits, key=("train", "val", "test").index)
@@ -73,10 +73,10 @@ def split_and_label(
 
 
 def _common_folder(names: Sequence[str]) -> str:
-    """The folders that all names stand in, as archives often have one on top, with the ``/`` at its end."""
+    """The folders that contain all names, ending in ``/``; archives often have one at the top."""
     folders = [name.rpartition("/")[0] for name in names]
     common = os.path.commonpath(folders) if folders and all(folders) else ""
-    # the folders of a split and of a single class are kept: they say something
+    # stop at a folder that names a split: it and the folders below it give splits and labels
     parts = common.split("/")
     depth = next((depth for depth, part in enumerate(parts) if part in SPLIT_OF_FOLDER), len(parts))
     return "".join(f"{part}/" for part in parts[:depth] if part)
@@ -87,14 +87,14 @@ def _labels(
     below: Sequence[str],
     common: str,
     options: SourceOptions,
-    beside: SidecarFiles,
+    sidecars: SidecarFiles,
     location: str,
 ) -> tuple[Labels, Sequence[int | None]]:
     wanted = options.labels
     if wanted == "none":
         return Labels(), [None] * len(names)
     if wanted in ("auto", "folders"):
-        if wanted == "auto" and (found := _found(common, beside, location)) is not None:
+        if wanted == "auto" and (found := _find_label_file(common, sidecars, location)) is not None:
             file, folder = found
             return _from_file(file, names, location, folder)
         first = [name.split("/", 1)[0] if "/" in name else None for name in below]
@@ -104,7 +104,7 @@ def _labels(
         if wanted == "folders":
             stray = below[first.index(None)]
             raise UserError(
-                f"--labels folders: {display_name(stray)} in {location} stands in no folder: move it into one"
+                f"--labels folders: {display_name(stray)} in {location} is not in a folder: move it into one"
             )
         return Labels(), [None] * len(names)
     try:
@@ -117,24 +117,23 @@ def _labels(
     return _from_file(LabelFile(wanted, content), names, location, common)
 
 
-def _found(common: str, beside: SidecarFiles, location: str) -> tuple[LabelFile, str] | None:
-    """The file of labels on top or in a folder that all images stand in, and that folder.
+def _find_label_file(common: str, sidecars: SidecarFiles, location: str) -> tuple[LabelFile, str] | None:
+    """Find the label file in the top folder or in a folder that contains all images; return it and its folder.
 
     Raises:
-        UserError: there is one elsewhere, which would be left alone although somebody wrote it.
+        UserError: there is one in another folder; ignoring it silently would drop labels.
     """
     folders = list(accumulate((f"{part}/" for part in common.split("/") if part), initial=""))
     for folder, name in product(folders, (*LABEL_FILES, _STYLEGAN_FILE)):
-        if (file := beside.read(folder + name)) is not None:
+        if (file := sidecars.read(folder + name)) is not None:
             break
     else:
         file, folder = None, ""
-    elsewhere = [name for name in beside.names if file is None or name.rpartition("/")[0] != folder.rstrip("/")]
+    elsewhere = [name for name in sidecars.names if file is None or name.rpartition("/")[0] != folder.rstrip("/")]
     if elsewhere:
         raise UserError(
-            f"{location} has a file of labels, {display_name(elsewhere[0])}, that does not stand beside all "
-            "images: move it to their top folder, name a file with --labels FILE, or leave it alone with "
-            "--labels folders or none"
+            f"{location} has a label file, {display_name(elsewhere[0])}, that is not in the images' top "
+            "folder: move it there, name a file with --labels FILE, or ignore it with --labels folders or none"
         )
     return None if file is None else (file, folder)
 
@@ -146,21 +145,21 @@ def _from_file(
         parse = _json_rows if file.name.lower().endswith(".json") else _csv_rows
         titles, rows = parse(file.content)
     except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
-        raise UserError(f"{file.name} is no file of labels ({error}): see --labels in the help") from error
+        raise UserError(f"{file.name} is not a label file ({error}): see --labels in the help") from error
     if not titles:
         return Labels(), [None] * len(names)
     by_name = dict(rows)
     if len(by_name) != len(rows):
         twice = next(name for name, times in Counter(name for name, _ in rows).items() if times > 1)
-        raise UserError(f"{file.name} names {display_name(twice)} twice: leave one line of it")
-    # it may name images as they stand below its own folder
+        raise UserError(f"{file.name} names {display_name(twice)} twice: keep one of the entries")
+    # the file may name images relative to its own folder
     by_name = {folder + name: values for name, values in by_name.items()} | by_name
     missing = [name for name in names if name not in by_name]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise UserError(
             f"{file.name} has no label for {display_name(missing[0])}{more} (of {counted(len(names), 'image')} in "
-            f"{location}): add what is missing, or take --labels none"
+            f"{location}): add the missing labels, or use --labels none"
         )
     return labels_from_columns(titles, list(zip(*(by_name[name] for name in names), strict=True)))
 
@@ -168,16 +167,16 @@ def _from_file(
 def _csv_rows(content: bytes) -> tuple[list[str], list[tuple[str, list[str]]]]:
     rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"))) if row]
     if not rows or rows[0][0].strip().lower() not in _FILE_TITLES or len(rows[0]) < 2:
-        raise ValueError("its first line must be titles: file, and one for each label")
+        raise ValueError("its first line must be titles: file, then one per label")
     titles = [title.strip() for title in rows[0][1:]]
     for row in rows:
         if len(row) != len(titles) + 1:
-            raise ValueError(f"the line of {row[0]!r} has {len(row)} values, not {len(titles) + 1}")
+            raise ValueError(f"the line of {row[0]!r} has {len(row)} values instead of {len(titles) + 1}")
     return titles, [(row[0], row[1:]) for row in rows[1:]]
 
 
 def _json_rows(content: bytes) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """``{"cat/1.png": "cat", …}``, several labels as a list or an object, or ``{"labels": [["1.png", 3], …]}``."""
+    """Parse ``{"cat/1.png": "cat", …}`` (several labels: a list or an object) or ``{"labels": [["1.png", 3], …]}``."""
     data = json.loads(content, object_pairs_hook=_object)
     if isinstance(data, dict) and set(data) == {"labels"}:
         pairs: list[tuple[str, Any]] = [(name, value) for name, value in data["labels"] or []]

@@ -1,4 +1,4 @@
-"""Images in an uncompressed tar file, read by their places."""
+"""Images in an uncompressed tar file, read at their byte offsets."""
 
 import os
 import tarfile
@@ -36,7 +36,7 @@ _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28
 
 @dataclass(frozen=True)
 class TarReader:
-    """Reads members of a tar file by their places."""
+    """Reads members of a tar file at their byte offsets."""
 
     path: Path
 
@@ -50,7 +50,7 @@ class TarReader:
 
 
 def list_tar(path: Path | None, options: SourceOptions) -> Listing:
-    """The images of a tar file by name; folders in it as those of a tree.
+    """List the images of a tar file; its folders mean the same as those of a tree.
 
     Raises:
         UserError: the archive cannot be read, is compressed or holds no images.
@@ -61,8 +61,8 @@ def list_tar(path: Path | None, options: SourceOptions) -> Listing:
         with archive_path.open("rb") as stream:
             if unpack := _COMPRESSED.get(stream.read(2)):
                 raise UserError(
-                    f"{archive_path} is compressed, so that images in it cannot be reached by their place: "
-                    f"decompress it first, as with {unpack}"
+                    f"{archive_path} is compressed, so that its images cannot be read at random: "
+                    f"decompress it first, such as with {unpack}"
                 )
             stream.seek(0)
             members = _members(stream, archive_path, places)
@@ -72,16 +72,16 @@ def list_tar(path: Path | None, options: SourceOptions) -> Listing:
         ) from error
     reader = TarReader(archive_path)
 
-    def beside(name: str) -> LabelFile | None:
+    def read_label_file(name: str) -> LabelFile | None:
         if name not in places or places[name][1] > MAX_LABEL_FILE_BYTES:
             return None
         return LabelFile(f"{archive_path} member {name}", reader.read(Item(name, places[name], ())))
 
     try:
-        label_files = SidecarFiles([name for name in places if is_label_file(name)], beside)
+        label_files = SidecarFiles([name for name in places if is_label_file(name)], read_label_file)
         return archive_listing(archive_path, members, label_files, reader, options)
     except (OSError, UnreadableItem) as error:
-        raise UserError(f"{archive_path} has a file of labels that {error}: fetch it again") from error
+        raise UserError(f"{archive_path} has a label file that {error}: fetch it again") from error
 
 
 def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -> Members:
@@ -93,7 +93,7 @@ def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -
                 name, place = member.name.removeprefix("./"), (member.offset_data, member.size)
                 missing = member.offset_data + member.size - size
                 if member.isreg() and missing > 0:
-                    # what else it held is unknown, so that no --on-error may go on without it
+                    # the members after this one are unknown, so --on-error skip cannot continue
                     raise UserError(
                         f"{path} member {display_name(name)} is cut off {missing} bytes before its end: fetch it again"
                     )
@@ -108,7 +108,7 @@ def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -
                     members.others += 1
                     others[name] = place
             stream.seek(archive.offset)
-            # tarfile takes a damaged header for the archive's end
+            # tarfile treats a damaged header as the archive's end
             end = stream.read(_BLOCK_BYTES)
             whole = len(end) == _BLOCK_BYTES and not end.strip(b"\0")
         except tarfile.ReadError:

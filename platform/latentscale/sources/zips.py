@@ -1,4 +1,4 @@
-"""Images in a zip file, read where they stand."""
+"""Images in a zip file, read without unpacking it."""
 
 import stat
 import zipfile
@@ -25,7 +25,7 @@ _ENCRYPTED = 0x1
 
 @dataclass(frozen=True)
 class ZipReader:
-    """Reads members of a zip file; a process opens it once."""
+    """Reads members of a zip file; each process opens it once."""
 
     path: Path
 
@@ -47,7 +47,7 @@ def _open_zip(path: Path) -> zipfile.ZipFile:
 
 
 def list_zip(path: Path | None, options: SourceOptions) -> Listing:
-    """The images of a zip file by name; folders in it as those of a tree.
+    """List the images of a zip file; its folders mean the same as those of a tree.
 
     Raises:
         UserError: the archive cannot be read or holds no images.
@@ -58,7 +58,7 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
             members = _members(archive, file_stamp(archive_path))
             named = {info.filename: info for info in archive.infolist()}
 
-            def beside(name: str) -> LabelFile | None:
+            def read_label_file(name: str) -> LabelFile | None:
                 info = named.get(name)
                 if info is None or info.file_size > MAX_LABEL_FILE_BYTES:
                     return None
@@ -68,27 +68,27 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
                 except UnreadableItem as error:
                     raise UserError(f"{location} {error}: fetch the archive again") from error
 
-            label_files = SidecarFiles([name for name in named if is_label_file(name)], beside)
+            label_files = SidecarFiles([name for name in named if is_label_file(name)], read_label_file)
             return archive_listing(archive_path, members, label_files, ZipReader(archive_path), options)
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive_path} cannot be read as a zip file ({error}): fetch it again") from error
 
 
-def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, most_bytes: int) -> bytes:
-    """A member's bytes.
+def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> bytes:
+    """Read a member.
 
     Raises:
-        UnreadableItem: it is damaged or too large.
-        OSError, MemoryError: of this machine.
+        UnreadableItem: the member is damaged or too large.
+        OSError, MemoryError: the machine failed, not the archive.
     """
     try:
         with archive.open(info) as member:
-            content = member.read(most_bytes + 1)
+            content = member.read(max_bytes + 1)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # of damaged bytes, each way of compressing raises errors of its own
+    except Exception as error:  # each compression method raises its own errors for damaged bytes
         raise UnreadableItem(f"is damaged in the archive ({error})") from error
-    if len(content) > most_bytes:
+    if len(content) > max_bytes:
         raise UnreadableItem(TOO_LARGE)
     return content
 
