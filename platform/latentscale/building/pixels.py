@@ -17,7 +17,7 @@ from latentscale.decoding.pillow_decoder import UPRIGHT, ImageRefused, exif_orie
 from latentscale.sources.listing import UnreadableItem
 
 MAX_PIXELS = 89_478_485
-"""Limit for one image (256 MB in RGB). A larger one is refused as a decompression bomb before it is decoded."""
+"""Limit for one image (256 MiB in RGB). A larger one is refused as a decompression bomb before it is decoded."""
 
 # Pillow's formats for photographs; to decode some of its other formats, Pillow starts external programs.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000", "AVIF", "QOI")
