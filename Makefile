@@ -6,13 +6,12 @@ PIP_FLAGS ?=
 # tested versions; empty keeps what an existing environment has, such as a CUDA build of torch
 CONSTRAINTS ?= -c constraints.txt
 BIN := $(VENV)/bin
-LAUNCH := $(BIN)/accelerate launch --config_file launchers/accelerate/cpu.yaml
+# two CPU processes; Ctrl-C ends them with status 0, without the traceback that accelerate launch and torchrun print
+LAUNCH := $(BIN)/python -m latentscale.launching.node --cpu --processes-per-node 2
 RUN ?= runs/pvdgan
 TESTS ?= tests
 # test processes at a time
 JOBS ?= 2
-# seconds that a launcher waits for a checkpoint after Ctrl-C
-export TORCH_ELASTIC_SHUTDOWN_TIMEOUT ?= 120
 
 .DEFAULT_GOAL := help
 .PHONY: help install train compare clusters test check format wheel bench bench-data bench-scaling bench-gpu clean

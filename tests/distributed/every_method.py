@@ -53,6 +53,16 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
 RUNS: dict[str, str] = {**{name: name for name in METHODS}, **{run: name for run, (name, _) in VARIANTS.items()}}
 """The method of each run; vanilla is first: others may invert it."""
 
+# the bias that all values of D share: within its margin, or always, such a loss sees only differences of the values
+SHARED_BIAS, SHIFT_FREE = "discriminator.heads.adversarial.bias", ("hinge", "wasserstein", "relativistic")
+
+
+def may_rest(run: str) -> set[str]:
+    """Parameters of a run that its loss need not move."""
+    chosen = METHODS[RUNS[run]].Settings().adversarial
+    changes = VARIANTS[run][1] if run in VARIANTS else NEEDS.get(run, {})
+    return {SHARED_BIAS} if changes.get("method__adversarial", chosen) in SHIFT_FREE else set()
+
 
 def settings(run: str, folder: Path) -> dict[str, object]:
     """The small run of a method, or of a variant."""

@@ -134,9 +134,9 @@ class ProgressLine:
             self._printed_at = now
             begun, since = self._first
             left = (self.total - step) * (now - since) / (step - begun) if step > begun else math.nan
-            time_left = f"{left:,.0f} s left" if math.isfinite(left) else "time left unknown"
+            time_left = f"  {left:,.0f} s left" if math.isfinite(left) else ""  # the first report has no speed yet
             self._console.print(
-                f"step {step:,}/{self.total:,}  {speed}  {time_left}  {losses}",
+                f"step {step:,}/{self.total:,}  {speed}{time_left}  {losses}",
                 highlight=False,
                 soft_wrap=True,
             )
