@@ -177,7 +177,7 @@ def test_published_settings() -> None:
     ("arguments", "parts"),
     [
         (["training.batch=30"], ["training.batch=30", "distributed.streams=8"]),
-        (["training.batch=8"], ["pvdgan halves", "distributed.streams"]),
+        (["training.batch=8"], ["pvdgan splits", "a stream has 1 sample:", "distributed.streams"]),
         (["latent.law=uniform"], ["latent.law=uniform", "normal"]),
         (["training.accumulation=3"], ["training.accumulation=3", "1, 2, 4, 8"]),
         (["distributed.processes=2"], ["distributed.processes=2", "1 started", "accelerate launch"]),

@@ -17,6 +17,7 @@ from latentscale.networks.discriminator_output import Heads
 from latentscale.networks.factory import NetworkSettings, build_discriminator, build_generator
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
+from latentscale.wording import counted
 
 
 @dataclass
@@ -224,7 +225,7 @@ def even_stream_batch(stream_batch: int, why: str) -> None:
     """
     if stream_batch % 2:
         raise UserError(
-            f"{why} splits each stream's batch into halves, and there are {stream_batch} samples per stream: choose"
+            f"{why} splits each stream's batch into halves, and a stream has {counted(stream_batch, 'sample')}: choose"
             " distributed.streams so that training.batch / distributed.streams is even"
         )
 

@@ -45,6 +45,7 @@ from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.mapping import MappingNetwork
 from latentscale.networks.spec import ModelSpec
 from latentscale.settings import setting
+from latentscale.wording import counted
 
 Pair = tuple[Tensor, Tensor]
 
@@ -170,9 +171,9 @@ class InvGAN(Method):
             even_stream_batch(stream_batch, f"method.variant={settings.variant}")
         if settings.variant == "full" and settings.mmd_weight and stream_batch < 4:
             raise UserError(
-                f"method.mmd_weight compares the halves of each stream's batch, and there are {stream_batch} samples"
-                " per stream: choose distributed.streams so that training.batch / distributed.streams is 4 or more,"
-                " better 8"
+                f"method.mmd_weight compares the halves of each stream's batch, and a stream has"
+                f" {counted(stream_batch, 'sample')}: choose distributed.streams so that training.batch /"
+                " distributed.streams is 4 or more, better 8"
             )
 
     def map_latent(self, latent: Tensor) -> Tensor:
