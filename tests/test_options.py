@@ -7,11 +7,10 @@ from typing import Annotated, Any
 
 import pytest
 import typer
-from typer.main import get_command
 from typer.testing import CliRunner
 
 from latentscale.building.build_options import BuildOptions, ImageOptions
-from latentscale.commands.app import app
+from latentscale.commands.app import COMMANDS, app
 from latentscale.commands.option_parameters import with_options
 from latentscale.errors import UserError
 from latentscale.options import documented, flag, from_command_line, option
@@ -47,8 +46,7 @@ def declared() -> dict[str, Field[Any]]:
 
 def build_parameters() -> Mapping[str, Any]:
     """The parameters of ``shards build`` as the command line has them, by name."""
-    command: Any = get_command(app)
-    build = command.commands["shards"].commands["build"]
+    build = COMMANDS["shards"].load("shards").commands["build"]
     return {parameter.name: parameter for parameter in build.params}
 
 
@@ -64,8 +62,9 @@ def test_every_field_is_an_option_of_shards_build_and_nothing_else_is() -> None:
         assert not parameter.required
 
 
-def test_the_help_shows_every_option_with_its_help_default_and_range() -> None:
-    result = CliRunner().invoke(app, ["shards", "build", "--help"], env={"COLUMNS": "400", "TERMINAL_WIDTH": "400"})
+def test_the_help_shows_every_option_with_its_help_default_and_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 400)  # it reads the environment only once
+    result = CliRunner().invoke(app, ["shards", "build", "--help"])
     assert result.exit_code == 0
     lines = result.output.splitlines()
     for spec in declared().values():

@@ -11,6 +11,8 @@ from latentscale.commands.shards_verify import verify
 shards = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="rich",
+    add_completion=False,
+    pretty_exceptions_enable=False,
     help="Build datasets of WebDataset shards from images; verify, show and split them.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )

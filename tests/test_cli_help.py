@@ -1,0 +1,57 @@
+"""``latentscale --help``: the list of commands, which imports none of them."""
+
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from latentscale.commands.app import COMMANDS, app
+from launching import Processes
+
+
+@pytest.fixture(autouse=True)
+def _wide_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("typer.rich_utils.MAX_WIDTH", 200)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_summary_is_the_first_line_of_the_commands_own_help(name: str) -> None:
+    own = COMMANDS[name].load(name).help.strip().partition("\n\n")[0]
+    assert " ".join(own.split()) == COMMANDS[name].summary
+    assert COMMANDS[name].summary in " ".join(CliRunner().invoke(app, ["--help"]).output.split())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_prints_its_own_help(name: str) -> None:
+    for flag in ("-h", "--help"):
+        result = CliRunner().invoke(app, [name, flag])
+        assert result.exit_code == 0
+        assert f"latentscale {name} [OPTIONS]" in result.output
+        assert COMMANDS[name].summary in " ".join(result.output.split())
+
+
+@pytest.mark.parametrize("name", ["invert", "shards"])
+def test_without_arguments_a_command_that_needs_some_prints_its_help(name: str) -> None:
+    result = CliRunner().invoke(app, [name])
+    assert result.exit_code == 2
+    assert COMMANDS[name].summary in " ".join(result.output.split())
+
+
+def test_an_unknown_command_is_refused_with_the_nearest() -> None:
+    result = CliRunner().invoke(app, ["shard"])
+    assert result.exit_code == 2
+    assert "Did you mean 'shards'?" in result.output
+
+
+def test_help_imports_none_of_the_commands_modules(processes: Processes) -> None:
+    code = (
+        "import sys; sys.argv = ['latentscale', '--help']\n"
+        "from latentscale.cli import main\n"
+        "try: main()\n"
+        "finally: print(sorted(name for name in sys.modules if name.startswith('latentscale')), file=sys.stderr)"
+    )
+    finished = processes.run([sys.executable, "-c", code])
+    assert finished.code == 0
+    assert finished.err.strip() == str(
+        ["latentscale", "latentscale.cli", "latentscale.commands", "latentscale.commands.app", "latentscale.errors"]
+    )
