@@ -14,6 +14,8 @@ from pathlib import Path
 
 import psutil
 
+from forked import ForkedProcess
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # a model so small that a step takes milliseconds, in float64
@@ -82,17 +84,42 @@ def launch_command(processes: int, script: Path | str) -> list[str]:
     ]  # fmt: skip
 
 
+Process = subprocess.Popen[str] | ForkedProcess
+
+
+def python_arguments(command: Sequence[str]) -> list[str]:
+    """What follows ``python`` in a command that starts Python without options of its own; empty for other commands."""
+    program, *arguments = command
+    if program == str(Path(sys.executable).with_name("latentscale")):
+        return list(command)
+    options = arguments[0].startswith("-") and arguments[0] not in ("-c", "-m") if arguments else True
+    return [] if program != sys.executable or options else arguments
+
+
 class Processes:
-    """Starts commands in their own process groups and leaves none behind."""
+    """Starts commands in their own sessions and leaves none behind."""
 
     def __init__(self) -> None:
-        self._started: list[subprocess.Popen[str]] = []
+        self._started: list[Process] = []
 
-    def start(self, command: Sequence[str], cwd: Path = ROOT, **extra: str) -> subprocess.Popen[str]:
+    def start(self, command: Sequence[str], cwd: Path = ROOT, interpreter: bool = False, **extra: str) -> Process:
+        """Start a command.
+
+        Args:
+            interpreter: start an interpreter even where a fork of one that has imported torch would serve, which takes
+                a seventh of the time: for tests of what happens while, or depends on how, modules are imported.
+            extra: environment variables.
+        """
+        surroundings = environment(ACCELERATE_USE_CPU="true", **extra)
+        argv = [] if interpreter or any(name.startswith("PYTHON") for name in extra) else python_arguments(command)
+        if argv:
+            forked = ForkedProcess(argv, cwd, surroundings)
+            self._started.append(forked)
+            return forked
         process = subprocess.Popen(
             list(command),
             cwd=cwd,
-            env=environment(ACCELERATE_USE_CPU="true", **extra),
+            env=surroundings,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -103,7 +130,7 @@ class Processes:
         self._started.append(process)
         return process
 
-    def start_ranks(self, count: int, command: Sequence[str], **extra: str) -> list[subprocess.Popen[str]]:
+    def start_ranks(self, count: int, command: Sequence[str], **extra: str) -> list[Process]:
         """Start N connected processes on this machine, without a launcher that would end the others with one."""
         port = str(free_port())
         return [
@@ -114,15 +141,18 @@ class Processes:
             for rank in range(count)
         ]  # fmt: skip
 
-    def run(self, command: Sequence[str], cwd: Path = ROOT, timeout_seconds: float = 120, **extra: str) -> Finished:
-        process = self.start(command, cwd, **extra)
+    def run(
+        self, command: Sequence[str], cwd: Path = ROOT, timeout_seconds: float = 120, interpreter: bool = False,
+        **extra: str,
+    ) -> Finished:  # fmt: skip
+        process = self.start(command, cwd, interpreter, **extra)
         try:
             out, err = process.communicate(timeout=timeout_seconds)
         finally:
             self.end(process)
         return Finished(process.returncode, out, err)
 
-    def end(self, process: subprocess.Popen[str]) -> None:
+    def end(self, process: Process) -> None:
         # a launcher starts its workers in their own sessions: find them as its children
         with contextlib.suppress(psutil.NoSuchProcess):
             for child in psutil.Process(process.pid).children(recursive=True):

@@ -1,0 +1,148 @@
+"""A process that has imported what a training run imports, and forks once per request: a start without the imports.
+
+``python fork_server.py DESCRIPTOR`` serves the socket DESCRIPTOR. A message is JSON: ``argv`` (a script, or ``-m`` or
+``-c`` and what follows it, then the arguments), ``cwd`` and ``environment``; with it come three descriptors: standard
+output, standard error, and a pipe on which the server first writes the child's pid and, when the child has ended, its
+wait status and its processor seconds. The server ends when the socket does.
+
+A child differs from a process of its own in what it has imported, and in nothing that a test looks at: it leads its own
+session, has the default signal handlers, its own environment, working folder, ``sys.argv`` and ``__main__``, and ends
+as the interpreter ends. All children of one server share its hash seed.
+"""
+
+import gc
+import json
+import os
+import runpy
+import select
+import signal
+import socket
+import sys
+import threading
+from importlib import import_module
+from pathlib import Path
+from pkgutil import walk_packages
+from types import TracebackType
+from typing import Any
+
+REQUEST_BYTES = 2**22
+
+
+def preload() -> None:
+    """Import all of the product, and the libraries that it imports only when it trains."""
+    import latentscale
+
+    for module in walk_packages(latentscale.__path__, "latentscale."):
+        if not module.name.endswith("__main__"):
+            import_module(module.name)
+    for name in ("torch._dynamo", "accelerate.tracking", "sklearn.cluster", "PIL.PngImagePlugin"):
+        import_module(name)
+
+
+def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
+    """The next request with its descriptors; None when the other end has gone."""
+    data, descriptors, _, _ = socket.recv_fds(connection, REQUEST_BYTES, 3)
+    return (json.loads(data), descriptors) if data else None
+
+
+def serve(connection: socket.socket) -> dict[str, Any] | None:
+    """Fork once per request; returns the request in the child, and None in the server when it is to end."""
+    reports: dict[int, int] = {}
+    wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    signal.signal(signal.SIGCHLD, lambda number, frame: None)
+    signal.set_wakeup_fd(wake_write)
+    while True:
+        ready, _, _ = select.select([connection, wake_read], [], [])
+        if wake_read in ready:
+            os.read(wake_read, 4096)
+            reap(reports)
+        if connection not in ready:
+            continue
+        received = receive(connection)
+        if received is None:
+            return None
+        request, (out, err, report) = received
+        pid = os.fork()
+        if pid == 0:
+            signal.set_wakeup_fd(-1)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            connection.close()
+            for other in (wake_read, wake_write, report, *reports.values()):
+                os.close(other)
+            become(request, out, err)
+            return request
+        os.close(out)
+        os.close(err)
+        os.write(report, f"{pid}\n".encode())
+        reports[pid] = report
+
+
+def reap(reports: dict[int, int]) -> None:
+    """Report the children that have ended."""
+    for pid in list(reports):
+        ended, status, usage = os.wait4(pid, os.WNOHANG)
+        if ended:
+            report = reports.pop(pid)
+            # nobody may wait for it any more
+            with os.fdopen(report, "w") as pipe:
+                try:
+                    pipe.write(f"{status} {usage.ru_utime + usage.ru_stime:.3f}\n")
+                    pipe.flush()
+                except BrokenPipeError:
+                    pass
+
+
+def become(request: dict[str, Any], out: int, err: int) -> None:
+    """Take the session, descriptors, folder and environment that a process of its own would have."""
+    os.setsid()
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((nothing, 0), (out, 1), (err, 2)):
+        os.dup2(source, target)
+        os.close(source)
+    os.chdir(request["cwd"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def run(argv: list[str]) -> None:
+    """What ``python ARGV…`` does."""
+    kind, name = argv[0], argv[1] if len(argv) > 1 else ""
+    if kind == "-c":
+        sys.argv, sys.path[0] = ["-c", *argv[2:]], ""
+        exec(compile(name, "<string>", "exec"), fresh_main())
+    elif kind == "-m":
+        sys.argv, sys.path[0] = [name, *argv[2:]], str(Path.cwd())
+        runpy.run_module(name, run_name="__main__", alter_sys=True)
+    else:
+        sys.argv, sys.path[0] = argv, str(Path(kind).resolve().parent)
+        runpy.run_path(kind, run_name="__main__")
+
+
+def fresh_main() -> dict[str, Any]:
+    """The namespace of a new ``__main__``."""
+    main = type(sys)("__main__")
+    main.__dict__["__builtins__"] = __builtins__
+    sys.modules["__main__"] = main
+    return main.__dict__
+
+
+def report_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback without this file's own frames."""
+    while trace and trace.tb_frame.f_code.co_filename in (__file__, runpy.__file__, "<frozen runpy>"):
+        trace = trace.tb_next
+    sys.__excepthook__(kind, error.with_traceback(trace), trace)
+
+
+if __name__ == "__main__":
+    preload()
+    # what is shared with the children is not to be copied by their garbage collectors
+    gc.collect()
+    gc.freeze()
+    assert threading.active_count() == len(list(Path("/proc/self/task").iterdir())) == 1, (
+        "a thread does not survive a fork"
+    )
+    sys.excepthook = report_error
+    request = serve(socket.socket(fileno=int(sys.argv[1])))
+    if request is not None:
+        run(request["argv"])
