@@ -33,6 +33,7 @@ TINY = {
     "evaluation.images": 16,
 }
 
+RANKS = Path(__file__).with_name("ranks.py")
 _PORT_NUMBERS = itertools.count(os.getpid())
 
 
@@ -74,9 +75,17 @@ def _is_free(port: int) -> bool:
 
 
 def launch_command(processes: int, script: Path | str) -> list[str]:
-    """The command that starts a recipe with N processes on this machine."""
+    """The command that starts a script with N connected processes on this machine; none of them imports torch anew."""
     if processes == 1:
         return [sys.executable, str(script)]
+    return [
+        sys.executable, str(RANKS), str(processes), str(free_port()), str(script),
+        f"distributed.processes={processes}",
+    ]  # fmt: skip
+
+
+def accelerate_command(processes: int, script: Path | str) -> list[str]:
+    """The command with which a user starts a recipe with N > 1 processes: for tests of what a launcher does."""
     return [
         str(Path(sys.executable).with_name("accelerate")), "launch", "--multi_gpu", "--num_machines", "1",
         "--num_processes", str(processes), "--main_process_port", str(free_port()), "--mixed_precision", "no",
@@ -108,10 +117,11 @@ class Processes:
         Args:
             interpreter: start an interpreter even where a fork of one that has imported torch would serve, which takes
                 a seventh of the time: for tests of what happens while, or depends on how, modules are imported.
-            extra: environment variables.
+            extra: environment variables; one for the interpreter, other than PYTHONPATH, needs an interpreter too.
         """
         surroundings = environment(ACCELERATE_USE_CPU="true", **extra)
-        argv = [] if interpreter or any(name.startswith("PYTHON") for name in extra) else python_arguments(command)
+        interpreter = interpreter or any(name.startswith("PYTHON") and name != "PYTHONPATH" for name in extra)
+        argv = [] if interpreter else python_arguments(command)
         if argv:
             forked = ForkedProcess(argv, cwd, surroundings)
             self._started.append(forked)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launching import ROOT, Processes, launch_command
+from launching import ROOT, Processes, accelerate_command
 
 PROBE = """
 import platform, latentscale, sys
@@ -40,7 +40,7 @@ def test_python_sees_the_standard_platform(how: str, folder: Path, tmp_path: Pat
         "-m": ["-m", "probe_platform"],
         "script": [str(probe)],
     }[how]
-    finished = processes.run([sys.executable, *command], cwd=folder, PYTHONPATH=str(tmp_path))
+    finished = processes.run([sys.executable, *command], cwd=folder, interpreter=True, PYTHONPATH=str(tmp_path))
     assert finished.code == 0, finished.err
     assert standard(finished.out)
 
@@ -48,7 +48,7 @@ def test_python_sees_the_standard_platform(how: str, folder: Path, tmp_path: Pat
 def test_accelerate_launch_sees_the_standard_platform(tmp_path: Path, processes: Processes) -> None:
     probe = tmp_path / "probe_platform.py"
     probe.write_text(PROBE)
-    command = [part for part in launch_command(2, probe) if "=" not in part]
+    command = [part for part in accelerate_command(2, probe) if "=" not in part]
     finished = processes.run(command)
     assert finished.code == 0, finished.err
     assert finished.out.count("platform is") == 2
@@ -60,5 +60,5 @@ def test_a_package_named_platform_is_what_would_break(tmp_path: Path, processes:
     package = tmp_path / "platform"
     package.mkdir()
     (package / "__init__.py").touch()
-    finished = processes.run([sys.executable, "-c", PROBE], cwd=tmp_path)
+    finished = processes.run([sys.executable, "-c", PROBE], cwd=tmp_path, interpreter=True)
     assert finished.code != 0

@@ -18,7 +18,7 @@ from states import bitwise_equal, final_state, worst_difference
 from torch import Tensor
 
 from latentscale.launching.exit_reports import FOLDER_VARIABLE, ExitReason, read_exit_reports
-from launching import ROOT, Processes, Train, free_port, launch_command, overrides, slowed_script
+from launching import ROOT, Processes, Train, accelerate_command, free_port, launch_command, overrides, slowed_script
 
 TOLERANCE = 1e-9
 STEPS = 60
@@ -417,7 +417,7 @@ def test_torchs_own_restart_continues_the_run(
     uninterrupted: dict[str, Tensor], processes: Processes, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    command = launch_command(2, slowed_script(folder.with_suffix(".py"), "pvdgan"))
+    command = accelerate_command(2, slowed_script(folder.with_suffix(".py"), "pvdgan"))
     command[command.index("--num_machines") : command.index("--num_machines")] = ["--max_restarts", "1"]
     process = processes.start([*command, f"run.dir={folder}", *overrides(**SETTINGS)])
     wait_for_step(folder, 8, [process])

@@ -13,7 +13,7 @@ import pytest
 from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from launching import ROOT, Processes, Train, launch_command, overrides
+from launching import ROOT, Processes, Train, accelerate_command, launch_command, overrides
 
 STEPS = 40
 TRAIN = [sys.executable, "-m", "latentscale", "train", "pvdgan"]
@@ -67,7 +67,7 @@ def test_kill_9_at_a_random_step_and_rerun(
 def test_kill_9_of_two_processes_and_rerun(
     uninterrupted: Path, processes: Processes, train: Train, tmp_path: Path
 ) -> None:
-    command = [*launch_command(2, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path}", *overrides(**SETTINGS)]
+    command = [*accelerate_command(2, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path}", *overrides(**SETTINGS)]
     process = processes.start(command)
     wait_for_step(tmp_path, 7, process)
     processes.end(process)  # the launcher and both workers
@@ -161,7 +161,7 @@ def test_a_signal_stops_both_processes_after_the_same_step(
     how: str, uninterrupted: Path, processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     settings = {**SETTINGS, "checkpoint__every_steps": 0}
-    command = [*launch_command(2, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path}", *overrides(**settings)]
+    command = [*accelerate_command(2, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path}", *overrides(**settings)]
     process = processes.start(command)
     wait_for_step(tmp_path, 5, process)
     if how == "Ctrl-C":

@@ -1,0 +1,67 @@
+"""Starts N connected processes of one script on this machine: ``python ranks.py N PORT SCRIPT ARGUMENTS…``.
+
+As ``accelerate launch`` does, but each process is forked from this one, with all that it has imported. Once one has
+failed, the others are asked to end, and killed after half a minute. Ends with status 0, or 1 if one has failed.
+"""
+
+import os
+import runpy
+import signal
+import sys
+import time
+from pathlib import Path
+
+GRACE_SECONDS = 30.0
+
+
+def fork_ranks(count: int, port: str) -> list[int]:
+    """Fork the processes; returns their pids here, and none in each of them."""
+    pids = []
+    for rank in range(count):
+        pid = os.fork()
+        if pid == 0:
+            os.environ |= {
+                "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
+                "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
+            }  # fmt: skip
+            return []
+        pids.append(pid)
+    return pids
+
+
+def wait_for_all(pids: list[int]) -> int:
+    """Returns 0 when all have ended well, otherwise 1."""
+    running, failed = set(pids), False
+    give_up = float("inf")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda number, frame: send(running, number))
+    while running:
+        pid, status = os.waitpid(-1, os.WNOHANG)
+        if pid == 0:
+            if time.monotonic() > give_up:
+                send(running, signal.SIGKILL)
+            time.sleep(0.005)
+            continue
+        running.discard(pid)
+        if status and not failed:
+            failed, give_up = True, time.monotonic() + GRACE_SECONDS
+            send(running, signal.SIGTERM)
+    return int(failed)
+
+
+def send(pids: set[int], number: int) -> None:
+    for pid in pids:
+        os.kill(pid, number)
+
+
+def main() -> None:
+    count, port, sys.argv = int(sys.argv[1]), sys.argv[2], sys.argv[3:]
+    pids = fork_ranks(count, port)
+    if pids:
+        sys.exit(wait_for_all(pids))
+    sys.path[0] = str(Path(sys.argv[0]).resolve().parent)
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+if __name__ == "__main__":
+    main()
