@@ -15,6 +15,7 @@ from latentscale.launching.exit_reports import (
 )
 from latentscale.methods.registry import METHODS
 from latentscale.recipe import print_outcome
+from latentscale.shell_command import shell_command
 from latentscale.training.loop import Outcome
 from launching import ROOT, Processes, Train, overrides
 
@@ -78,4 +79,7 @@ def test_a_method_without_an_encoder_is_said_to_have_none(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_outcome(Outcome(4, True, tmp_path, {"real_images": 2, "held_out": 1}), METHODS[name])
-    assert ("this method has no encoder" in capsys.readouterr().out) is (name == "vanilla")
+    out = capsys.readouterr().out
+    assert ("this method has no encoder" in out) is (name == "vanilla")
+    following = f"next:     {shell_command('invert', tmp_path)} IMAGE…\n"
+    assert out.endswith(following) is METHODS[name].inverts
