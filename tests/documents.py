@@ -113,6 +113,37 @@ def printed(argv: tuple[str, ...]) -> Finished:
     return Processes().run(argv, PATH=path)
 
 
+def run_files() -> list[str]:
+    """The files of a run's folder that docs/run-folder.md lists."""
+    page = ROOT / "docs" / "run-folder.md"
+    return re.findall(r"^\| `([^`]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def run_folder_rows(folder: Path) -> set[str]:
+    """The rows of docs/run-folder.md that describe what a run left in its folder.
+
+    Raises:
+        AssertionError: when a file has no row, or several.
+    """
+    rows = run_files()
+    kinds = {"STEP": r"\d{9}", "NETWORK": "[a-z_]+", "/$": "/.+"}
+    patterns = {}
+    for row in rows:
+        pattern = re.escape(row) + "$" * row.endswith("/")
+        for word, kind in kinds.items():
+            pattern = pattern.replace(word, kind)
+        patterns[row] = re.compile(pattern)
+    found = set()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            # statistics.safetensors is not a network's
+            described = [name] if name in rows else [row for row in rows if patterns[row].fullmatch(name)]
+            assert len(described) == 1, f"{name} has {len(described)} rows in docs/run-folder.md"
+            found.update(described)
+    return found
+
+
 class Workplace:
     """A clone as a reader has it, with data in it, where commands are checked.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from documents import run_folder_rows
 from latentscale.launching.exit_reports import (
     FOLDER_VARIABLE,
     ExitReason,
@@ -58,7 +59,7 @@ def test_a_run_writes_an_exit_report(how: str, processes: Processes, tmp_path: P
     elif how == "is stopped":
         assert (process.returncode, report.reason) == (0, ExitReason.STOPPED), err
         assert f"stopped at step {report.step:,}" in out
-        assert (folder / "STOPPED").exists()
+        assert "STOPPED" in run_folder_rows(folder)
     else:
         assert (process.returncode, report.reason) == (2, ExitReason.USER_ERROR)
         assert err == f"error: {report.message}\n"
