@@ -58,10 +58,12 @@ class Command:
 
     Attributes:
         place: document and line, for messages.
+        line: its number, from 1.
         whole: whether the reader adds no settings, so that all of them can be checked together.
     """
 
     place: str
+    line: int
     argv: tuple[str, ...]
     whole: bool
 
@@ -92,12 +94,12 @@ def commands(document: Path) -> list[Command]:
         for offset, line in enumerate(text.splitlines()):
             for part in line.split("&&"):
                 if argv := filled(part):
-                    found.append(Command(f"{name}:{block.line + offset}", argv, "…" not in part))
+                    found.append(Command(f"{name}:{block.line + offset}", block.line + offset, argv, "…" not in part))
     for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith("|"):
             for span in re.findall(r"`([^`]+)`", line):
                 if (argv := filled(span)) and argv[0] in PROGRAMS:
-                    found.append(Command(f"{name}:{number}", argv, "…" not in span))
+                    found.append(Command(f"{name}:{number}", number, argv, "…" not in span))
     return found
 
 
@@ -205,7 +207,7 @@ class Workplace:
                 # a bucket is not at hand: the command must take its arguments, and fail to reach that alone
                 done = self.run([*argv, "--help"])
                 assert done.code == 0
-            case ["latentscale", *_]:
+            case ["latentscale" | "mkdir" | "tar", *_]:
                 self.output(argv)
             case ["python", "-m", "pytest", *arguments]:
                 self.output(["python", "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments])
