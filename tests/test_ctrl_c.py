@@ -59,7 +59,9 @@ def interrupting(tmp_path: Path) -> str:
 def test_ctrl_c_during_an_import_ends_the_command_quietly(
     command: list[str], module: str, interrupting: str, processes: Processes, tmp_path: Path
 ) -> None:
-    finished = processes.run(command, tmp_path, PYTHONPATH=interrupting, INTERRUPTED_IMPORT=module)
+    finished = processes.run(
+        command, tmp_path, interpreter=True, PYTHONPATH=interrupting, INTERRUPTED_IMPORT=module
+    )
     assert (finished.code, finished.out, finished.err) == (130, "", "interrupted\n")
 
 
@@ -68,6 +70,7 @@ def test_the_training_loops_import_is_a_stop_before_the_first_step(
 ) -> None:
     finished = processes.run(
         [*RECIPE, f"run.dir={tmp_path / 'run'}"],
+        interpreter=True,
         PYTHONPATH=interrupting,
         INTERRUPTED_IMPORT="latentscale.training.loop",
     )
@@ -82,7 +85,9 @@ signal.signal(signal.SIGINT, signal.SIG_IGN)
 sys.argv = ["pvdgan.py", "--help"]
 runpy.run_path({str(ROOT / "recipes" / "pvdgan.py")!r}, run_name="__main__")
 """
-    finished = processes.run([sys.executable, "-c", program], PYTHONPATH=interrupting, INTERRUPTED_IMPORT="torch")
+    finished = processes.run(
+        [sys.executable, "-c", program], interpreter=True, PYTHONPATH=interrupting, INTERRUPTED_IMPORT="torch"
+    )
     assert (finished.code, finished.err) == (0, "interrupted\n")
     assert "usage:" in finished.out
 
