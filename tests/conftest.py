@@ -1,5 +1,6 @@
 """Fixtures of all tests: a starter of real processes, a cache folder for the session, shards of numbered images."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,6 +31,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest files first, each in its own order."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported to no garbage collection: a fifth of the time that a compilation takes."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -59,9 +59,7 @@ def interrupting(tmp_path: Path) -> str:
 def test_ctrl_c_during_an_import_ends_the_command_quietly(
     command: list[str], module: str, interrupting: str, processes: Processes, tmp_path: Path
 ) -> None:
-    finished = processes.run(
-        command, tmp_path, interpreter=True, PYTHONPATH=interrupting, INTERRUPTED_IMPORT=module
-    )
+    finished = processes.run(command, tmp_path, interpreter=True, PYTHONPATH=interrupting, INTERRUPTED_IMPORT=module)
     assert (finished.code, finished.out, finished.err) == (130, "", "interrupted\n")
 
 
