@@ -50,7 +50,7 @@ def test_help_imports_none_of_the_commands_modules(processes: Processes) -> None
         "try: main()\n"
         "finally: print(sorted(name for name in sys.modules if name.startswith('latentscale')), file=sys.stderr)"
     )
-    finished = processes.run([sys.executable, "-c", code])
+    finished = processes.run([sys.executable, "-c", code], interpreter=True)
     assert finished.code == 0
     assert finished.err.strip() == str(
         ["latentscale", "latentscale.cli", "latentscale.commands", "latentscale.commands.app", "latentscale.errors"]

@@ -98,7 +98,7 @@ def test_training_does_not_wait_for_the_command_lines_library(processes: Process
         "import sys\nfrom latentscale.cli import main\nsys.argv[1:] = ['train', 'pvdgan', '--help']\n"
         "try:\n    main()\nfinally:\n    print(sorted({'typer', 'rich', 'click'} & set(sys.modules)), file=sys.stderr)"
     )
-    done = processes.run([sys.executable, "-c", code])
+    done = processes.run([sys.executable, "-c", code], interpreter=True)
     assert (done.code, done.err) == (0, "[]\n")
 
 
@@ -187,7 +187,7 @@ def test_published_settings() -> None:
         (["training.compile=nothing"], ["training.compile=nothing"]),
         (
             ["distributed.timeout_seconds=5"],
-            ["distributed.timeout_seconds=5", "distributed.heartbeat_seconds=2", "raise the one or lower the other"],
+            ["distributed.timeout_seconds=5", "distributed.heartbeat_seconds=2", "raise the first or lower the second"],
         ),
         (["--fast"], ["--fast", "key=value"]),
         (["distributed.engine=deepspeed", "distributed.zero=3"], ["distributed.zero=3", "gradient penalties"]),
