@@ -168,7 +168,7 @@ def test_two_declarations_of_one_option_are_refused() -> None:
 
 def test_declaring_the_options_imports_no_heavy_library(processes: Processes) -> None:
     code = "import sys, latentscale.commands.app; print(sys.modules.keys() & {'numpy', 'torch', 'PIL'})"
-    finished = processes.run([sys.executable, "-c", code])
+    finished = processes.run([sys.executable, "-c", code], interpreter=True)
     assert finished.out == "set()\n", finished.err
 
 

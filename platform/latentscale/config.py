@@ -310,9 +310,9 @@ def _set(config: DictConfig, known: list[str], name: str, value: Any, shown: str
         raise UserError(f"{shown}: unknown key '{name}': {hint}")
     # of the whole configuration, all but a section would be copied for nothing
     section_name, _, leaf = name.rpartition(".")
-    section = config[section_name] if section_name else config
+    container = config[section_name] if section_name else config
     try:
-        merged = OmegaConf.merge(section, {leaf: value})
+        merged = OmegaConf.merge(container, {leaf: value})
         OmegaConf.select(merged, leaf, throw_on_missing=True)
         OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
