@@ -18,6 +18,7 @@ from latentscale.methods.registry import METHODS
 from latentscale.training.checks import plan_dry_run
 from latentscale.training.loop import train
 from latentscale.training.method_building import build_method
+from skipping import HAS_GPU
 
 PEAK = Peak(bf16=4e9, tf32=2e9, fp32=1e9, source="made up")
 TINY: dict[str, object] = {
@@ -245,7 +246,7 @@ def test_a_row_that_fails_shows_why_and_the_next_is_measured(tmp_path: Path, mon
     assert row().failure == ""
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.skipif(torch.cuda.is_available(), reason=HAS_GPU)
 def test_without_a_gpu_the_table_reports_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
