@@ -58,10 +58,12 @@ class Command:
 
     Attributes:
         place: document and line, for messages.
+        line: its number, from 1.
         whole: whether the reader adds no settings, so that all of them can be checked together.
     """
 
     place: str
+    line: int
     argv: tuple[str, ...]
     whole: bool
 
@@ -92,12 +94,12 @@ def commands(document: Path) -> list[Command]:
         for offset, line in enumerate(text.splitlines()):
             for part in line.split("&&"):
                 if argv := filled(part):
-                    found.append(Command(f"{name}:{block.line + offset}", argv, "…" not in part))
+                    found.append(Command(f"{name}:{block.line + offset}", block.line + offset, argv, "…" not in part))
     for number, line in enumerate(document.read_text(encoding="utf-8").splitlines(), 1):
         if line.startswith("|"):
             for span in re.findall(r"`([^`]+)`", line):
                 if (argv := filled(span)) and argv[0] in PROGRAMS:
-                    found.append(Command(f"{name}:{number}", argv, "…" not in span))
+                    found.append(Command(f"{name}:{number}", number, argv, "…" not in span))
     return found
 
 
@@ -111,6 +113,37 @@ def printed(argv: tuple[str, ...]) -> Finished:
     """Run a command that reads nothing of a reader's; several documents may have it."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     return Processes().run(argv, PATH=path)
+
+
+def run_files() -> list[str]:
+    """The files of a run's folder that docs/run-folder.md lists."""
+    page = ROOT / "docs" / "run-folder.md"
+    return re.findall(r"^\| `([^`]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def run_folder_rows(folder: Path) -> set[str]:
+    """The rows of docs/run-folder.md that describe what a run left in its folder.
+
+    Raises:
+        AssertionError: when a file has no row, or several.
+    """
+    rows = run_files()
+    kinds = {"STEP": r"\d{9}", "NETWORK": "[a-z_]+", "/$": "/.+"}
+    patterns = {}
+    for row in rows:
+        pattern = re.escape(row) + "$" * row.endswith("/")
+        for word, kind in kinds.items():
+            pattern = pattern.replace(word, kind)
+        patterns[row] = re.compile(pattern)
+    found = set()
+    for path in folder.rglob("*"):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            # statistics.safetensors is not a network's
+            described = [name] if name in rows else [row for row in rows if patterns[row].fullmatch(name)]
+            assert len(described) == 1, f"{name} has {len(described)} rows in docs/run-folder.md"
+            found.update(described)
+    return found
 
 
 class Workplace:
@@ -174,7 +207,7 @@ class Workplace:
                 # a bucket is not at hand: the command must take its arguments, and fail to reach that alone
                 done = self.run([*argv, "--help"])
                 assert done.code == 0
-            case ["latentscale", *_]:
+            case ["latentscale" | "mkdir" | "tar", *_]:
                 self.output(argv)
             case ["python", "-m", "pytest", *arguments]:
                 self.output(["python", "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *arguments])

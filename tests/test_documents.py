@@ -5,14 +5,13 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from layouts import afhq, built, celeba, fill, image_bytes, mnist, noise
-from PIL import Image
 from sklearn.datasets import load_digits
 
 from documents import DOCUMENTS, LANGUAGES, PROGRAMS, Workplace, blocks, commands
+from latentscale.inversion.image_input import as_model_input
 from launching import ROOT, Processes
 from tiny_models import DIM, tiny_model
 
@@ -53,7 +52,6 @@ def workplace(
     folder.mkdir()
     (folder / "photos").symlink_to(images)
     noise(1, (90, 70)).save(folder / "photo.jpg")
-    Image.fromarray(np.asarray(noise(2))[..., 0]).save(folder / "photo.png")
     tiny_model().save(folder / "runs" / "pvdgan" / "model")
     afhq(folder / "afhq")
     celeba(folder / "celeba")
@@ -105,15 +103,21 @@ def test_every_python_block_is_python(name: str) -> None:
 
 
 def test_the_readmes_python_works_as_written(workplace: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the commands that stand before it, with nothing else at hand."""
     (block,) = [block for block in blocks(ROOT / "README.md") if block.language == "python"]
+    for command in commands(ROOT / "README.md"):
+        if command.line < block.line:
+            workplace.check(command.argv, command.whole)
     monkeypatch.chdir(workplace.folder)
-    images = torch.from_numpy(load_digits().images[:5, None] / 8 - 1).float()
-    names: dict[str, Any] = {"images": images}
+    names: dict[str, Any] = {}
     exec(block.text, names)
-    assert names["latents"].shape == (5, DIM)
-    assert names["again"].shape == images.shape
+    held_out = torch.from_numpy(load_digits().images[1500:1502, None] / 8 - 1).float()
+    assert names["latents"].shape == (len(held_out), DIM)
+    torch.testing.assert_close(as_model_input(names["images"], (1, 8, 8)), held_out, rtol=0, atol=1 / 127)
+    assert names["again"].shape == held_out.shape
     assert names["new"].images.shape == (16, 1, 8, 8)
-    assert names["scores"].shape == (5,)
+    assert names["scores"].shape == (len(held_out),)
+    assert (workplace.folder / "inverted" / "reconstructions.png").is_file()
 
 
 @pytest.mark.parametrize("name", [*NAMES, "CHANGELOG.md"])
@@ -153,7 +157,9 @@ def test_the_readmes_own_images_example_trains(workplace: Workplace) -> None:
     smaller = ["training.steps=2", "network.widths=[4,4,4,4,4,4]", "network.base_width=4", "latent.dim=8",
                "evaluation.images=4", "telemetry.tensorboard=false"]  # fmt: skip
     found = [command.argv for command in commands(ROOT / "README.md")]
-    build, train = (argv for argv in found if argv[1:3] == ("shards", "build") or "run.dir=runs/photos" in argv)
+    build, train = (
+        argv for argv in found if argv[1:4] == ("shards", "build", "folder") or "run.dir=runs/photos" in argv
+    )
     assert build[:3] == ("latentscale", "shards", "build")
     assert train[:2] == ("accelerate", "launch")
     workplace.output(build)

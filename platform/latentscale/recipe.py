@@ -20,6 +20,7 @@ from latentscale.errors import INTERRUPTED_STATUS, USER_STATUS, Interruption, Us
 from latentscale.launching.exit_reports import ExitReason, ExitReport, write_exit_report
 from latentscale.methods.base import Method
 from latentscale.package_data import data_folder
+from latentscale.shell_command import shell_command
 from latentscale.wording import counted
 
 if TYPE_CHECKING:
@@ -173,7 +174,7 @@ def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
         print(f"pictures: {pictures}")
     print(f"model:    {outcome.folder / 'model'}")
     if method.inverts:
-        print(f"next:     latentscale invert {outcome.folder} IMAGE…")
+        print(f"next:     {shell_command('invert', outcome.folder)} IMAGE…")
 
 
 def exit_before_training() -> NoReturn:

@@ -90,7 +90,10 @@ def test_shards_are_found_whole_or_by_split(numbered, tmp_path):
         (("digits", "x"), "data.path=x is not used by data.name=digits"),
         (("shards",), "data.path is missing"),
         (("shards", "nowhere"), "data.path=nowhere is not a folder"),
-        (("shards", "."), "holds neither dataset.json nor train/dataset.json"),
+        (
+            ("shards", "."),
+            "neither dataset.json nor train/dataset.json: .* with .*latentscale shards build SOURCE PATH --out .$",
+        ),
         (("digits", None, "validation"), "split 'validation' does not exist: use one of train, test"),
     ],
 )

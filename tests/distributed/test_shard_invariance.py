@@ -290,6 +290,7 @@ def test_above_the_most_errors_the_recipe_itself_ends_with_status_2(hostile: Pat
     stopped = run(tmp_path, hostile, 1, 0, data__max_errors=2)
     assert stopped.code == 2
     assert stopped.err.count("error: 3 samples cannot be read, more than data.max_errors=2: fix the data") == 1
+    assert f"latentscale shards verify {hostile} lists what is broken" in stopped.err
 
 
 @pytest.mark.parametrize("number", damaged_kinds())

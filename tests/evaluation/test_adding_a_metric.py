@@ -1,8 +1,6 @@
 """A new metric is one file and its name in the registry: in the documented example, and in one made here."""
 
 import importlib.util
-import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -19,9 +17,7 @@ from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
 from launching import ROOT, Processes
 from tiny_models import DIM, model_of
-
-DOCUMENT = (ROOT / "docs" / "adding-a-metric.md").read_text()
-EVALUATION = Path("platform/latentscale/evaluation")
+from worked_examples import apply_metric, copy_code
 
 BRIGHTNESS = """
 from latentscale.evaluation.metric import Direction, Figure, Metric, Need
@@ -45,33 +41,12 @@ BRIGHTNESS = Metric(
 """
 
 
-def documented(path: str) -> str:
-    """The code block that the document puts into a file."""
-    found = re.search(rf"`{re.escape(path)}`:\n\n```python\n(.*?)```", DOCUMENT, re.DOTALL)
-    assert found, path
-    return found[1]
-
-
 def test_the_documented_example_works_as_written(tmp_path: Path, processes: Processes) -> None:
-    shutil.copytree(
-        ROOT / "platform", tmp_path / "platform", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info")
-    )
-    metric = (EVALUATION / "metrics" / "largest_pixel_error.py").as_posix()
-    (tmp_path / metric).write_text(documented(metric))
-    test = tmp_path / "test_largest_pixel_error.py"
-    test.write_text(documented("tests/evaluation/test_largest_pixel_error.py"))
-
-    lines = re.search(r"registry\.py`;.*?```python\n(.*?)\.\.\.\n(.*?)```", DOCUMENT, re.DOTALL)
-    assert lines
-    added_import, rows = lines.groups()
-    registry = tmp_path / EVALUATION / "registry.py"
-    before, old_row = registry.read_text(), rows.splitlines(keepends=True)[0]
-    assert before.count(old_row) == 1
-    registry.write_text(before.replace("\nMETRICS:", f"{added_import}\nMETRICS:").replace(old_row, rows))
-
+    copy_code(tmp_path)
+    (test,) = apply_metric(tmp_path)
     paths = f"{tmp_path / 'platform'}:{ROOT / 'tests'}"
     tested = processes.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)], cwd=tmp_path, PYTHONPATH=paths
+        [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", test], cwd=tmp_path, PYTHONPATH=paths
     )
     assert "1 passed" in tested.out, tested.out + tested.err
     command = [sys.executable, "-c", "from latentscale.cli import main; main()", "metrics"]

@@ -135,7 +135,8 @@ def exchange_labels(train: Path) -> None:
     [
         (
             damage_image,
-            r"train/shard-000000\.tar has the wrong SHA-256 \(not the one in dataset\.json\): run latentscale shards",
+            r"train/shard-000000\.tar has the wrong SHA-256 \(not the one in dataset\.json\): run .*latentscale shards"
+            r" verify .*copied/train, and copy again the files it names$",
         ),
         (damage_index, r"train/shard-000000\.index\.safetensors is damaged \(its SHA-256"),
         (exchange_labels, r"train/shard-000000\.tar member 1 has label 1, but its index has 9"),

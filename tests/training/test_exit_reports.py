@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from documents import run_folder_rows
 from latentscale.launching.exit_reports import (
     FOLDER_VARIABLE,
     ExitReason,
@@ -15,6 +16,7 @@ from latentscale.launching.exit_reports import (
 )
 from latentscale.methods.registry import METHODS
 from latentscale.recipe import print_outcome
+from latentscale.shell_command import shell_command
 from latentscale.training.loop import Outcome
 from launching import ROOT, Processes, Train, overrides
 
@@ -57,7 +59,7 @@ def test_a_run_writes_an_exit_report(how: str, processes: Processes, tmp_path: P
     elif how == "is stopped":
         assert (process.returncode, report.reason) == (0, ExitReason.STOPPED), err
         assert f"stopped at step {report.step:,}" in out
-        assert (folder / "STOPPED").exists()
+        assert "STOPPED" in run_folder_rows(folder)
     else:
         assert (process.returncode, report.reason) == (2, ExitReason.USER_ERROR)
         assert err == f"error: {report.message}\n"
@@ -78,4 +80,7 @@ def test_a_method_without_an_encoder_is_said_to_have_none(
     name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     print_outcome(Outcome(4, True, tmp_path, {"real_images": 2, "held_out": 1}), METHODS[name])
-    assert ("this method has no encoder" in capsys.readouterr().out) is (name == "vanilla")
+    out = capsys.readouterr().out
+    assert ("this method has no encoder" in out) is (name == "vanilla")
+    following = f"next:     {shell_command('invert', tmp_path)} IMAGE…\n"
+    assert out.endswith(following) is METHODS[name].inverts

@@ -31,7 +31,13 @@ def test_some_hundred_steps_show_the_trend(processes: Processes, tmp_path: Path)
     assert last["evaluation/latent_error_median"] < first["evaluation/latent_error_median"] - 0.03
     assert last["evaluation/effective_dimensions"] < first["evaluation/effective_dimensions"]
     # what a user reads at the end
-    for part in ("latent error", "dB PSNR", "effective dimensions", "pictures:", "latentscale invert"):
+    for part in (
+        "latent error",
+        "dB PSNR",
+        "effective dimensions",
+        "pictures:",
+        f"latentscale invert {tmp_path} IMAGE…",
+    ):
         assert part in finished.out
 
 

@@ -10,6 +10,7 @@ from every_method import settings as small_run
 from states import bitwise_equal, final_state, worst_difference
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from documents import run_files, run_folder_rows
 from latentscale.config import load_config
 from latentscale.data.memory_cache import MemoryCachedReader
 from latentscale.data.step_reader import Block
@@ -19,6 +20,7 @@ from latentscale.errors import UserError
 from latentscale.inversion.inverter import Inverter
 from latentscale.losses import inversion
 from latentscale.methods import pvdgan
+from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
 from latentscale.training.ema import WeightAverage
 from latentscale.training.loop import train as train_here
@@ -68,11 +70,28 @@ def test_a_runs_folder(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("generator/encoder")] == [2, 4, 6]
     for event, record in zip(events.Scalars("generator/encoder"), records, strict=True):
         assert event.value == pytest.approx(record["generator/encoder"], rel=1e-6)
+    # other tests here and in test_exit_reports.py have these two
+    assert run_folder_rows(tmp_path) == set(run_files()) - {"snapshots/categories-STEP.png", "STOPPED"}
     inverter = Inverter.load(tmp_path)
     average = final_state(tmp_path)
     torch.testing.assert_close(inverter.variance, average["statistic/variance/variance"], rtol=0, atol=0)
     for name, parameter in inverter.model.method.networks["generator"].named_parameters():
         assert torch.equal(parameter, average[f"average/generator/{name}"])
+
+
+def drawn(folder: Path) -> set[str]:
+    """The kinds of pictures in a run's folder, all of whose files are documented."""
+    return {row.split("/")[1].split("-")[0] for row in run_folder_rows(folder) if row.startswith("snapshots/")}
+
+
+def expected_pictures(method: type[Method], inverter: Inverter) -> set[str]:
+    """What docs/run-folder.md says below its table."""
+    pictures = {"samples", "fakes", "sweeps"} if method.generates else set()
+    if method.inverts:
+        pictures.add("reconstructions")
+    else:
+        pictures.discard("fakes")
+    return pictures | ({"categories"} if inverter.model.method.generates_by_category else set())
 
 
 # what must not move: a P(C) that is given, attributes that are fixed for ever, a finished generator
@@ -97,6 +116,7 @@ def test_every_method_trains_and_every_tensor_moves_but_what_is_fixed(name: str,
     first = final_state(folder)
     run_here(name, folder, **{**needs, "training__steps": 3})
     last = final_state(folder)
+    assert drawn(folder) == expected_pictures(METHODS[name], Inverter.load(folder))
     still = {key for key in last if torch.equal(first[key], last[key])}
     fixed = {key for key in last if key.startswith(FIXED.get(name, ("nothing/",)))}
     resting = {key for key in still - fixed if key.endswith(tuple(may_rest(name)) or "nothing")}

@@ -6,6 +6,7 @@ from latentscale.data.first_use import bundled_folder
 from latentscale.errors import UserError
 from latentscale.shards.dataset_folders import refuse_missing_descriptions, refuse_missing_remote_descriptions
 from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.shell_command import shell_command
 from latentscale.storage.cached_remote import CachedFolder
 from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
 from latentscale.storage.remote import is_remote, reason
@@ -64,7 +65,7 @@ def open_dataset(
         return ShardedDataset.open(folder / split, options)
     raise UserError(
         f"data.path={path} holds neither {DATASET_FILE} nor {split}/{DATASET_FILE}: "
-        "write shards there with latentscale shards build"
+        f"write shards there with {shell_command('shards', 'build', 'SOURCE', 'PATH', '--out', path)}"
     )
 
 

@@ -21,12 +21,12 @@ from latentscale.shards.shard_format import NO_LABEL
 from latentscale.shards.shard_writer import ShardWriter
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.shards.tar_samples import DamagedShard, read_samples
+from latentscale.shell_command import shell_command
 from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions, StoredFile
 from latentscale.storage.remote import reason
 from latentscale.wording import counted
 
 _COPIED = ("source", "label_names", "transform")
-_REMEDY = "run latentscale shards verify, and copy again the files it names"
 
 
 @dataclass(frozen=True)
@@ -140,6 +140,7 @@ class _Source:
         self.dataset = ShardedDataset.open(folder, options)
         self.description = read_description(self.dataset.folder)
         self._labels: NDArray[np.int64] | None = None
+        self._remedy = f"run {shell_command('shards', 'verify', folder)}, and copy again the files it names"
 
     def labels(self) -> NDArray[np.int64]:
         """Return the labels stored in the indexes, ``[N]``."""
@@ -172,16 +173,18 @@ class _Source:
                             raise DamagedShard(f"holds {number - end + count} of {counted(count, 'sample')}")
                     except DamagedShard as error:
                         self._check(location, tar, file)
-                        raise UserError(f"{location} {error}: {_REMEDY}") from error
+                        raise UserError(f"{location} {error}: {self._remedy}") from error
                     self._check(location, tar, file)
             except OSError as error:
-                raise UserError(f"{location} cannot be read ({error.strerror or reason(error)}): {_REMEDY}") from error
+                raise UserError(
+                    f"{location} cannot be read ({error.strerror or reason(error)}): {self._remedy}"
+                ) from error
 
     def _check(self, location: str, tar: StoredFile, file: SequentialFile) -> None:
         """Raise UserError if the shard's SHA-256 is wrong; the output is then discarded."""
         _, sha256 = file.finish()
         if sha256 != tar.sha256:
-            raise UserError(f"{location} has the wrong SHA-256 (not the one in {DATASET_FILE}): {_REMEDY}")
+            raise UserError(f"{location} has the wrong SHA-256 (not the one in {DATASET_FILE}): {self._remedy}")
 
     def has_patches(self) -> bool:
         with closing(self.samples()) as samples:

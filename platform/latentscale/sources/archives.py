@@ -5,6 +5,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from latentscale.errors import UserError
+from latentscale.shell_command import shell_command
 from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, Reader
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
@@ -30,7 +31,7 @@ def require_file(path: Path | None, kind: str) -> Path:
         UserError: PATH is missing or is not a file.
     """
     if path is None:
-        raise UserError(f"PATH is missing: name the {kind} file, latentscale shards build {kind} PATH")
+        raise UserError(f"PATH is missing: name the {kind} file, {shell_command('shards', 'build', kind)} PATH")
     if not path.is_file():
         raise UserError(f"{path} is not a file: name the {kind} file")
     return path

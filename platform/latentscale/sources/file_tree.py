@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from latentscale.errors import UserError
+from latentscale.shell_command import shell_command
 from latentscale.sources.listing import (
     MAX_FILE_BYTES,
     Item,
@@ -67,7 +68,8 @@ def require_folder(path: Path | None, source: str, holds: str = "the images") ->
         UserError: the path is missing or is not a folder.
     """
     if path is None:
-        raise UserError(f"PATH is missing: {source} is read from a folder, latentscale shards build {source} PATH")
+        command = shell_command("shards", "build", source)
+        raise UserError(f"PATH is missing: {source} is read from a folder, {command} PATH")
     if not path.is_dir():
         raise UserError(f"{path} is not a folder: name the one that holds {holds}")
     return path

@@ -55,7 +55,7 @@ class Consensus:
         self._feed, self._recorder, self._should_stop = feed, recorder, should_stop
         self._device = feed.device
         self._may_skip = config.data.on_error == "skip"
-        self._skipped = SkippedSamples(config.data.max_errors, skipped, recorder.warn)
+        self._skipped = SkippedSamples(config.data.path, config.data.max_errors, skipped, recorder.warn)
         self._skipped_in_a_row = torch.zeros(1, device=self._device)
         self._flags = LateFlags(3, self._device)
         self._first_step = True

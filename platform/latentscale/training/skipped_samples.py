@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from latentscale.data.unreadable_samples import Skipped
 from latentscale.distributed.agreement import all_gather
 from latentscale.errors import UserError
+from latentscale.shell_command import shell_command
 from latentscale.wording import counted
 
 
@@ -12,12 +13,14 @@ class SkippedSamples:
     """The set of a run's unreadable samples, the same on every process after each ``join``.
 
     Args:
+        path: ``data.path``; empty for bundled data.
         limit: ``data.max_errors``.
         before: what the run had skipped by its last checkpoint, on every process.
         warn: shows the user a line for each newly found sample.
     """
 
-    def __init__(self, limit: int, before: Iterable[Skipped], warn: Callable[[str], None]) -> None:
+    def __init__(self, path: str, limit: int, before: Iterable[Skipped], warn: Callable[[str], None]) -> None:
+        self._path = path
         self._limit = limit
         self._warn = warn
         self._known = {(sample.shard, sample.member): sample for sample in before}
@@ -57,8 +60,9 @@ class SkippedSamples:
         count = len(self._known)
         if count <= self._limit:
             return None
+        verify = shell_command("shards", "verify", self._path or "DIR")
         return UserError(
             f"{counted(count, 'sample')} cannot be read, more than data.max_errors={self._limit}: fix the data"
-            " (latentscale shards verify lists what is broken) or raise data.max_errors, then run the same command"
+            f" ({verify} lists what is broken) or raise data.max_errors, then run the same command"
             " to continue from the last checkpoint"
         ).on_every_process()
