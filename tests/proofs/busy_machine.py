@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from latentscale.wording import counted
+
 ROOT = Path(__file__).resolve().parents[2]
 TIMED = (
     "tests/distributed/test_faults.py", "tests/distributed/test_heartbeat.py", "tests/distributed/test_agreement.py",
@@ -51,18 +53,8 @@ def busy_machine(arguments: list[str]) -> bool:
     with busy(chosen.busy):
         while time.monotonic() - start < 60 * chosen.minutes:
             rounds += 1
-            command = [
-                sys.executable,
-                "-m",
-                "pytest",
-                "-n",
-                "2",
-                "--dist",
-                "loadfile",
-                "-rf",
-                "--tb=short",
-                *chosen.tests,
-            ]
+            options = ["-n", "2", "--dist", "loadfile", "-rf", "--tb=short"]
+            command = [sys.executable, "-m", "pytest", *options, *chosen.tests]
             finished = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
             lines = finished.stdout.splitlines()
             failed = [line.split()[1] for line in lines if line.startswith(("FAILED ", "ERROR "))]
@@ -74,5 +66,6 @@ def busy_machine(arguments: list[str]) -> bool:
                 failures[f"pytest ended with status {finished.returncode}"] += 1
     for test, count in failures.most_common():
         print(f"{count} of {rounds}: {test}")
-    print(f"{rounds} rounds beside {chosen.busy} busy processes, {sum(failures.values())} failures")
+    found = [counted(rounds, "round"), counted(chosen.busy, "busy process", "busy processes")]
+    print(f"{' beside '.join(found)}, {counted(sum(failures.values()), 'failure')}")
     return not failures
