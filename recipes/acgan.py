@@ -1,7 +1,10 @@
 """Train ACGAN: `accelerate launch recipes/acgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.acgan import ACGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.acgan import ACGAN
+    from latentscale.recipe import main
 
 METHOD = ACGAN
 DEFAULTS = {

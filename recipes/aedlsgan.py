@@ -1,7 +1,10 @@
 """Train AEDLSGAN: `accelerate launch recipes/aedlsgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.aedlsgan import AEDLSGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.aedlsgan import AEDLSGAN
+    from latentscale.recipe import main
 
 METHOD = AEDLSGAN
 DEFAULTS = {

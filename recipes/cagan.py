@@ -1,7 +1,10 @@
 """Train CAGAN: `accelerate launch recipes/cagan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.cagan import CAGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.cagan import CAGAN
+    from latentscale.recipe import main
 
 METHOD = CAGAN
 DEFAULTS = {

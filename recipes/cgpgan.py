@@ -1,7 +1,10 @@
 """Train CGPGAN: `accelerate launch recipes/cgpgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.cgpgan import CGPGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.cgpgan import CGPGAN
+    from latentscale.recipe import main
 
 METHOD = CGPGAN
 DEFAULTS = {

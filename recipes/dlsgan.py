@@ -1,7 +1,10 @@
 """Train DLSGAN: `accelerate launch recipes/dlsgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.dlsgan import DLSGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.dlsgan import DLSGAN
+    from latentscale.recipe import main
 
 METHOD = DLSGAN
 DEFAULTS = {

@@ -1,7 +1,10 @@
 """Train InfoGAN: `accelerate launch recipes/infogan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.infogan import InfoGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.infogan import InfoGAN
+    from latentscale.recipe import main
 
 METHOD = InfoGAN
 DEFAULTS = {

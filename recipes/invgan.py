@@ -1,7 +1,10 @@
 """Train InvGAN: `accelerate launch recipes/invgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.invgan import InvGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.invgan import InvGAN
+    from latentscale.recipe import main
 
 METHOD = InvGAN
 DEFAULTS = {

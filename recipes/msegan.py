@@ -1,7 +1,10 @@
 """Train MSEGAN: `accelerate launch recipes/msegan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.msegan import MSEGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.msegan import MSEGAN
+    from latentscale.recipe import main
 
 METHOD = MSEGAN
 DEFAULTS = {

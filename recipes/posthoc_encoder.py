@@ -3,8 +3,11 @@
 `--help` lists the keys.
 """
 
-from latentscale.methods.posthoc_encoder import PosthocEncoder
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.posthoc_encoder import PosthocEncoder
+    from latentscale.recipe import main
 
 METHOD = PosthocEncoder
 DEFAULTS = {

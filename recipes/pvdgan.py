@@ -1,7 +1,10 @@
 """Train PVDGAN: `accelerate launch recipes/pvdgan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.pvdgan import PVDGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.pvdgan import PVDGAN
+    from latentscale.recipe import main
 
 METHOD = PVDGAN
 DEFAULTS = {

@@ -1,7 +1,10 @@
 """Train VAEGAN: `accelerate launch recipes/vaegan.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.vaegan import VAEGAN
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.vaegan import VAEGAN
+    from latentscale.recipe import main
 
 METHOD = VAEGAN
 DEFAULTS = {

@@ -1,7 +1,10 @@
 """Train Vanilla: `accelerate launch recipes/vanilla.py [preset=NAME] [key=value …]`; `--help` lists the keys."""
 
-from latentscale.methods.vanilla import Vanilla
-from latentscale.recipe import main
+from latentscale.errors import interruptible_imports
+
+with interruptible_imports():
+    from latentscale.methods.vanilla import Vanilla
+    from latentscale.recipe import main
 
 METHOD = Vanilla
 DEFAULTS = {

@@ -1,5 +1,6 @@
 """Fixtures of all tests: a starter of real processes, a cache folder for the session, shards of numbered images."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -38,6 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("processes"):
             item.add_marker("slow")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what has been imported to no garbage collection: a fifth of the time that a compilation takes."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import importlib.util
 import os
 import re
 import shlex
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator, Sequence
@@ -36,6 +37,9 @@ PROGRAMS = (
 # what a reader puts in
 PLACEHOLDERS = {"K": "0", "HOST_OF_0": "127.0.0.1"}
 LEFT_OUT = {"…", "key=value"}
+SMALL_CLUSTERS = ["--count", "5000", "--test-count", "100"]
+STARTED: set[tuple[str, ...]] = set()
+"""The kinds of command that have been started as they are written."""
 
 
 @dataclass(frozen=True)
@@ -149,15 +153,20 @@ def run_folder_rows(folder: Path) -> set[str]:
 class Workplace:
     """A clone as a reader has it, with data in it, where commands are checked.
 
+    The first command of each kind is started as it is written. A later one may be forked from a process that has
+    imported the package, and data are built by it alone, without worker processes; clusters are built of fewer points.
+
     Args:
         folder: stands for the clone.
         processes: a starter of processes.
+        as_written: start every command as it is written.
     """
 
-    def __init__(self, folder: Path, processes: Processes, patch: pytest.MonkeyPatch) -> None:
+    def __init__(self, folder: Path, processes: Processes, patch: pytest.MonkeyPatch, as_written: bool = False) -> None:
         self.folder = folder
         self.processes = processes
         self.patch = patch
+        self.as_written = as_written
         self.whole = True
         bin_folder = Path(sys.executable).parent
         scripts = folder.with_name("scripts")
@@ -172,7 +181,18 @@ class Workplace:
         """Run a command for real."""
         if {"--help", "methods", "metrics"} & set(argv):
             return printed(tuple(argv))
-        return self.processes.run(argv, self.folder, PATH=self.path, **environment)
+        command = list(argv)
+        if command[:4] == ["latentscale", "shards", "build", "clusters"]:
+            command += SMALL_CLUSTERS
+        # python's -m or script, and the program's command
+        kind = tuple(command[: 3 if "-m" in command[:2] else 2])
+        if self.as_written or kind not in STARTED:
+            STARTED.add(kind)
+        elif program := shutil.which(command[0], path=self.path):
+            if command[:3] == ["latentscale", "shards", "build"]:
+                command += ["--workers", "0"]
+            command[0] = program
+        return self.processes.run(command, self.folder, PATH=self.path, **environment)
 
     def output(self, argv: Sequence[str], **environment: str) -> str:
         """What a command prints; it must succeed."""

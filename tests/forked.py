@@ -24,16 +24,17 @@ class ForkedProcess:
         argv: what follows ``python``: a script, or ``-m`` or ``-c`` and what follows it, then the arguments.
         cwd: its working folder.
         environment: all of its environment.
+        server: a `fork_server`.
     """
 
-    def __init__(self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str], server: socket.socket) -> None:
         self.args, self.processor_seconds = list(argv), 0.0
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         self._report, report_write = os.pipe()
         request = json.dumps({"argv": self.args, "cwd": str(cwd), "environment": dict(environment)})
         written = (out_write, err_write, report_write)
-        socket.send_fds(fork_server(), [request.encode()], written)
+        socket.send_fds(server, [request.encode()], written)
         for descriptor in written:
             os.close(descriptor)
         self.stdout: TextIO = os.fdopen(out_read)
@@ -103,8 +104,12 @@ class ForkedProcess:
 
 
 @cache
-def fork_server() -> socket.socket:
-    """The connection to this process's server, which is started once and ends with this process."""
+def fork_server(path: str = "") -> socket.socket:
+    """The connection to this process's server, which is started once and ends with this process.
+
+    Args:
+        path: a PYTHONPATH with another copy of the package; it has a server of its own.
+    """
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         ours.setsockopt(socket.SOL_SOCKET, buffer, 2**22)
@@ -112,6 +117,7 @@ def fork_server() -> socket.socket:
     number = its.fileno()
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true",
+        **({"PYTHONPATH": path} if path else {}),
     }  # fmt: skip
     subprocess.Popen(
         [sys.executable, str(SERVER), str(number)], pass_fds=[number], env=environment, stdin=subprocess.DEVNULL,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import psutil
 
-from forked import ForkedProcess
+from forked import ForkedProcess, fork_server
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -111,19 +111,23 @@ class Processes:
     def __init__(self) -> None:
         self._started: list[Process] = []
 
-    def start(self, command: Sequence[str], cwd: Path = ROOT, interpreter: bool = False, **extra: str) -> Process:
+    def start(
+        self, command: Sequence[str], cwd: Path = ROOT, interpreter: bool = False, copy: str = "", **extra: str
+    ) -> Process:
         """Start a command.
 
         Args:
             interpreter: start an interpreter even where a fork of one that has imported torch would serve, which takes
-                a seventh of the time: for tests of what happens while, or depends on how, modules are imported.
+                a fortieth of the time: for tests of what happens while, or depends on how, modules are imported.
+            copy: a PYTHONPATH with a copy of the package, to be used instead of this one.
             extra: environment variables; one for the interpreter, other than PYTHONPATH, needs an interpreter too.
         """
+        extra |= {"PYTHONPATH": copy} if copy else {}
         surroundings = environment(ACCELERATE_USE_CPU="true", **extra)
         interpreter = interpreter or any(name.startswith("PYTHON") and name != "PYTHONPATH" for name in extra)
         argv = [] if interpreter else python_arguments(command)
         if argv:
-            forked = ForkedProcess(argv, cwd, surroundings)
+            forked = ForkedProcess(argv, cwd, surroundings, fork_server(copy))
             self._started.append(forked)
             return forked
         process = subprocess.Popen(
@@ -153,9 +157,9 @@ class Processes:
 
     def run(
         self, command: Sequence[str], cwd: Path = ROOT, timeout_seconds: float = 120, interpreter: bool = False,
-        **extra: str,
+        copy: str = "", **extra: str,
     ) -> Finished:  # fmt: skip
-        process = self.start(command, cwd, interpreter, **extra)
+        process = self.start(command, cwd, interpreter, copy, **extra)
         try:
             out, err = process.communicate(timeout=timeout_seconds)
         finally:

@@ -30,7 +30,7 @@ class Example:
         """Run Python in the copy; it must end well."""
         helpers = [ROOT / "tests", ROOT / "tests" / "sources", ROOT / "tests" / "methods"]
         paths = ":".join(map(str, [self.folder / "platform", *helpers]))
-        done = self.processes.run([sys.executable, *argv], self.folder, PYTHONPATH=paths)
+        done = self.processes.run([sys.executable, *argv], self.folder, copy=paths)
         assert done.code == 0, done.out + done.err
         return done
 

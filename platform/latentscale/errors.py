@@ -1,4 +1,9 @@
-"""Errors that end a command with one line and no traceback."""
+"""What ends a command without a traceback: errors that the user can fix, and Ctrl-C."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(Exception):
@@ -25,3 +30,27 @@ class Interruption(UserError):
 USER_STATUS = 2
 INTERRUPTED_STATUS = 75
 """EX_TEMPFAIL of sysexits.h ("the user is invited to retry"): a supervisor may restart the run."""
+CTRL_C_STATUS = 130
+"""128 + SIGINT, with which a shell reports a command that Ctrl-C ended."""
+
+
+@contextmanager
+def interruptible_imports() -> Iterator[None]:
+    """Ctrl-C ends the process at once and silently with status 130, while modules are imported that take a second.
+
+    A KeyboardInterrupt would print a traceback through them, or come out of a compiled module as another error. Only
+    imports belong here: the process ends without exit handlers or ``finally``. A program that ignores or handles
+    SIGINT, and an import in another thread, stay as they are.
+    """
+    if signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield
+        return
+    try:
+        signal.signal(signal.SIGINT, lambda number, frame: os._exit(CTRL_C_STATUS))
+    except ValueError:  # not the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)

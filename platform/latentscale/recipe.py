@@ -16,7 +16,7 @@ from latentscale.config import Config, describe_keys, load_config
 from latentscale.distributed.deepspeed_settings import launcher_settings
 from latentscale.distributed.exiting import exit_process
 from latentscale.distributed.topology import Topology
-from latentscale.errors import INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
+from latentscale.errors import CTRL_C_STATUS, INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
 from latentscale.launching.exit_reports import ExitReason, ExitReport, write_exit_report
 from latentscale.methods.base import Method
 from latentscale.package_data import data_folder
@@ -115,7 +115,8 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
         launch: how the user started it.
         arguments: the rest of the command line.
 
-    Exits with status 2 and one line after an error that the user must fix.
+    Exits with status 2 and one line after an error that the user must fix, and with status 130 at a Ctrl-C that does
+    not wait for the loop to stop.
     """
     try:
         options, overrides = _parse(method, recipe, launch, arguments)
@@ -135,6 +136,8 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
         if error.filename is None:
             raise
         fail(UserError(f"{error.filename}: {error.strerror}: fix that, then run the same command to continue"))
+    except KeyboardInterrupt:
+        exit_process(CTRL_C_STATUS)
 
 
 def _train(config: Config, method: type[Method]) -> None:

@@ -102,7 +102,7 @@ class FilledGradients(torch.autograd.Function):
         return parameters[0].new_zeros(())
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Any, ...]:
         return (None, *ctx.gradients)
 

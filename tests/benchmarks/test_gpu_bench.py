@@ -182,7 +182,7 @@ def test_turns_begin_after_the_warm_up() -> None:
             asked += 1
             should_stop()  # type: ignore[operator]
 
-    found = Stopwatch(clock, warm_up_steps=3, turns=2, steps=5).time(loop)  # type: ignore[arg-type]
+    found = Stopwatch(clock, warm_up_steps=3, turns=2, steps=5).time(loop)
     assert asked == 3 + 2 * 5 + 1
     assert found.step_seconds == [0.2, 0.2]
     # asked for the time three times, and memory was forgotten when the first turn began

@@ -46,11 +46,12 @@ def test_the_documented_example_works_as_written(tmp_path: Path, processes: Proc
     (test,) = apply_metric(tmp_path)
     paths = f"{tmp_path / 'platform'}:{ROOT / 'tests'}"
     tested = processes.run(
-        [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", test], cwd=tmp_path, PYTHONPATH=paths
-    )
+        [sys.executable, "-m", "pytest", "-n0", "-p", "no:cacheprovider", test], tmp_path, interpreter=True,
+        PYTHONPATH=paths,
+    )  # fmt: skip
     assert "1 passed" in tested.out, tested.out + tested.err
     command = [sys.executable, "-c", "from latentscale.cli import main; main()", "metrics"]
-    listed = processes.run(command, cwd=tmp_path, PYTHONPATH=paths)
+    listed = processes.run(command, tmp_path, interpreter=True, PYTHONPATH=paths)
     assert "how wrong the worst pixel of a reconstruction is" in listed.out, listed.err
 
 

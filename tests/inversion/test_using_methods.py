@@ -70,7 +70,7 @@ def test_an_edited_latent_has_exactly_the_target_score(tmp_path: Path) -> None:
     z = latents(5)
     scores = inverter.attribute_scores(z)
     # three columns for the first label, one for the binary one: ((z∘s)·w)/√d
-    weight = inverter.model.method.statistics["attributes"].weight  # type: ignore[attr-defined]
+    weight = inverter.model.method.statistics["attributes"].weight
     expected = (z * inverter.scale) @ weight / math.sqrt(DIM)
     torch.testing.assert_close(scores, expected)
     assert scores.shape == (5, 4)

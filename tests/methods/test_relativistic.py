@@ -170,9 +170,21 @@ def test_both_phases_pair_sample_by_sample(title: str) -> None:
         # the term as it is reported, not only its difference
         own = term(title, method, batch, phase, True)
         torch.testing.assert_close(results[index].measured["adversarial"], own.detach(), rtol=1e-11, atol=1e-14)
-        # everything else is measured alike
-        for name in results[index].measured.keys() - {"adversarial"}:
-            torch.testing.assert_close(results[index].measured[name], others[index].measured[name], rtol=0, atol=0)
+        # everything else is measured, observed and kept alike
+        assert_equal(without_adversarial(results[index].measured), without_adversarial(others[index].measured))
+        assert_equal(results[index].observed, others[index].observed)
+        assert_equal(results[index].kept, others[index].kept)
+
+
+def without_adversarial(measured: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: value for name, value in measured.items() if name != "adversarial"}
+
+
+def assert_equal(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    """The same names, and bit for bit the same values."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("title", RUNS)

@@ -40,7 +40,7 @@ def category_method(name: str, **settings: object) -> Method:
     method = toy_method(name, SIZES, **{**WEIGHTS[name], **settings})
     with torch.no_grad():
         for statistic in method.statistics.values():
-            statistic.probabilities.copy_(PRIOR)  # type: ignore[attr-defined]
+            statistic.probabilities.copy_(PRIOR)
         if "prior" in method.networks:
             method.networks["prior"].logit_bias.copy_(torch.tensor([0.3, -0.4, 0.1, 1.0, -0.5]))
         if "classifier" in method.networks:
@@ -327,7 +327,7 @@ def test_reals_labels_in_micro_batches_are_those_of_the_whole() -> None:
 
 def updates(method: Method, step: int, count: int, dtype: torch.dtype) -> list[Tensor]:
     """P(C) after each of several steps on skewed reals, as the loop takes them; also the classifier's mean."""
-    statistics = FusedStatistics(method.statistics, torch.device("cpu"), dtype)  # type: ignore[arg-type]
+    statistics = FusedStatistics(method.statistics, torch.device("cpu"), dtype)
     before = toy_batch(method, STREAMS, B)
     batch = before._replace(
         real=(before.real * 0.1 + 2.0).to(dtype),
@@ -349,9 +349,9 @@ def updates(method: Method, step: int, count: int, dtype: torch.dtype) -> list[T
 def test_early_the_probabilities_stay_uniform_whatever_the_batch(dtype: torch.dtype) -> None:
     method = category_method("cgpgan", prior_decay=0.5)
     for module in (*method.networks.values(), *method.statistics.values()):
-        module.to(dtype)  # type: ignore[attr-defined]
+        module.to(dtype)
     uniform = torch.tensor([1 / 3, 1 / 3, 1 / 3, 0.5, 0.5], dtype=dtype)
-    method.statistics["category_prior"].probabilities.copy_(uniform)  # type: ignore[attr-defined]
+    method.statistics["category_prior"].probabilities.copy_(uniform)
     *seen, mean = updates(method, 4, 30, dtype)
     # the batch is far from uniform, and would show at once
     assert (mean - uniform).abs().max() > 0.1
@@ -450,7 +450,7 @@ def test_a_phase_compiles_whole_and_gives_the_same_numbers(name: str) -> None:
 def test_under_bf16_every_loss_is_taken_in_float32(name: str) -> None:
     method = category_method(name)
     for module in (*method.networks.values(), *method.statistics.values()):
-        module.float()  # type: ignore[attr-defined]
+        module.float()
     batch = toy_batch(method, STREAMS, B)
     batch = batch._replace(
         real=batch.real.float(),
@@ -479,7 +479,7 @@ def test_built_networks_train_every_parameter(name: str) -> None:
         network.double()
     method = kind(settings, networks, make_prior("normal"), spec)
     for statistic in method.statistics.values():
-        statistic.double()  # type: ignore[attr-defined]
+        statistic.double()
     batch = toy_batch(method, STREAMS, B)
     batch = batch._replace(real=batch.real[:, :2], schedule=method.schedule(0, B))
     batch = prepare_batches(method, [batch], torch.float64)[0]

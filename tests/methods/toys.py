@@ -59,7 +59,7 @@ def toy_method(name: str, categories: tuple[int, ...] = (), **settings: object) 
     for name, statistic in method.statistics.items():
         statistic.double()
         if name == "variance":
-            statistic.variance.copy_(torch.tensor([0.9, 0.3, 1.2], dtype=torch.float64))  # type: ignore[attr-defined]
+            statistic.variance.copy_(torch.tensor([0.9, 0.3, 1.2], dtype=torch.float64))
     return method
 
 

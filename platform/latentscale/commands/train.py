@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
-from latentscale.errors import UserError
+from latentscale.errors import UserError, interruptible_imports
 from latentscale.package_data import data_folder
 
 USAGE = """\
@@ -38,7 +38,8 @@ def train_recipe(arguments: Sequence[str]) -> None:
     if name in ("-h", "--help"):
         print(USAGE.format(recipes=" ".join(recipe_names())), end="")
         sys.exit(0 if arguments else 2)
-    from latentscale.recipe import Launch, fail, run
+    with interruptible_imports():
+        from latentscale.recipe import Launch, fail, run
 
     try:
         recipe = load_recipe(name)

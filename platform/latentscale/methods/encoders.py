@@ -40,12 +40,10 @@ class EncoderSettings(MethodSettings):
     variance_decay: float = setting(0.999, "decay of v per step", minimum=0, maximum=1)
 
 
-class DiscriminatorPhase(Phase):
-    """L_d = adv + λ_enc L_enc + λ_r R, with the given L_enc."""
+class LatentLossPhase(Phase):
+    """A phase that is given its L_enc."""
 
-    name = "discriminator"
     settings: EncoderSettings
-    discriminator: nn.Module
 
     def __init__(
         self,
@@ -56,6 +54,13 @@ class DiscriminatorPhase(Phase):
     ) -> None:
         super().__init__(owned, borrowed, settings)
         self.latent_loss = latent_loss
+
+
+class DiscriminatorPhase(LatentLossPhase):
+    """L_d = adv + λ_enc L_enc + λ_r R, with the given L_enc."""
+
+    name = "discriminator"
+    discriminator: nn.Module
 
     def forward(self, batch: Batch) -> Terms:
         settings, z = self.settings, batch.draws["discriminator_latent"]
@@ -73,22 +78,11 @@ class DiscriminatorPhase(Phase):
         )
 
 
-class GeneratorPhase(Phase):
+class GeneratorPhase(LatentLossPhase):
     """L_g = adv + λ_enc L_enc; its gradient passes through D's predicted latent into G."""
 
     name = "generator"
-    settings: EncoderSettings
     generator: nn.Module
-
-    def __init__(
-        self,
-        owned: Mapping[str, nn.Module],
-        borrowed: Mapping[str, nn.Module],
-        settings: EncoderSettings,
-        latent_loss: LatentLoss,
-    ) -> None:
-        super().__init__(owned, borrowed, settings)
-        self.latent_loss = latent_loss
 
     def forward(self, batch: Batch) -> Terms:
         settings, z, discriminator = self.settings, batch.draws["generator_latent"], self.borrowed("discriminator")
