@@ -163,11 +163,13 @@ class Processes:
         return Finished(process.returncode, out, err)
 
     def end(self, process: Process) -> None:
-        # a launcher starts its workers in their own sessions: find them as its children
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+        # a launcher starts its workers in their own sessions: find them as its children; the number of a process that
+        # has ended may be another's by now
+        if process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
