@@ -1,24 +1,20 @@
 """A process that has imported what a training run imports, and forks once per request: a start without the imports.
 
-``python fork_server.py DESCRIPTOR`` serves the socket DESCRIPTOR; ``cold`` after it leaves the imports out. A request is
-JSON: ``argv`` (a script, or ``-m`` or ``-c`` and what follows it, then the arguments), ``cwd`` and ``environment``;
+``python fork_server.py DESCRIPTOR`` serves the socket DESCRIPTOR; ``cold`` after it leaves the imports out. A request
+is JSON: ``argv`` (a script, or ``-m`` or ``-c`` and what follows it, then the arguments), ``cwd`` and ``environment``;
 with it come three descriptors: standard output, standard error, and a pipe on which the child first writes its pid, and
 the server, when the child has ended, its wait status and its processor seconds. The server ends when the socket does,
 and its children end with it.
 
 A child differs from a process of its own in what it has imported, and in nothing that a test looks at: it leads its own
 session, has the default signal handlers, its own environment, working folder, ``sys.argv`` and ``__main__``, and ends
-as the interpreter ends. All children of one server share its hash seed. The server with which multiprocessing starts a
-child's data workers is forked from the child too, instead of importing torch once per training process.
+as the interpreter ends. All children of one server share its hash seed.
 """
 
 import contextlib
 import ctypes
 import gc
 import json
-import multiprocessing.forkserver
-import multiprocessing.resource_tracker
-import multiprocessing.util
 import os
 import runpy
 import select
@@ -26,8 +22,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
-from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -122,52 +116,6 @@ def become(request: dict[str, Any], out: int, err: int, report: int, server: int
     os.environ.update(request["environment"])
     sys.path[1:1] = [path for path in request["environment"].get("PYTHONPATH", "").split(os.pathsep) if path]
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    multiprocessing.util.spawnv_passfds = spawn_or_fork  # type: ignore[attr-defined]
-
-
-def spawn_or_fork(program: bytes, arguments: Sequence[str], descriptors: Sequence[int]) -> int:
-    """What multiprocessing starts its helpers with; its fork server is forked from this process. Returns the pid."""
-    # a lock that another thread holds would stay locked in the child
-    if "multiprocessing.forkserver" not in arguments[-1] or threading.active_count() > 1:
-        pid: int = spawn_at_once(program, arguments, descriptors)
-        return pid
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            become_worker_server(list(arguments), descriptors)
-            exec(compile(arguments[-1], "<string>", "exec"), fresh_main())
-        except SystemExit:
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return pid
-
-
-spawn_at_once = multiprocessing.util.spawnv_passfds  # type: ignore[attr-defined]
-
-
-def become_worker_server(arguments: list[str], descriptors: Sequence[int]) -> None:
-    """Take the descriptors, signal handlers and state of multiprocessing that a new interpreter would have."""
-    signal.set_wakeup_fd(-1)
-    for number in signal.valid_signals():
-        if callable(signal.getsignal(number)):
-            signal.signal(number, signal.SIG_DFL)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    kept = {0, 1, 2, *descriptors}
-    for descriptor in [int(path.name) for path in Path("/proc/self/fd").iterdir()]:
-        if descriptor not in kept:
-            with contextlib.suppress(OSError):  # the descriptor of the listing itself
-                os.close(descriptor)
-    sys.orig_argv = arguments
-    sys.modules.pop("latentscale.data.fork_server", None)  # which acts when it is imported there
-    multiprocessing.forkserver._forkserver._lock = threading.Lock()  # type: ignore[attr-defined]
-    tracker = multiprocessing.resource_tracker._resource_tracker
-    tracker._fd = tracker._pid = None  # type: ignore[attr-defined]
 
 
 def run(argv: list[str]) -> None:

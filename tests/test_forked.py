@@ -217,38 +217,6 @@ def test_ranks_end_with_the_first_that_fails_and_with_what_started_them(
     assert until(lambda: all(gone(pid) for pid in pids))
 
 
-WORKERS = """
-import multiprocessing, os, signal, sys, time
-def work(queue):
-    handlers = [str(signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGUSR1)]
-    queue.put((os.getppid(), "here before" in os.environ, handlers))
-if __name__ == "__main__":
-    print("printed once")
-    signal.signal(signal.SIGUSR1, lambda *_: None)
-    signal.signal(signal.SIGTERM, lambda *_: None)
-    context = multiprocessing.get_context("forkserver")
-    queue = context.Queue()
-    worker = context.Process(target=work, args=(queue,))
-    worker.start()
-    server, before, handlers = queue.get()
-    worker.join()
-    print(worker.exitcode, before, handlers, flush=True)
-    print(server, flush=True)
-"""
-
-
-def test_multiprocessings_fork_server_is_forked_too_and_acts_as_its_own(
-    server: tuple[socket.socket, psutil.Process], tmp_path: Path
-) -> None:
-    script = tmp_path / "workers.py"
-    script.write_text(WORKERS)
-    forked, started = both([str(script)], tmp_path, server[0])
-    assert forked[0] == started[0] == 0, forked[2]
-    assert forked[1].splitlines()[:-1] == started[1].splitlines()[:-1]
-    assert forked[2] == started[2] == ""
-    assert until(lambda: gone(int(forked[1].splitlines()[-1])))
-
-
 def test_only_python_without_options_is_forked() -> None:
     for command, argv in (
         ([sys.executable, "-c", "pass"], ["-c", "pass"]),
