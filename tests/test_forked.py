@@ -227,3 +227,12 @@ def test_only_python_without_options_is_forked() -> None:
         (["accelerate", "launch"], []),
     ):
         assert python_arguments(command) == argv
+
+
+def test_no_two_test_processes_use_the_same_ports() -> None:
+    content = "from launching import free_port; print([free_port() for _ in range(150)])"
+    finished = Processes().run([sys.executable, "-c", content], interpreter=True, PYTHONPATH=str(RANKS.parent))
+    assert finished.code == 0, finished.err
+    theirs = set(json.loads(finished.out))
+    assert 1 < len(theirs) <= 100
+    assert theirs.isdisjoint(free_port() for _ in range(150))
