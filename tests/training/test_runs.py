@@ -276,7 +276,7 @@ def test_learning_rates_decay_with_every_epoch_and_a_continued_run_stands_where_
     # an epoch of 1,500 digits is 2.34 steps of 640: steps 0 to 2 stand in it, 3 and 4 in the next, 5 in the third
     settings: dict[str, object] = {
         "training__batch": 640, "distributed__streams": 8, "optimizer__learning_rate": 0.01,
-        "optimizer__epoch_decay": 0.5,
+        "optimizer__epoch_decay": 0.5, "network__family": "mlp", "network__widths": "[4]",
     }  # fmt: skip
     run_here("vanilla", tmp_path / "whole", training__steps=6, **settings)
     assert rates == [0.01] * 3 + [0.005] * 2 + [0.0025]
