@@ -1,4 +1,4 @@
-"""Fixtures of all tests: a starter of real processes, a cache folder for the session, shards of numbered images."""
+"""Fixtures of all tests: a starter of real processes, the session's folders, shards of numbered images."""
 
 import gc
 import os
@@ -77,6 +77,15 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["LATENTSCALE_CACHE"]
     else:
         os.environ["LATENTSCALE_CACHE"] = before
+
+
+@pytest.fixture(scope="session", autouse=True)
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder for temporary files of the processes that tests start: torchrun leaves empty ones."""
+    folder = tmp_path_factory.mktemp("tmp")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -246,6 +246,9 @@ def test_accelerate_reads_the_argv_as_it_is_meant() -> None:
     assert (parsed.num_machines, parsed.num_processes, parsed.machine_rank) == (3, 12, 2)
     assert (parsed.main_process_ip, parsed.main_process_port, parsed.multi_gpu) == ("h", 1234, True)
     assert [parsed.training_script, *parsed.training_script_args] == RECIPE
+    assert parsed.log_dir is None
+    command = node_command(options, 1234, Path("/reports/agent"))
+    assert launch_command_parser().parse_args(command[len(ACCELERATE) :]).log_dir == "/reports/agent"
 
 
 @pytest.mark.parametrize(("word", "number"), [("auto", 8), ("gpu", 8), ("cpu", 64)])

@@ -304,3 +304,23 @@ def test_one_process_needs_no_agent(processes: Processes, tmp_path: Path) -> Non
         codes, outputs = nodes.wait()
         assert codes == [code]
         assert re.findall(r"^\d+$", outputs[0], re.MULTILINE) == counts
+
+
+@pytest.mark.parametrize("how", ["finished", "failed", "SIGTERM"])
+def test_a_nodes_run_leaves_no_temporary_files(
+    how: str, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
+    nodes = Nodes(processes, 1, processes_per_node=2)
+    steps, act = {"finished": ("400", ""), "failed": ("400", "lose"), "SIGTERM": ("100000", "")}[how]
+    nodes.start([STUB_WORKER, str(tmp_path), steps, act], {**AGAIN, "stopped-status": 75})
+    until(lambda: len(list(tmp_path.glob("trains-*"))) == 2)
+    if how != "failed":
+        assert list(temporary.iterdir())
+    if how == "SIGTERM":
+        nodes.signal(0, signal.SIGTERM)
+    codes, outputs = nodes.wait()
+    assert codes == [{"finished": 0, "failed": 1, "SIGTERM": 75}[how]], outputs
+    assert not list(temporary.iterdir())

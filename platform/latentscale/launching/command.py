@@ -20,11 +20,12 @@ _OUTER_VARIABLES = (
 )  # fmt: skip
 
 
-def node_command(options: NodeOptions, port: int) -> list[str]:
+def node_command(options: NodeOptions, port: int, agent_folder: Path | None = None) -> list[str]:
     """The argv that starts this node's processes.
 
     Args:
         port: TCP, on node 0, for the rendezvous of the processes.
+        agent_folder: where the processes' agent keeps its files. Without one it makes a temporary folder and leaves it.
 
     A single process needs no launcher, and ``accelerate launch`` would not forward signals to it.
     """
@@ -40,6 +41,7 @@ def node_command(options: NodeOptions, port: int) -> list[str]:
         "--main_process_port", str(port),
         # time for our launcher to read the exit reports before the agent prints a failure
         "--monitor_interval", "1.5",
+        *(["--log_dir", str(agent_folder)] if agent_folder else []),
         # or else a configuration in the user's home decides
         "--mixed_precision", "no",
         "--dynamo_backend", "no",

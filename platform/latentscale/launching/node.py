@@ -249,7 +249,7 @@ class LocalWorkers:
         with tempfile.TemporaryDirectory(prefix="latentscale-exit-reports-") as folder:
             restarts = self.launcher.restarted_before + self.launcher.rounds - 1
             agent = subprocess.Popen(
-                node_command(self.options, self.client.port if self.client else 0),
+                node_command(self.options, self.client.port if self.client else 0, Path(folder) / "agent"),
                 env=node_environment(self.options, restarts, Path(folder)),
                 # Ctrl-C reaches the launcher, which forwards it once
                 start_new_session=True,
