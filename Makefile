@@ -46,7 +46,7 @@ test: $(VENV)/.installed-tests ## run the tests
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder $(TESTS)
 
 test-fast: $(VENV)/.installed-tests ## run the tests that take less than a third of a second each, a minute in all
-	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal -m "not slow" $(TESTS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder -m "not slow" $(TESTS)
 
 check: $(VENV)/.installed-tests ## ruff (lint, format) and mypy
 	$(BIN)/ruff check .

@@ -109,6 +109,7 @@ while len(list(folder.glob("done-*"))) < STREAMS:
 """
 
 
+@pytest.mark.slow
 def test_four_processes_of_a_node_fetch_each_shard_once(numbered, tmp_path):
     script = tmp_path / "process.py"
     script.write_text(PROCESS.format(paths=[str(ROOT / "tests" / room) for room in ("", "data", "shards", "storage")]))
@@ -155,6 +156,7 @@ def test_what_is_not_needed_any_more_makes_room(numbered, tmp_path):
             assert set(now) <= set(near)
 
 
+@pytest.mark.slow
 def test_a_remote_that_dies_between_ends_the_loader_in_one_line_after_what_is_good(numbered, tmp_path):
     local = numbered(COUNT, PER_SHARD)
     with serving(local.path) as web:

@@ -9,6 +9,8 @@ from states import final_state, worst_difference
 
 from launching import ROOT, Processes, launch_command
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = ROOT / "tests" / "distributed" / "every_method.py"
 LAYOUTS = [(1, 4), (2, 2), (4, 1)]  # processes, accumulation
 TOLERANCE = 1e-9
