@@ -188,7 +188,7 @@ def test_published_settings() -> None:
         (["training.compile=nothing"], ["training.compile=nothing"]),
         (
             ["distributed.timeout_seconds=5"],
-            ["distributed.timeout_seconds=5", "distributed.heartbeat_seconds=2", "raise the one or lower the other"],
+            ["distributed.timeout_seconds=5", "distributed.heartbeat_seconds=2", "raise the first or lower the second"],
         ),
         (["--fast"], ["--fast", "key=value"]),
         (["distributed.engine=deepspeed", "distributed.zero=3"], ["distributed.zero=3", "gradient penalties"]),

@@ -98,7 +98,7 @@ MemoryCachedReader.block = read
     finished = run_with(patch, tmp_path / "run", processes, training__steps=50, checkpoint__every_steps=2)
     assert finished.code != 0
     # the steps before it are kept, whatever checkpoint.every_steps is: see test_faults.py
-    message = "rank 1: shard-000003.tar member 7 is not a readable image (a checkpoint of step 5 stands)"
+    message = "rank 1: shard-000003.tar member 7 is not a readable image (a checkpoint of step 5 was written)"
     assert errors(finished) == [f"error: {message}"]
     assert (tmp_path / "run" / "checkpoints" / "step-000000005" / "state.json").is_file()
 

@@ -139,7 +139,7 @@ def test_a_nan_on_one_rank_skips_the_step_on_all(engine: str, runs: Path) -> Non
 def test_a_head_that_nothing_trains_is_named(engine: str, runs: Path) -> None:
     told = (runs / f"untrained-{engine}.txt").read_text()
     assert told == (runs / "untrained-ddp.txt").read_text()
-    assert "discriminator phase trains no discriminator.heads.log_variance" in told
+    assert "discriminator phase does not train discriminator.heads.log_variance" in told
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_data_that_fail_on_one_process_cost_no_step(
     (code, err), (other, _) = ends(started)
     assert (code, other) == (2, 2), err
     assert errors(err) == [
-        f"error: rank 1: shard-000003.tar member 7 is not a readable image (a checkpoint of step {when} stands)"
+        f"error: rank 1: shard-000003.tar member 7 is not a readable image (a checkpoint of step {when} was written)"
     ]
     assert newest_checkpoint(folder) == when
     train("pvdgan", folder, 1, **SETTINGS)

@@ -77,7 +77,7 @@ def test_samples_that_are_skipped_are_named_once_and_too_many_end_the_run(tmp_pa
     assert [sample.member for sample in process.consensus.skipped_samples()] == [7, 8]
     assert process.consensus.conclude(3) == 3
     with pytest.raises(
-        UserError, match=r"^2 samples cannot be read.*verify DIR lists.*\(a checkpoint of step 3 stands\)$"
+        UserError, match=r"^2 samples cannot be read.*verify DIR lists.*\(a checkpoint of step 3 was written\)$"
     ):
         process.consensus.end(3, lambda stopped: None)
 
@@ -98,7 +98,7 @@ def test_data_that_fail_count_for_more_than_the_steps_that_they_spoiled(tmp_path
     process.step(skip=1.0)
     assert process.step(skip=1.0)
     assert process.consensus.conclude(3) == 1
-    with pytest.raises(UserError, match=r"^shard-000003.tar is gone \(a checkpoint of step 1 stands\)$"):
+    with pytest.raises(UserError, match=r"^shard-000003.tar is gone \(a checkpoint of step 1 was written\)$"):
         process.consensus.end(1, lambda stopped: None)
 
 
@@ -129,7 +129,7 @@ def test_a_failure_is_raised_once_the_last_write_is_over_however_long_it_takes(
     process.recorder.failure = UserError("held-out data are damaged")
     process.consensus.conclude(2)
     written: list[bool] = []
-    with pytest.raises(UserError, match=r"^held-out data are damaged \(a checkpoint of step 2 stands\)$"):
+    with pytest.raises(UserError, match=r"^held-out data are damaged \(a checkpoint of step 2 was written\)$"):
         process.consensus.end(2, lambda stopped: written.append(stopped or timeouts[-1] < LAST_WRITE_SECONDS))
     assert written == [False]
 

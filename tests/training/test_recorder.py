@@ -127,7 +127,7 @@ def test_it_learns_why_a_run_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         loop.train(settings(tmp_path, training__steps=9), PVDGAN, make_recorder=lambda *each: Noting(noted, *each))
     assert noted[-2:] == [
         ("last checkpoint", 2),
-        ("end", "the third step's data are gone (a checkpoint of step 2 stands)"),
+        ("end", "the third step's data are gone (a checkpoint of step 2 was written)"),
     ]
 
 

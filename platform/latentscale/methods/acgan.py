@@ -2,7 +2,7 @@
 
 D has one adversarial value a and the class logits Q. L_d = adv + L_cls(c_r, x) + L_cls(c_f, G(z, c_f)) and
 L_g = adv + L_cls(c_f, G(z, c_f)), L_cls the cross entropy −c·log Q. The revised losses leave the fakes' term out of
-L_d and weigh the others with λ_cls.
+L_d and weight the others by λ_cls.
 """
 
 from collections.abc import Mapping

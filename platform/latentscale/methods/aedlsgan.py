@@ -79,7 +79,7 @@ class GeneratorPhase(Phase):
 
 
 def latent_category(scaled: Tensor, batch: Batch, sizes: tuple[int, ...]) -> Tensor:
-    """c_f ``[b, Σ d_c]``: what the scaled latents z∘s ``[b, d_z]`` have."""
+    """The categories c_f ``[b, Σ d_c]`` of scaled latents z∘s ``[b, d_z]``."""
     return attribute_categories(scaled, batch.state["attributes"], sizes).to(batch.real.dtype)
 
 

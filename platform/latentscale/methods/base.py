@@ -26,7 +26,7 @@ class MethodSettings:
 
     adversarial: str = setting(
         "nonsaturating",
-        "adversarial loss; relativistic compares each fake with a real, and is meant with r1 and r2",
+        "adversarial loss; relativistic compares each fake with a real; use it with r1 and r2",
         choices=tuple(ADVERSARIAL),
     )
     r1: float = setting(3.0, "weight of R1 = mean ‖∇a‖² on reals, no factor ½", minimum=0)
@@ -67,7 +67,8 @@ class Method(ABC):
         categories_optional: whether a categorical method also works without them, ``latent.categories`` being empty.
         classifies: whether it learns to predict the labels of samples.
         unaveraged: networks that are evaluated with their own weights, not with the moving average, as published.
-        frozen_generator: whether the generator is a finished one, that of the run in ``method.generator_run``.
+        frozen_generator: whether the generator is not trained but taken from the finished run in
+            ``method.generator_run``.
     """
 
     name: ClassVar[str]
@@ -133,7 +134,7 @@ class Method(ABC):
 
     @classmethod
     def remarks(cls, settings: Any, steps: int) -> list[str]:
-        """Warnings, one line each, about settings that are allowed but unlikely to be meant for that many steps."""
+        """Warnings, one line each, about settings that are allowed but probably not intended for that many steps."""
         if not (cls.adversarial and ADVERSARIAL[settings.adversarial].paired) or (settings.r1 > 0 and settings.r2 > 0):
             return []
         return [
@@ -202,7 +203,7 @@ class Method(ABC):
         """``[n, *shape]`` to ``[n, Σ d_c]`` logits of the labels, for methods that classify.
 
         Raises:
-            UserError: by all others.
+            UserError: for all other methods.
         """
         raise UserError(f"a model trained by {self.name} does not predict labels: train with classifier")
 

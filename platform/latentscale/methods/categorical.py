@@ -50,7 +50,7 @@ def label_value(batch: Batch, sizes: tuple[int, ...]) -> Value:
 
 
 def drawn_category(batch: Batch, draw: str, sizes: tuple[int, ...]) -> Tensor:
-    """``[b, Σ d_c]`` one-hots of P(C), made of the uniforms ``draws[draw]`` by inverse CDF."""
+    """``[b, Σ d_c]`` one-hots drawn from P(C), computed from the uniforms ``draws[draw]`` by inverse CDF."""
     return draw_categories(batch.draws[draw], batch.state["category_prior"], sizes).to(batch.real.dtype)
 
 

@@ -105,7 +105,7 @@ class GeneratorPhase(Phase):
 
 
 def soft_category(prior: nn.Module, batch: Batch, draw: str, temperature: float) -> Tensor:
-    """``[b, Σ d_c]`` Gumbel-softmax samples of P(C), made of the noise ``draws[draw]``."""
+    """``[b, Σ d_c]`` Gumbel-softmax samples of P(C), computed from the noise ``draws[draw]``."""
     category: Tensor = prior(batch.draws[draw], temperature)
     return category.to(batch.real.dtype)
 

@@ -1,7 +1,7 @@
 """What methods whose D is also an encoder share: v follows D's predictions of the fakes' latents.
 
 MSEGAN and InfoGAN share their phases too: L_d = adv + λ_enc L_enc + λ_r R and L_g = adv + λ_enc L_enc with s = 1
-(Cho 2025, eq. 17-18); each method's file says its L_enc.
+(Cho 2025, eq. 17-18); each method's file gives its L_enc.
 """
 
 from collections.abc import Callable, Mapping
@@ -112,7 +112,7 @@ class EncoderMethod(Method):
 
     @property
     def latent_scale(self) -> LatentScale:
-        """v, and the s made of it."""
+        """v, and the scale s computed from it."""
         return cast(LatentScale, self.statistics["variance"])
 
     @classmethod

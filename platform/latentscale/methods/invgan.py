@@ -1,20 +1,20 @@
 """InvGAN: D infers the code w that G was fed, and codes of reals are fed to G as well (Ghosh et al. 2022, §3).
 
 w = M(z), x = G(w), w̃ = D_w(x), w_R = D_w(x_real). Eq. 3 of the paper reads min over G, M of [max over D of L_GAN + min
-over D of all other terms]: so M moves with G, in the generator phase, and every other term is in both phases, minimised
-by the phase's own networks. The paper gives no weights; all are 1, ours.
+over D of all other terms]: so M is trained with G, in the generator phase, and every other term is in both phases,
+minimised by the phase's own networks. The paper gives no weights; all are 1, ours.
 
 - naive: adv + avg((w − w̃)²), fakes from w alone (§3.2; eq. 5 and §4.4 have G and M minimise it too).
-- augmented: half of every fake batch comes from w_R, stopped; the latent term is over both halves.
+- augmented: half of every fake batch comes from w_R, detached; the latent term is over both halves.
 - full: in D's phase w_R keeps its gradient through the frozen G, and both phases add L_fm = avg((F(x) − F(G(w_R)))²),
-  F(x) stopped and F's parameters frozen (else D would shrink its features), the second cycle avg((w̃ − D_w(G(w̃)))²),
+  F(x) detached and F's parameters frozen (else D would shrink its features), the second cycle avg((w̃ − D_w(G(w̃)))²),
   and MMD² between w and w_R, which reaches M in one phase and D in the other.
 
-Ours, where the paper is silent: D's adversarial loss sees G(w_R) stopped in all variants (gradients come through G to
-reproduce an image, not to give D's own fakes away); D's fakes use the second half of each stream's reals and G's the
-first, whose w_R and F(x) are kept from D's phase as in PVDGAN; d_w = d_z; MMD² is within each stream; M has StyleGAN's
-gain √2, with which w starts as wide as z, and its learning rate × .01: all terms but adv are least where w is constant,
-and at full rate M went there.
+Ours, where the paper is silent: G(w_R) is detached in D's adversarial loss in all variants (gradients through G serve
+to reproduce an image, not to make the fakes easy to detect); D's fakes use the second half of each stream's reals and
+G's the first, whose w_R and F(x) are kept from D's phase as in PVDGAN; d_w = d_z; MMD² is within each stream; M has
+StyleGAN's gain √2, so that w starts with about the spread of z, and its learning rate × .01: all terms but adv are
+smallest where w is constant, and at the full rate M converged to that.
 """
 
 import math
@@ -64,7 +64,7 @@ class InvGANSettings(MethodSettings):
 
 
 def full_terms(settings: InvGANSettings, features: Pair, cycle: Pair, codes: Pair, batch: Batch) -> Weighted:
-    """What the full variant adds in both phases: L_fm, second cycle and MMD², each of its two tensors."""
+    """What the full variant adds in both phases: L_fm, second cycle and MMD², each of a pair of tensors."""
     return {
         "feature": (settings.feature_weight, feature_mse(*features)),
         "cycle": (settings.cycle_weight, latent_mse(*cycle)),
@@ -94,7 +94,7 @@ class DiscriminatorPhase(Phase):
         fake = discriminate(self.discriminator, images, batch, settings.r2)
         terms, inferred = adversarial_terms(settings, real, fake), fake.latent
         if full:
-            # the same numbers as in the pass above, with the gradient through w_R
+            # the same values as in the pass above, with the gradient through w_R
             inferred = torch.cat([first_half(inferred), discriminate(self.discriminator, rebuilt, batch).latent])
             again = discriminate(self.discriminator, generator(inferred), batch).latent
             frozen = through_frozen(self.discriminator, rebuilt)

@@ -1,6 +1,6 @@
 """Mixed batches: D sees A = (first m·b reals, last (1 − m)·b fakes) and B = (first m·b fakes, last (1 − m)·b reals).
 
-Layers that look at a whole batch look at A and at B; the losses still take reals and fakes (Cho 2025, §3.1.1, §4.1.2).
+Layers that compare the samples of a batch see A or B; the losses still take reals and fakes (Cho 2025, §3.1.1, §4.1.2).
 """
 
 import math
@@ -19,7 +19,7 @@ from latentscale.networks.discriminator_output import DiscriminatorOutput
 from latentscale.settings import setting
 
 CategoryValue = Callable[[Tensor], Value]
-"""``[b, Σ d_c]`` categories of some samples to the values that the adversarial loss is taken of."""
+"""``[b, Σ d_c]`` categories of samples, to the function from D's outputs to the inputs of the adversarial loss."""
 
 
 @dataclass
@@ -57,7 +57,7 @@ def check_pairs(settings: MixingSettings, stream_batch: int) -> None:
     mixes = settings.mix_rate > 0 and mixed_samples(settings.mix_most, stream_batch) > 0
     if not (ADVERSARIAL[settings.adversarial].paired and mixes):
         return
-    # m grows, and no epoch mixes more than half a stream: enough if the first epoch that mixes anything mixes half
+    # m grows, and no epoch mixes more than half a stream: enough if the first epoch that mixes any mixes half
     mixed = max(1, mixed_samples(settings.mixing_ratio(settings.mix_epoch_steps), stream_batch))
     if 2 * mixed != stream_batch:
         raise UserError(
@@ -82,7 +82,7 @@ def discriminator_passes(
     Args:
         images: the fakes.
         c_r, c_f: ``[b, Σ d_c]`` categories of reals and fakes.
-        value: of samples of some categories.
+        value: gives that function for samples of these categories.
     """
     real, rows = batch.real, mixed_rows(batch)
     if rows == 0:
@@ -108,7 +108,7 @@ def generator_passes(
 ) -> tuple[Pass | None, Pass]:
     """The frozen D on the reals, if the loss compares fakes with them, and on the fakes; through A and B likewise.
 
-    What D says of a real in A or B depends on the fakes in the same batch, so its gradient reaches G too.
+    D's output for a real in A or B depends on the fakes in the same batch, so its gradient reaches G too.
 
     Args:
         images: the fakes.

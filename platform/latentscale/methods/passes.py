@@ -19,7 +19,7 @@ from latentscale.methods.phase import Batch, Weighted
 from latentscale.networks.discriminator_output import DiscriminatorOutput
 
 Value = Callable[[DiscriminatorOutput], Tensor]
-"""D's outputs to the values that the adversarial loss is taken of, ``[b]`` or ``[b, d_l]``, in float32 or above."""
+"""Maps D's outputs to the inputs of the adversarial loss, ``[b]`` or ``[b, d_l]``, in float32 or above."""
 
 
 class Pass(NamedTuple):
@@ -27,7 +27,7 @@ class Pass(NamedTuple):
 
     Attributes:
         output: all heads.
-        value: ``[b]`` or ``[b, d_l]`` what the adversarial loss is taken of, in float32 or above.
+        value: ``[b]`` or ``[b, d_l]`` the input of the adversarial loss, in float32 or above.
         squared_gradient: ``[b]`` ‖∇_x value‖², the value averaged over labels, where this step penalises it.
     """
 
@@ -79,7 +79,7 @@ def discriminate(
         x: ``[b, …]`` rows of the micro-batch.
         batch: the micro-batch, for its number of streams and whether this step penalises.
         weight: of the penalty; 0 computes none.
-        value: out of D's outputs, what the adversarial loss and the penalty are taken of.
+        value: maps D's outputs to what the adversarial loss and the penalty are computed from.
     """
     see = in_streams(discriminator, batch)
     if not (batch.penalise and weight > 0):
@@ -90,7 +90,7 @@ def discriminate(
 
 
 def in_streams(discriminator: nn.Module, batch: Batch) -> Callable[[Tensor], DiscriminatorOutput]:
-    """D on rows of a micro-batch: its layers that look at a whole batch, if any, look at each stream alone."""
+    """D on rows of a micro-batch: layers that compare the samples of a batch, if any, do so within each stream."""
     if not getattr(discriminator, "batchwise", False):
         return discriminator
     return partial(discriminator, streams=batch.streams)

@@ -16,7 +16,7 @@ NO_NUMBERS: Mapping[str, float] = MappingProxyType({})
 class Batch(NamedTuple):
     """One micro-batch: some streams of one step; the first sample of each stream, then the second of each, and so on.
 
-    A part of every stream is so a slice of rows: the first half of the rows holds the first half of each stream.
+    So the same part of every stream is a slice of rows: the first half of the rows holds the first half of each stream.
 
     Attributes:
         real: ``[b · streams, …]`` real data, images in [-1, 1].

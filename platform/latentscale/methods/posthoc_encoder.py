@@ -1,6 +1,6 @@
 """The post-hoc encoder: an encoder for a finished, frozen generator (Cho 2025, §4.2.1, "baseline").
 
-L = avg((z − E(G(z)))²), z fresh, G with the averaged weights of another run; only E moves, and s = 1.
+L = avg((z − E(G(z)))²), z drawn anew, G with the averaged weights of another run; only E is trained, and s = 1.
 """
 
 from collections.abc import Mapping

@@ -3,13 +3,13 @@
 Larsen et al. 2016; Cho 2025, eq. 19-24.
 
 z_x = E(x) + ε∘e^{E_lv(x)/2} makes half of every fake batch, the prior the other half: in D's step from the second half
-of each stream's reals, stopped, in the step of G and E from the first. D minimises adv + λ_r R, G minimises
-adv + λ_rec L_rec, E minimises λ_rec L_rec + λ_prr L_prr, with L_rec = avg((F(x) − F(G(z_x)))²), F(x) stopped and from
-D's step, and L_prr = avg(E² − E_lv + e^{E_lv}). G and E move together, by the gradient of the one scalar
+of each stream's reals, detached, in the step of G and E from the first. D minimises adv + λ_r R, G minimises
+adv + λ_rec L_rec, E minimises λ_rec L_rec + λ_prr L_prr, with L_rec = avg((F(x) − F(G(z_x)))²), F(x) detached and from
+D's step, and L_prr = avg(E² − E_lv + e^{E_lv}). G and E are trained together, by the gradient of one scalar
 
     adv + λ_rec L_rec + λ_prr L_prr − ⟨stop(∂adv/∂z_x), z_x⟩,
 
-whose bracket takes from E exactly what adv would give it.
+whose bracket cancels exactly the gradient that adv would give E.
 """
 
 from collections.abc import Mapping
@@ -103,7 +103,7 @@ class GeneratorPhase(Phase):
                 "prior": (settings.prior_weight, prior_loss(mean, log_variance)),
             }
         )
-        # only the gradient of the bracket is wanted: its own value keeps it out of the loss
+        # only the gradient of the bracket is wanted: subtracting its value keeps it out of the loss
         bracket = (pull * z_x).sum()
         return found._replace(loss=found.loss - (bracket - bracket.detach()))
 

@@ -1,6 +1,6 @@
 """The vanilla GAN: adversarial losses and penalties alone (Goodfellow et al. 2014; Cho 2025, eq. 49-51).
 
-D minimises softplus(−a(x)) + softplus(a(G(z))) + λ_r R, G minimises softplus(−a(G(z))), or another loss of the table.
+D minimises softplus(−a(x)) + softplus(a(G(z))) + λ_r R, G minimises softplus(−a(G(z))), or another such loss.
 With ``latent.categories`` the generator also takes categories, drawn from a fixed P(C).
 """
 

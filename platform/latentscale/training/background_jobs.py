@@ -12,7 +12,7 @@ class BackgroundJobs:
 
     Args:
         name: of the thread.
-        patience_seconds: how long `start` may wait for the job before.
+        patience_seconds: how long `start` may wait for the previous job.
         device: of the jobs' tensors; on a GPU they run in a stream of their own.
 
     Attributes:
@@ -32,7 +32,7 @@ class BackgroundJobs:
         """Start a job, which must work on copies.
 
         Returns:
-            False if the job before is still running after ``patience_seconds``; this one is then left out.
+            False if the previous job is still running after ``patience_seconds``; the new one is then not run.
         """
         if not self.wait(self._patience):
             return False

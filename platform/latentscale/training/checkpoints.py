@@ -1,8 +1,8 @@
-"""Checkpoints: tensors and the step they stand at, complete or absent.
+"""Checkpoints: tensors and their step, complete or absent.
 
 ``checkpoints/step-000001000/`` holds ``state.safetensors`` and ``state.json``. It is written under another name,
-flushed to the disk and renamed, so that a kill at any moment leaves the previous one intact. It holds no state of
-generators or loaders, which are functions of the step.
+flushed to the disk and renamed, so that a kill at any moment leaves the previous one intact. It has no state
+of random generators or loaders, which are functions of the step.
 """
 
 import json
@@ -89,5 +89,5 @@ def load_checkpoint(path: Path) -> Checkpoint:
         return Checkpoint(int(state["step"]), tensors, dict(state["config"]), dict(state["identity"]), skipped)
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
-            f"checkpoint {path} cannot be read ({error}): move it away to continue from the one before it"
+            f"checkpoint {path} cannot be read ({error}): move it away to continue from the previous one"
         ) from None

@@ -69,7 +69,7 @@ def _plan_without_data(config: Config, method: type[Method]) -> ModelPlan:
 
 
 def _check_launch(config: Config) -> Topology:
-    """Refuse processes other than the configuration asks for, and an engine that cannot do what it is asked."""
+    """Refuse another number of processes than the configured one, and an engine that cannot do what is configured."""
     topology = Topology.from_environment()
     topology.check(config.distributed.processes)
     topology.refuse_launcher_contradictions(config.training.precision)
@@ -82,7 +82,7 @@ def _check_launch(config: Config) -> Topology:
     if ours.timeout_seconds < 4 * ours.heartbeat_seconds:
         raise UserError(
             f"distributed.timeout_seconds={ours.timeout_seconds:g} is less than four times"
-            f" distributed.heartbeat_seconds={ours.heartbeat_seconds:g}: raise the one or lower the other"
+            f" distributed.heartbeat_seconds={ours.heartbeat_seconds:g}: raise the first or lower the second"
         )
     return topology
 
@@ -94,8 +94,8 @@ def _check_step(config: Config, method: type[Method], processes: int) -> StepPla
     method.validate(config.method, config.latent.law, steps.stream_batch)
     if config.network.minibatch_deviation and steps.stream_batch < 2:
         raise UserError(
-            "network.minibatch_deviation=true is over each stream's batch, which is 1: choose distributed.streams of at"
-            " most half of training.batch"
+            "network.minibatch_deviation=true compares the samples of a stream, and a stream has 1 sample: set"
+            " distributed.streams to at most half of training.batch"
         )
     prior = make_prior(config.latent.law, config.latent.quantile)
     if method.dynamic_scale:
@@ -128,20 +128,20 @@ def _open_data(config: Config, topology: Topology, steps: StepPlan) -> tuple[Sha
         )
     if config.data.mode == "streaming" and config.data.label_probabilities:
         raise UserError(
-            "data.label_probabilities takes samples from anywhere, and data.mode=streaming reads shards from end to"
-            " end: leave one of them out"
+            "data.label_probabilities takes samples from anywhere, and data.mode=streaming reads shards from start"
+            " to end: remove one of the two"
         )
     held_out = open_held_out(dataset, config.data.name, config.data.path or None, options)
     if held_out.shape != dataset.shape or held_out.count < 2:
         raise UserError(
-            f"{held_out.path} holds {counted(held_out.count, 'sample')} of {list(held_out.shape)}: evaluations need at"
+            f"{held_out.path} has {counted(held_out.count, 'sample')} of {list(held_out.shape)}: evaluations need at"
             f" least 2 samples of {list(dataset.shape)}, the shape of the training data"
         )
     return dataset, held_out
 
 
 def _check_model(plan: ModelPlan) -> ModelPlan:
-    """Return the same plan, having refused networks that cannot be built for its samples."""
+    """Return the plan as it is, after refusing networks that cannot be built for its samples."""
     if plan.config.data.horizontal_flip and len(plan.shape) != 3:
         raise UserError("data.horizontal_flip=true is not possible with points: set it to false")
     network_sizes(plan)
@@ -167,12 +167,12 @@ def _refuse_retries_that_outlast_the_others(config: Config, topology: Topology) 
     if topology.processes > 1 and reads_remote and retry_seconds >= timeout_seconds:
         raise UserError(
             f"data.retry_seconds={retry_seconds:g} is not less than distributed.timeout_seconds={timeout_seconds:g},"
-            " after which the other processes give up: lower the one or raise the other"
+            " after which the other processes give up: lower the first or raise the second"
         )
 
 
 def _categories(config: Config, method: type[Method], dataset: ShardedDataset | None) -> tuple[int, ...]:
-    """d_c of each label: the data's for labelled methods, else ``latent.categories``."""
+    """d_c of each label: from the data for labelled methods, else ``latent.categories``."""
     chosen = tuple(config.latent.categories)
     if not (method.labelled or method.categorical):
         if chosen:

@@ -83,6 +83,6 @@ def build_components(plan: RunPlan, accelerator: Any, resumes: bool, tensors: di
         if tensors:
             tensors.clear()
     else:
-        # processors may differ in the last bit of a quantile, and averages would keep that for ever
+        # processors may differ in the last bit of a quantile, and averages would keep the difference for ever
         share_tensors(state.replicated())
     return Components(method, phases, rates, average, statistics, state, dtype, sums_dtype)

@@ -70,7 +70,7 @@ class Consensus:
         return self._should_stop() or self._own_failure() is not None, self._skipped.count_unannounced()
 
     def settle(self, result: StepResult, at_once: bool) -> None:
-        """Read the signals of the step before, and decide whether the run ends.
+        """Read the signals of the previous step, and decide whether the run ends.
 
         Args:
             result: of the latest step.
@@ -148,7 +148,7 @@ class Consensus:
         # complete, and writing it may take longer than a step's collective may
         set_collective_timeout(LAST_WRITE_SECONDS)
         self._monitor.stuck_seconds = None
-        checkpoint = f"a checkpoint of step {step:,} stands"
+        checkpoint = f"a checkpoint of step {step:,} was written"
         try:
             run_on_rank_zero(self._recorder.rank, lambda: write(False))
         except Interruption as error:

@@ -76,8 +76,8 @@ class Feed:
         """The process's micro-batches of a step, on the device, without what `step.prepare_batches` adds to them.
 
         Once the data fail, `failure` says why, and the last step's batches are returned again, with NaN in place of
-        the images: a process that stayed away would leave the others waiting, while a step with a NaN is skipped by
-        all and changes nothing.
+        the images: a process that left out the step would keep the others waiting, while a step with a NaN is skipped
+        by all and changes nothing.
 
         Raises:
             UserError: where the first step's data fail; nothing is lost then.
@@ -108,7 +108,7 @@ class Feed:
         return skipped
 
     def _next(self) -> Made:
-        """What the loader made of the next step; the last step's with NaN once the data fail."""
+        """The loader's result for the next step; the last one with NaN once the data fail."""
         try:
             if self.failure is None:
                 self._newest = next(self.loader)

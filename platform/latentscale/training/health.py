@@ -1,4 +1,4 @@
-"""Measured values and timings: kept on the device, summed now and then, joined over processes at report steps only."""
+"""Measured values and timings: kept on the device, summed now and then, combined over processes only at reports."""
 
 import math
 import time

@@ -45,7 +45,7 @@ def train(
     should_stop: Callable[[], bool] = lambda: False,
     make_recorder: Callable[..., Recorder] = Recorder,
 ) -> Outcome:
-    """Train to ``training.steps``, continuing whatever ``run.dir`` holds.
+    """Train to ``training.steps``, continuing the run in ``run.dir`` if there is one.
 
     Args:
         config: the resolved configuration.

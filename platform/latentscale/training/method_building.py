@@ -41,7 +41,7 @@ def network_sizes(plan: ModelPlan) -> dict[str, int]:
 
 
 def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:
-    """The averaged generator of the run in ``method.generator_run``, which must be one of this configuration's.
+    """The averaged generator of the run in ``method.generator_run``, which must fit this configuration.
 
     Raises:
         UserError: if there is none, or it was built for other samples, latents or networks.
@@ -80,7 +80,9 @@ def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:
     }
     for key, value in theirs.items():
         if ours[key] != value:
-            raise UserError(f"method.generator_run={run} has {key}={value}, this run {ours[key]}: give both the same")
+            raise UserError(
+                f"method.generator_run={run} has {key}={value}, this run {ours[key]}: give both the same value"
+            )
     return model.method.networks["generator"]
 
 

@@ -70,7 +70,7 @@ class ModelOutputs:
         return {**report, "held_out": int(held_out)}
 
     def _labels(self) -> Tensor | None:
-        """``[n, d_l]`` categories of the held-out samples that are measured on; None where they are not known."""
+        """``[n, d_l]`` categories of the held-out samples that the metrics use; None where they are not known."""
         limit, held_out = self.plan.config.evaluation.images, self.plan.held_out
         labels = read_labels(held_out, limit) if held_out.labels else None
         # unreadable samples are left out but their labels are not: labels and samples would no longer match

@@ -18,7 +18,7 @@ class LearningRates:
         epoch_images: images of an epoch.
 
     Attributes:
-        factor: the present multiplier of every learning rate.
+        factor: the current multiplier of every learning rate.
     """
 
     def __init__(

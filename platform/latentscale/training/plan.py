@@ -19,7 +19,7 @@ class ModelPlan:
     Enough to size the networks and to build the method, without any data.
 
     Attributes:
-        steps: how a step is laid over streams and processes.
+        steps: how a step is divided over streams and processes.
         spec: sizes of the model; its shape is that of one sample, ``(C, H, W)`` or ``(D,)``.
         decoder: of image files.
     """
@@ -44,7 +44,7 @@ class RunPlan(ModelPlan):
     Attributes:
         dataset: the training split.
         held_out: the test split where the data have one, else the training split; for pictures and evaluations.
-        order: which sample of the training split stands where.
+        order: the order in which the training split is read.
     """
 
     dataset: ShardedDataset

@@ -40,7 +40,7 @@ def join_processes(config: Config, method: type[Method]) -> Iterator[Processes]:
 
     Raises:
         UserError: on every process, if a check fails on any, or if their configurations or data differ.
-        Interruption: if another process did not come, or died while the group stood.
+        Interruption: if another process did not join, or died while the processes were connected.
     """
     plan = _plan_or_refusal(config, method)
     if isinstance(plan, UserError) and Topology.processes_launched() == 1:

@@ -41,12 +41,12 @@ PROGRESS_VALUES = (
 class Recorder:
     """Every process has one, with its own timings; only rank 0 writes into the run's folder and on the terminal.
 
-    All processes must call `report`, `checkpoint` and `last_checkpoint` after the same step, because these make
+    All processes must call `report`, `checkpoint` and `last_checkpoint` after the same step, because these run
     collectives. The other methods do not.
 
-    A subclass passes the events on to whatever else consumes them: `record` has each step, `reported` each report with
-    its values, `evaluated` each evaluation, `checkpoint` and `last_checkpoint` each checkpoint, `finish` and `__exit__`
-    the end. It acquires what it needs in `open`, and releases it in `__exit__`.
+    A subclass passes the events on to whatever else consumes them: `record` receives each step, `reported` each report
+    with its values, `evaluated` each evaluation, `checkpoint` and `last_checkpoint` each checkpoint, `finish` and
+    `__exit__` the end. It acquires what it needs in `open`, and releases it in `__exit__`.
 
     Args:
         run: where the run continues from, with its folder on rank 0.
@@ -140,7 +140,7 @@ class Recorder:
         self._progress.advance(step)
 
     def report(self, step: int, skipped: Sequence[Skipped]) -> None:
-        """Join what all processes measured since the last report, and write it.
+        """Combine what all processes measured since the last report, and write it.
 
         Args:
             skipped: all samples that the run has skipped so far.
@@ -173,7 +173,9 @@ class Recorder:
             try:
                 self._tensorboard(record, step)
             except OSError as error:
-                self._progress.warn(f"warning: TensorBoard's events cannot be written ({error.strerror}) and end here")
+                self._progress.warn(
+                    f"warning: TensorBoard's events cannot be written ({error.strerror}): they end here"
+                )
                 self._tensorboard = None
         self._progress.report(step, record)
 

@@ -27,7 +27,7 @@ class RunFolder:
         identity: what else must stay the same: the method's name and the fingerprint of the data.
 
     Raises:
-        UserError: if another run uses the folder, it cannot be written, it holds something other than a run, or a
+        UserError: if another run uses the folder, it cannot be written, it contains something other than a run, or a
             setting changed that a continued run must keep.
     """
 
@@ -89,7 +89,7 @@ class RunFolder:
         if self.path.is_dir() and any(self.path.iterdir()) and not self.config.exists():
             foreign = [entry for entry in self.path.iterdir() if not entry.name.startswith(".")]
             if foreign:
-                raise UserError(f"run.dir={self.path} holds {foreign[0].name} but no run: choose an empty folder")
+                raise UserError(f"run.dir={self.path} contains {foreign[0].name} but no run: choose an empty folder")
 
     def _acquire(self) -> TextIO:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -124,7 +124,7 @@ class RunFolder:
         changes += changed_keys(checkpoint.config, config)
         if changes:
             raise UserError(
-                f"run.dir={self.path} holds a run that differs in {'; '.join(changes)}: give the old value, another"
+                f"run.dir={self.path} contains a run that differs in {'; '.join(changes)}: give the old value, another"
                 " run.dir, or run.restart=true to move it aside and start over"
             )
         return checkpoint

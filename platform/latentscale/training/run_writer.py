@@ -20,8 +20,8 @@ from latentscale.training.plan import RunPlan
 from latentscale.training.run_folder import RunFolder
 
 _PATIENCE, _MOST_PATIENCE_SECONDS = 0.25, 10.0
-"""How long a new job waits for the one before: a part of the time that a collective may wait, and never longer than a
-request to stop should."""
+"""How long a new job waits for the previous one: a fraction of the time that a collective may wait, and never longer
+than a request to stop may take."""
 DISK_ERRORS = (OSError, SafetensorError)
 
 
@@ -62,7 +62,7 @@ class RunWriter:
         self._metrics_warned = False
 
     def record(self, values: Mapping[str, Any]) -> None:
-        """Append a line to ``metrics.jsonl``; on a full disk it is held back and written with a later one."""
+        """Append a line to ``metrics.jsonl``; on a full disk it is kept and written with a later one."""
         try:
             self._metrics.write(values)
             self._metrics_warned = False
@@ -70,8 +70,8 @@ class RunWriter:
             if not self._metrics_warned:
                 self._metrics_warned = True
                 self._warn(
-                    f"warning: {self._folder.metrics} cannot be written ({error.strerror}): its lines are held until"
-                    " it can"
+                    f"warning: {self._folder.metrics} cannot be written ({error.strerror}): its lines are kept until"
+                    " it can be"
                 )
 
     def draw_and_evaluate(self, step: int, pictures: bool, evaluation: bool) -> None:
@@ -102,7 +102,7 @@ class RunWriter:
         copied = replace(checkpoint, tensors=tensors)
         if not self._checkpoints.start(lambda: self._try_to_write(copied)):
             self._warn(
-                f"warning: the checkpoint of step {copied.step:,} is left out, since the one before is still being"
+                f"warning: the checkpoint of step {copied.step:,} is left out, since the previous one is still being"
                 " written: raise checkpoint.every_steps, or write to a faster disk"
             )
 
@@ -160,7 +160,7 @@ class RunWriter:
                 self._outputs.snapshot(model)
         except DISK_ERRORS as error:
             raise Interruption(
-                f"{self._folder.path} cannot be written ({_reason(error)}), but the checkpoint of step {step:,} stands"
+                f"{self._folder.path} cannot be written ({_reason(error)}), but the checkpoint of step {step:,} is"
                 " in it: make room there, then run the same command for the model and the pictures"
             ) from None
         return evaluation
@@ -177,7 +177,7 @@ class RunWriter:
         except (*DISK_ERRORS, UserError) as error:
             self._warn(
                 f"warning: the checkpoint of step {checkpoint.step:,} cannot be written to {self._folder.checkpoints}"
-                f" ({_reason(error)}): the run goes on and tries the next; {self._last_good()}"
+                f" ({_reason(error)}): the run continues and tries again at the next; {self._last_good()}"
             )
 
     def _write(self, checkpoint: Checkpoint) -> None:

@@ -1,4 +1,4 @@
-"""Samples that a run could not read: each named and counted once, whichever process met it, and however often."""
+"""Samples that a run could not read: each named and counted once, whichever process found it, and however often."""
 
 from collections.abc import Callable, Iterable
 
@@ -32,7 +32,7 @@ class SkippedSamples:
         return [self._known[place] for place in sorted(self._known)]
 
     def add(self, skipped: Iterable[Skipped]) -> None:
-        """Take what this process has skipped."""
+        """Add what this process has skipped."""
         for sample in skipped:
             place = (sample.shard, sample.member)
             if place not in self._known:
@@ -45,7 +45,7 @@ class SkippedSamples:
         return unannounced
 
     def join(self) -> None:
-        """Unite the processes' sets; all must call it after the same step."""
+        """Merge the processes' sets; all must call it after the same step."""
         everyone = all_gather(list(self._new.values()))
         self._new.clear()
         self._announced = 0

@@ -53,7 +53,7 @@ def write_snapshots(
         reals: fixed real samples ``[n, *shape]``, floats, images in [-1, 1]; the first few are shown.
         step: training steps taken.
         images_seen: real images seen.
-        folder: where the files go; made if missing.
+        folder: where the files go; created if missing.
         seed: the run's.
 
     Returns:
@@ -155,7 +155,7 @@ def _categories(model: TrainedModel, latents: Tensor, categories: Tensor, subtit
         chosen[:, :size] = 0
         chosen[:, index] = 1
         rows.append(Row(f"category {index}, P = {prior[index]:.3f}", _decode(model, latents, chosen)))
-    return draw_grid([RowGroup(rows)], "One category a row, the same latents in every row", subtitle)
+    return draw_grid([RowGroup(rows)], "One category per row, the same latents in every row", subtitle)
 
 
 def _decode(model: TrainedModel, latents: Tensor, categories: Tensor | None = None) -> Tensor:

@@ -94,7 +94,7 @@ def take_step(
 
 @torch.no_grad()
 def prepare_batches(method: Method, batches: Sequence[Batch], dtype: torch.dtype) -> list[Batch]:
-    """Micro-batches with all that the step's first phase must know.
+    """Micro-batches with everything that the step's first phase needs.
 
     ``state`` holds the statistics as the step before left them, the same tensors for every micro-batch and phase.
     ``kept`` holds what the method prepares from the global batch.
@@ -128,6 +128,6 @@ def refuse_untrained(phase: DistributedPhase) -> None:
     """
     if names := phase.untrained():
         raise UserError(
-            f"the {phase.phase.name} phase trains no {', '.join(names[:3])}: nothing in its loss reaches"
+            f"the {phase.phase.name} phase does not train {', '.join(names[:3])}: nothing in its loss reaches"
             f" {'it' if len(names) == 1 else 'them'}; set a positive weight for its term, or remove the head"
         ).on_every_process()
