@@ -68,8 +68,16 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A cache folder for this session, so that tests neither use nor fill the user's."""
+    """A cache folder for this session, so that tests neither use nor fill the user's.
+
+    The workers of a session share the bundled datasets, of which one takes ten seconds to write.
+    """
     folder = tmp_path_factory.mktemp("cache")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        for name in ("clusters-v1", "digits-v1"):
+            shared = tmp_path_factory.getbasetemp().parent / "bundled" / name
+            shared.mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(shared)
     before = os.environ.get("LATENTSCALE_CACHE")
     os.environ["LATENTSCALE_CACHE"] = str(folder)
     yield folder

@@ -308,11 +308,12 @@ def _set(config: DictConfig, known: list[str], name: str, value: Any, shown: str
         near = [key for key in known if key.split(".")[-1] == name.split(".")[-1]][:1] or near
         hint = f"did you mean {near[0]}?" if near else "--help lists the keys"
         raise UserError(f"{shown}: unknown key '{name}': {hint}")
+    # of the whole configuration, all but a section would be copied for nothing
+    section_name, _, leaf = name.rpartition(".")
+    section = config[section_name] if section_name else config
     try:
-        nested = OmegaConf.create()
-        OmegaConf.update(nested, name, value)
-        merged = OmegaConf.merge(config, nested)
-        OmegaConf.select(merged, name, throw_on_missing=True)
+        merged = OmegaConf.merge(section, {leaf: value})
+        OmegaConf.select(merged, leaf, throw_on_missing=True)
         OmegaConf.to_object(merged)
     except OmegaConfBaseException as error:
         kind = {key.name: type(key.value).__name__ for key in keys(OmegaConf.to_object(config))}[name]
@@ -324,7 +325,10 @@ def _set(config: DictConfig, known: list[str], name: str, value: Any, shown: str
         }.get(kind, "a string")
         raise UserError(f"{shown}: {name} must be {kind} ({str(error).splitlines()[0]})") from None
     assert isinstance(merged, DictConfig)
-    return merged
+    if not section_name:
+        return merged
+    config[section_name] = merged
+    return config
 
 
 def _read_preset(preset: str, method_name: str, folder: Path | None) -> list[tuple[str, Any]]:

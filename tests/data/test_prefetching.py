@@ -1,6 +1,5 @@
 """Reading ahead of remotes: the loader gives what it gives of local files, a shard comes once a node, in time."""
 
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ from latentscale.data.step_reader import StepReader
 from latentscale.errors import UserError
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.dataset_files import StorageOptions
-from launching import ROOT
+from launching import ROOT, Processes
 
 STREAMS, BATCH, WINDOW, SEED = 4, 3, 16, 11
 COUNT, PER_SHARD = 200, 8
@@ -109,19 +108,15 @@ while len(list(folder.glob("done-*"))) < STREAMS:
 """
 
 
-@pytest.mark.slow
-def test_four_processes_of_a_node_fetch_each_shard_once(numbered, tmp_path):
+def test_four_processes_of_a_node_fetch_each_shard_once(numbered, tmp_path, processes: Processes):
     script = tmp_path / "process.py"
     script.write_text(PROCESS.format(paths=[str(ROOT / "tests" / room) for room in ("", "data", "shards", "storage")]))
     with serving(numbered(COUNT, PER_SHARD).path) as web:
         web.delay_seconds = 0.02
-        started = [subprocess.Popen([sys.executable, script, str(rank), web.url, tmp_path]) for rank in range(STREAMS)]
-        try:
-            assert [process.wait(timeout=100) for process in started] == [0] * STREAMS
-        finally:
-            for process in started:
-                process.kill()
-                process.wait()
+        command = [sys.executable, str(script)]
+        started = [processes.start([*command, str(rank), web.url, str(tmp_path)]) for rank in range(STREAMS)]
+        ended = [process.communicate(timeout=100) for process in started]
+        assert [process.returncode for process in started] == [0] * STREAMS, ended
         # two epochs of every stream: all shards
         assert web.tars() == {f"shard-{shard:06d}.tar": 1 for shard in range(COUNT // PER_SHARD)}
         assert set(web.gets.values()) == {1, STREAMS}
