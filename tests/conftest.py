@@ -13,6 +13,9 @@ from small_disk import SmallDisk
 from latentscale.shards.dataset_writer import write_shards
 from latentscale.shards.sharded_dataset import ShardedDataset
 from launching import ROOT, Finished, Processes, Train, launch_command, overrides
+from skipping import pytest_make_collect_report, pytest_runtest_makereport
+
+__all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
 # files that take minutes; with several pytest workers they start first, so that none is left for the end
 LONGEST = (
@@ -22,15 +25,20 @@ LONGEST = (
     "test_clusters_reproduction.py", "test_documents.py", "test_wheel.py",
 )  # fmt: skip
 
+SLOW_FIXTURES = {"processes", "train", "small_disk"}
+
 # no deadline: a busy machine may delay an example
 settings.register_profile("tests", deadline=None)
 settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, each in its own order."""
+    """The longest files first, each in its own order; what starts processes or mounts disks is slow."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
+    for item in items:
+        if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("processes"):
+            item.add_marker("slow")
 
 
 def pytest_collection_finish() -> None:

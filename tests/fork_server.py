@@ -1,9 +1,10 @@
 """A process that has imported what a training run imports, and forks once per request: a start without the imports.
 
-``python fork_server.py DESCRIPTOR`` serves the socket DESCRIPTOR. A message is JSON: ``argv`` (a script, or ``-m`` or
-``-c`` and what follows it, then the arguments), ``cwd`` and ``environment``; with it come three descriptors: standard
-output, standard error, and a pipe on which the server first writes the child's pid and, when the child has ended, its
-wait status and its processor seconds. The server ends when the socket does.
+``python fork_server.py DESCRIPTOR`` serves the socket DESCRIPTOR; ``cold`` after it leaves the imports out. A request
+is JSON: ``argv`` (a script, or ``-m`` or ``-c`` and what follows it, then the arguments), ``cwd`` and ``environment``;
+with it come three descriptors: standard output, standard error, and a pipe on which the child first writes its pid, and
+the server, when the child has ended, its wait status and its processor seconds. The server ends when the socket does,
+and its children end with it.
 
 A child differs from a process of its own in what it has imported, and in nothing that a test looks at: it leads its own
 session, has the default signal handlers, its own environment, working folder, ``sys.argv`` and ``__main__``, and ends
@@ -13,6 +14,8 @@ its hash seed.
 """
 
 import atexit
+import contextlib
+import ctypes
 import gc
 import json
 import os
@@ -29,6 +32,7 @@ from types import TracebackType
 from typing import Any, NoReturn
 
 REQUEST_BYTES = 2**22
+PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
 def preload() -> None:
@@ -51,6 +55,7 @@ def receive(connection: socket.socket) -> tuple[dict[str, Any], list[int]] | Non
 def serve(connection: socket.socket) -> dict[str, Any] | None:
     """Fork once per request; returns the request in the child, and None in the server when it is to end."""
     reports: dict[int, int] = {}
+    server = os.getpid()
     wake_read, wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     signal.signal(signal.SIGCHLD, lambda number, frame: None)
     signal.set_wakeup_fd(wake_write)
@@ -70,13 +75,12 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             connection.close()
-            for other in (wake_read, wake_write, report, *reports.values()):
+            for other in (wake_read, wake_write, *reports.values()):
                 os.close(other)
-            become(request, out, err)
+            become(request, out, err, report, server)
             return request
         os.close(out)
         os.close(err)
-        os.write(report, f"{pid}\n".encode())
         reports[pid] = report
 
 
@@ -87,17 +91,25 @@ def reap(reports: dict[int, int]) -> None:
         if ended:
             report = reports.pop(pid)
             # nobody may wait for it any more
-            with os.fdopen(report, "w") as pipe:
-                try:
-                    pipe.write(f"{status} {usage.ru_utime + usage.ru_stime:.3f}\n")
-                    pipe.flush()
-                except BrokenPipeError:
-                    pass
+            with contextlib.suppress(BrokenPipeError):
+                os.write(report, f"{status} {usage.ru_utime + usage.ru_stime:.3f}\n".encode())
+            os.close(report)
 
 
-def become(request: dict[str, Any], out: int, err: int) -> None:
+def end_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when its parent, given by its pid, ends in any way."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended before
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def become(request: dict[str, Any], out: int, err: int, report: int, server: int) -> None:
     """Take the session, descriptors, folder and environment that a process of its own would have."""
     os.setsid()
+    end_with_parent(server)
+    # whoever reads the pid may signal the group, which is there now
+    os.write(report, f"{os.getpid()}\n".encode())
+    os.close(report)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((nothing, 0), (out, 1), (err, 2)):
         os.dup2(source, target)
@@ -174,15 +186,21 @@ def report_error(kind: type[BaseException], error: BaseException, trace: Traceba
     sys.__excepthook__(kind, error.with_traceback(trace), trace)
 
 
+def answer(connection: socket.socket) -> None:
+    """Serve requests, and be each of the processes that are asked for."""
+    sys.excepthook = report_error
+    request = serve(connection)
+    if request is not None:
+        end(run_to_the_end(request["argv"]))
+
+
 if __name__ == "__main__":
-    preload()
+    if sys.argv[2:] != ["cold"]:
+        preload()
     # what is shared with the children is not to be copied by their garbage collectors
     gc.collect()
     gc.freeze()
     assert threading.active_count() == len(list(Path("/proc/self/task").iterdir())) == 1, (
         "a thread does not survive a fork"
     )
-    sys.excepthook = report_error
-    request = serve(socket.socket(fileno=int(sys.argv[1])))
-    if request is not None:
-        end(run_to_the_end(request["argv"]))
+    answer(socket.socket(fileno=int(sys.argv[1])))

@@ -24,23 +24,26 @@ class ForkedProcess:
         argv: what follows ``python``: a script, or ``-m`` or ``-c`` and what follows it, then the arguments.
         cwd: its working folder.
         environment: all of its environment.
-        server: a `fork_server`.
+        server: another server's connection instead of this process's.
     """
 
-    def __init__(self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str], server: socket.socket) -> None:
+    def __init__(
+        self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str], server: socket.socket | None = None
+    ) -> None:
         self.args, self.processor_seconds = list(argv), 0.0
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         self._report, report_write = os.pipe()
         request = json.dumps({"argv": self.args, "cwd": str(cwd), "environment": dict(environment)})
         written = (out_write, err_write, report_write)
-        socket.send_fds(server, [request.encode()], written)
+        socket.send_fds(server or fork_server(), [request.encode()], written)
         for descriptor in written:
             os.close(descriptor)
-        self.stdout: TextIO = os.fdopen(out_read)
-        self.stderr: TextIO = os.fdopen(err_read)
+        # a kill may cut a character in two
+        self.stdout: TextIO = os.fdopen(out_read, errors="replace")
+        self.stderr: TextIO = os.fdopen(err_read, errors="replace")
         self._read: dict[threading.Thread, list[str]] = {}
-        self.pid = int(os.read(self._report, 100))
+        self.pid = int(self._next_report())
         self.returncode: int | None = None
 
     def poll(self) -> int | None:
@@ -78,6 +81,8 @@ class ForkedProcess:
                 assert timeout is not None
                 raise subprocess.TimeoutExpired(self.args, timeout)
         self.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        self.stdout.close()
+        self.stderr.close()
         out, err = ("".join(lines) for lines in self._read.values())
         return out, err
 
@@ -93,14 +98,25 @@ class ForkedProcess:
         self.send_signal(signal.SIGKILL)
 
     def _status(self, timeout: float | None) -> int | None:
-        if self.returncode is None and select.select([self._report], [], [], timeout)[0]:
-            report = os.read(self._report, 100)
-            os.close(self._report)
-            assert report, "the fork server has ended before its child"
-            status, seconds = report.split()
-            self.returncode = os.waitstatus_to_exitcode(int(status))
-            self.processor_seconds = float(seconds)
+        if self.returncode is None:
+            # not select, whose descriptors must be below 1,024
+            ended = select.poll()
+            ended.register(self._report, select.POLLIN)
+            if ended.poll(None if timeout is None else 1000 * timeout):
+                status, seconds = self._next_report().split()
+                os.close(self._report)
+                self.returncode = os.waitstatus_to_exitcode(int(status))
+                self.processor_seconds = float(seconds)
         return self.returncode
+
+    def _next_report(self) -> str:
+        """The next line of two: the pid, and how the process ended; both may be there before the first is read."""
+        line = b""
+        while not line.endswith(b"\n"):
+            byte = os.read(self._report, 1)
+            assert byte, "the fork server has ended: see its traceback"
+            line += byte
+        return line.decode()
 
 
 @cache

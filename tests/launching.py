@@ -7,9 +7,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import psutil
@@ -34,7 +34,7 @@ TINY = {
 }
 
 RANKS = Path(__file__).with_name("ranks.py")
-_PORT_NUMBERS = itertools.count(os.getpid())
+PORTS_PER_PROCESS = 100
 
 
 @dataclass
@@ -57,14 +57,23 @@ def environment(**extra: str) -> dict[str, str]:
     return {**kept, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": "", **extra}
 
 
-def free_port() -> int:
-    """A free TCP port, which stays free until it is used seconds later.
+@cache
+def _port_numbers() -> tuple[socket.socket, Iterator[int]]:
+    """Ports that no other test process on this machine takes, over and over, and the socket whose name claims them.
 
-    The kernel assigns ephemeral ports from 32768 on; each pytest worker has its own range below.
+    The kernel assigns ephemeral ports from 32768 on; these are below.
     """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
-    first = 20_000 + worker % 12 * 1_000
-    return next(port for number in _PORT_NUMBERS if _is_free(port := first + number % 1_000))
+    claim = socket.socket(socket.AF_UNIX)
+    for first in range(20_000, 32_000, PORTS_PER_PROCESS):
+        with contextlib.suppress(OSError):
+            claim.bind(f"\0latentscale tests, ports from {first}")
+            return claim, itertools.cycle(range(first, first + PORTS_PER_PROCESS))
+    raise AssertionError("120 processes run tests on this machine")
+
+
+def free_port() -> int:
+    """A free TCP port, which stays free until it is used seconds later."""
+    return next(port for port in _port_numbers()[1] if _is_free(port))
 
 
 def _is_free(port: int) -> bool:
@@ -167,11 +176,13 @@ class Processes:
         return Finished(process.returncode, out, err)
 
     def end(self, process: Process) -> None:
-        # a launcher starts its workers in their own sessions: find them as its children
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in psutil.Process(process.pid).children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+        # a launcher starts its workers in their own sessions: find them as its children; the number of a process that
+        # has ended may be another's by now
+        if process.poll() is None:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                for child in psutil.Process(process.pid).children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        child.kill()
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()

@@ -1,9 +1,11 @@
 """Starts N connected processes of one script on this machine: ``python ranks.py N PORT SCRIPT ARGUMENTS…``.
 
 As ``accelerate launch`` does, but each process is forked from this one, with all that it has imported. Once one has
-failed, the others are asked to end, and killed after half a minute. Ends with status 0, or 1 if one has failed.
+failed, the others are asked to end, and killed after half a minute. Ends with status 0, or 1 if one has failed. They
+end with this process, even if it is killed.
 """
 
+import contextlib
 import os
 import runpy
 import signal
@@ -11,15 +13,18 @@ import sys
 import time
 from pathlib import Path
 
+from fork_server import end_with_parent
+
 GRACE_SECONDS = 30.0
 
 
 def fork_ranks(count: int, port: str) -> list[int]:
     """Fork the processes; returns their pids here, and none in each of them."""
-    pids = []
+    pids, parent = [], os.getpid()
     for rank in range(count):
         pid = os.fork()
         if pid == 0:
+            end_with_parent(parent)
             os.environ |= {
                 "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
@@ -51,7 +56,8 @@ def wait_for_all(pids: list[int]) -> int:
 
 def send(pids: set[int], number: int) -> None:
     for pid in pids:
-        os.kill(pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it may have ended and be waited for just now
+            os.kill(pid, number)
 
 
 def main() -> None:

@@ -59,6 +59,7 @@ def workplace(
     return Workplace(folder, processes, monkeypatch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_command_works_as_written(name: str, workplace: Workplace, dataset: Path) -> None:
     found = commands(ROOT / name)
@@ -74,6 +75,7 @@ def test_every_command_works_as_written(name: str, workplace: Workplace, dataset
             pytest.fail(f"{command.place}: {' '.join(command.argv)}\n{error}")
 
 
+@pytest.mark.slow
 def test_a_command_of_no_known_kind_fails(workplace: Workplace) -> None:
     for argv in (["rsync", "runs", "backup"], ["latentscale", "inverts"], ["python", "recipes/pvgan.py"],
                  ["make", "trane"], ["pip", "install", "latentscale[s4]"], ["torchrun", "recipes/pvdgan.py", "a=1"],
@@ -153,6 +155,7 @@ def test_every_cited_paper_is_in_the_references() -> None:
     assert {"Chen et al. 2020", "Mu and Gilmer 2019"} <= set(cited)
 
 
+@pytest.mark.slow
 def test_the_readmes_own_images_example_trains(workplace: Workplace) -> None:
     """As written, but for smaller networks and fewer steps."""
     smaller = ["training.steps=2", "network.widths=[4,4,4,4,4,4]", "network.base_width=4", "latent.dim=8",
@@ -170,6 +173,7 @@ def test_the_readmes_own_images_example_trains(workplace: Workplace) -> None:
     workplace.output(["latentscale", "invert", "runs/photos", "photo.jpg"])
 
 
+@pytest.mark.slow
 def test_the_example_of_another_size_trains(workplace: Workplace) -> None:
     smaller = ["training.steps=2", "network.widths=[4,4,4,4]", "network.base_width=4", "evaluation.images=4",
                "telemetry.tensorboard=false"]  # fmt: skip

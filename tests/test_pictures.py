@@ -43,6 +43,7 @@ def test_small_images_are_magnified_until_readable(size: tuple[int, int], factor
     assert magnification(*size) == factor
 
 
+@pytest.mark.slow
 def test_a_grid_shows_every_image_in_its_row_and_column() -> None:
     images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(0)) * 2 - 1
     groups = [RowGroup([Row("real", images[:2]), Row("made", images[2:])], ["first", "second"])]

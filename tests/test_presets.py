@@ -108,6 +108,7 @@ def test_a_relativistic_preset_is_its_plain_one_with_the_loss_and_both_penalties
     assert config.to_dict() == plain.to_dict()
 
 
+@pytest.mark.slow
 def test_the_published_categories() -> None:
     # epochs 30, 100 and 50 of 2000, 2000 and 16,130 / 8 steps
     for preset, categories, weight, start in (

@@ -153,6 +153,7 @@ def test_every_method_dry_runs_on_the_bundled_data(name: str) -> None:
     assert f"method: {name} (" in dry_run(config, METHODS[name])
 
 
+@pytest.mark.slow
 def test_published_settings() -> None:
     def load(name: str, preset: str):
         return load_config(METHODS[name].Settings, name, {}, [f"preset={preset}"], PRESETS)

@@ -77,6 +77,7 @@ def test_no_imports_between_rooms_form_a_cycle() -> None:
     refuse_cycles(room_imports(PACKAGE))
 
 
+@pytest.mark.slow
 def test_the_data_rooms_import_only_what_is_below_them() -> None:
     imports = room_imports(PACKAGE)
     top = {path.stem for path in PACKAGE.glob("*.py")}

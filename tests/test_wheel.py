@@ -15,6 +15,8 @@ from sklearn.datasets import load_digits
 from latentscale.methods.registry import METHODS
 from launching import ROOT, Finished, Processes, free_port, overrides
 
+pytestmark = pytest.mark.slow
+
 BUILT = {"build", "dist", "runs"}
 
 

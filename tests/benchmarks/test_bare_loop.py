@@ -73,6 +73,7 @@ def difference(loop: BareLoop, folder: Path) -> float:
     return max(float((ours[name].detach() - value).abs().max() / value.abs().max()) for name, value in theirs.items())
 
 
+@pytest.mark.slow
 def test_both_end_in_the_same_state(trained: Path) -> None:
     loop, _ = bare(configuration(trained))
     assert difference(loop, trained) <= 1e-9

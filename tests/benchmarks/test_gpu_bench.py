@@ -18,6 +18,7 @@ from latentscale.methods.registry import METHODS
 from latentscale.training.checks import plan_dry_run
 from latentscale.training.loop import train
 from latentscale.training.method_building import build_method
+from skipping import HAS_GPU
 
 PEAK = Peak(bf16=4e9, tf32=2e9, fp32=1e9, source="made up")
 TINY: dict[str, object] = {
@@ -51,6 +52,7 @@ def test_operations_of_a_convolution() -> None:
     assert counting.get_total_flops() == 2 * (2 * 5 * 8 * 8) * (3 * 3 * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pvdgan", "cgpgan", "invgan"])
 def test_operations_of_a_step_are_those_of_the_loop(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -190,6 +192,7 @@ def test_turns_begin_after_the_warm_up() -> None:
         Stopwatch(clock, 3, 2, 5).time(lambda should_stop: None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode",
     [Mode("fp32", "fp32"), Mode("bf16+compile", "bf16", "aot_eager")],
@@ -209,6 +212,7 @@ def test_the_whole_path_on_the_cpu(mode: Mode, tmp_path: Path) -> None:
     assert not list(tmp_path.glob("**/*.safetensors"))
 
 
+@pytest.mark.slow
 def test_noise_is_made_where_a_preset_has_no_data(tmp_path: Path) -> None:
     settings = {**TINY, "data.name": "shards", "data.shape": "[3,16,16]", "network.widths": "[4,4]"}
     found = measure(cpu(), "dlsgan", "digits8", MODES[0], 10**6, tmp_path, 1, 1, warm_up_steps=1, settings=settings)
@@ -218,6 +222,7 @@ def test_noise_is_made_where_a_preset_has_no_data(tmp_path: Path) -> None:
     assert (tmp_path / "3x16x16" / "dataset.json").exists()
 
 
+@pytest.mark.slow
 def test_a_graph_through_the_generator_is_measured_compiled(tmp_path: Path) -> None:
     """Of InvGAN's discriminator phase, which reproduces images."""
     mode = Mode("bf16+compile", "bf16", "aot_eager")
@@ -227,6 +232,7 @@ def test_a_graph_through_the_generator_is_measured_compiled(tmp_path: Path) -> N
     assert found.cells()[-1] == "no loop by hand"
 
 
+@pytest.mark.slow
 def test_a_row_that_fails_shows_why_and_the_next_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -245,7 +251,8 @@ def test_a_row_that_fails_shows_why_and_the_next_is_measured(tmp_path: Path, mon
     assert row().failure == ""
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason=HAS_GPU)
 def test_without_a_gpu_the_table_reports_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -34,6 +34,7 @@ def photos(tmp_path_factory) -> Path:
     return root
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["folder", "imagenet-patches"])
 def test_the_bytes_do_not_depend_on_the_number_of_processes(photos, tmp_path, source):
     options = {"patches_per_image": 3, "patch_size": 8} if source == "imagenet-patches" else {"resolution": 16}
@@ -71,6 +72,7 @@ def interrupted(photos: Path, out: Path, at_call: int, **options) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_an_interruption_at_any_chunk_changes_nothing(photos, tmp_path):
     assert not interrupted(photos, tmp_path / "whole", 0)
     # shards end within an image's patches
@@ -141,6 +143,7 @@ def test_a_stopped_build_goes_on_and_ends_with_the_same_bytes(tmp_path, processe
     assert not verify(tmp_path / "out", 0).broken
 
 
+@pytest.mark.slow
 def test_another_source_or_options_are_not_mixed_with_an_unfinished_build(photos, tmp_path):
     out = tmp_path / "out"
     assert interrupted(photos, out, 4)
@@ -170,6 +173,7 @@ def test_nothing_is_mixed_nor_lost_where_no_shard_was_finished(photos, tmp_path)
     assert built("folder", folder, tmp_path / "out", resolution=8).counts == {"train": 3}
 
 
+@pytest.mark.slow
 def test_the_options_that_differ_are_named_one_by_one(photos, tmp_path):
     assert interrupted(photos, tmp_path / "out", 4)
     options = {"patches": "random", "patch_size": 8, "patches_per_image": 7, "shard_bytes": SMALL_SHARDS}

@@ -22,6 +22,8 @@ from latentscale.methods.registry import METHODS
 from latentscale.training.loop import train
 from launching import ROOT
 
+pytestmark = pytest.mark.slow
+
 # Relative to the largest element of each tensor. The commit that wrote the runs is at most 3e-15 away from them on two
 # processes, with AVX2 kernels, and with those of a CPU that lacks even AVX: the rest is room for sums in another order.
 # The weight of one term that is wrong by a millionth of itself puts a run 1e-7 to 3e-6 away.

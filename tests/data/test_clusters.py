@@ -70,6 +70,7 @@ def test_splits_share_no_point() -> None:
     assert not train & test
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["train", "test"])
 def test_the_shards_hold_every_point_and_are_named_by_the_values(split: str) -> None:
     dataset = open_dataset("clusters", None, split)

@@ -89,6 +89,7 @@ def test_data_without_labels_cannot_be_resampled(tmp_path: Path) -> None:
         ResampledOrder(write(tmp_path / "plain", 5, labelled=False), [1.0], 1, seed=0)
 
 
+@pytest.mark.slow
 def test_clusters_are_resampled_to_the_published_distribution() -> None:
     data = open_dataset("clusters")
     shards, members = ResampledOrder(data, [0.4, 0.3, 0.2, 0.1], 1, seed=0).locate_run(0, 0, 20_000)

@@ -254,6 +254,7 @@ ENDINGS = {
 }
 
 
+@pytest.mark.slow
 def test_no_process_outlives_its_program_however_it_ends(numbered, tmp_path):
     programs = {}
     for number, (name, (ending, _, _)) in enumerate(ENDINGS.items()):
@@ -316,6 +317,7 @@ def test_reading_is_fast_enough_for_small_images(numbered):
     assert min(rounds) < 1e-3
 
 
+@pytest.mark.slow
 def test_a_worker_that_cannot_start_is_reported(numbered, tmp_path):
     # Without the guard of __main__, a worker that imports the program starts it again.
     script = tmp_path / "unguarded.py"

@@ -151,6 +151,7 @@ def test_what_is_not_needed_any_more_makes_room(numbered, tmp_path):
             assert set(now) <= set(near)
 
 
+@pytest.mark.slow
 def test_a_remote_that_dies_between_ends_the_loader_in_one_line_after_what_is_good(numbered, tmp_path):
     local = numbered(COUNT, PER_SHARD)
     with serving(local.path) as web:

@@ -155,6 +155,7 @@ def drawn() -> tuple[np.ndarray, np.ndarray]:
     return ClusterLaw().draw(0, 0, 300)
 
 
+@pytest.mark.slow
 def test_a_build_holds_the_points_of_the_law(shards, drawn, tmp_path):
     dataset = ShardedDataset.open(shards / "train")
     assert (dataset.shape, dataset.count, dataset.extensions) == ((2,), 300, ["npy"])
@@ -271,6 +272,7 @@ def test_a_damaged_point_is_named_by_shard_and_member_or_skipped(tmp_path):
         assert torch.isfinite(points).all()
 
 
+@pytest.mark.slow
 def test_a_plot_of_points_behind_a_url_takes_few_requests(tmp_path):
     out = built(tmp_path / "many", shard_bytes=700 * 2048, count=4000, test_count=50)
     here = [
@@ -291,6 +293,7 @@ def test_a_plot_of_points_behind_a_url_takes_few_requests(tmp_path):
     assert _drawn_points(250).tolist() == list(range(250))
 
 
+@pytest.mark.slow
 def test_the_commands_work_on_points(tmp_path):
     processes = Processes()
 

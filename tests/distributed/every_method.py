@@ -15,7 +15,7 @@ from latentscale.recipe import print_outcome
 from latentscale.training.loop import train
 from launching import overrides
 
-STEPS = 6
+STEPS = 5
 # the mixing ratio goes from 0 to 1/2, before a layer that sees the batch; of the reals' classes some are rare
 _MIXED: dict[str, object] = {
     "data__label_probabilities": "[0.5,0.3,0.2,0,0,0,0,0,0,0]",
@@ -29,7 +29,7 @@ _MIXED: dict[str, object] = {
 # settings that a method needs in addition to the small run's
 NEEDS: dict[str, dict[str, object]] = {
     # P(C) starts to move, and the reals are no longer balanced, in mid-run
-    "cgpgan": {"method__prior_start_step": 3},
+    "cgpgan": {"method__prior_start_step": 2},
     "elastic_infogan": {"method__prior_start_step": 3, "method__contrastive_weight": 0.5},
     "cagan": _MIXED,
     "invgan": {"method__variant": "full", "distributed__streams": 4},

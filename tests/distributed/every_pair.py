@@ -15,7 +15,7 @@ from latentscale.training.loop import train
 from launching import ROOT, overrides
 
 TRAINED = ("pvdgan", "dlsgan")
-STEPS = 10
+STEPS = 6
 
 
 def main() -> None:

@@ -77,20 +77,20 @@ def test_a_step_reduces_the_gradients_and_the_statistics_with_the_last_of_them(c
     found = count(
         "pvdgan",
         {
-            "six": {**PVDGAN, "training__steps": 6},
-            "nine": {**PVDGAN, "training__steps": 9},
-            "accumulated": {**PVDGAN, "training__steps": 9, "training__accumulation": 2},
-            "one more": {**PVDGAN, "training__steps": 9},
+            "two": {**PVDGAN, "training__steps": 2},
+            "four": {**PVDGAN, "training__steps": 4},
+            "accumulated": {**PVDGAN, "training__steps": 4, "training__accumulation": 2},
+            "one more": {**PVDGAN, "training__steps": 4},
         },
         extra="one more",
     )
-    six, nine = found["six"], found["nine"]
-    assert sum(six.values()) > 18  # what starts and ends a run is there, and cancels
-    assert difference(nine, six) == times(step, 3)
+    two, four = found["two"], found["four"]
+    assert sum(two.values()) > 6  # what starts and ends a run is there, and cancels
+    assert difference(four, two) == times(step, 2)
     # micro-batches before the last reduce nothing
-    assert found["accumulated"] == nine
+    assert found["accumulated"] == four
     # positive control
-    assert difference(found["one more"], nine) == Counter({("gloo:all_reduce", 1): 9})
+    assert difference(found["one more"], four) == Counter({("gloo:all_reduce", 1): 4})
 
 
 def test_cgpgan_also_reduces_the_means_of_its_labels(count: Count) -> None:
@@ -104,8 +104,8 @@ def test_cgpgan_also_reduces_the_means_of_its_labels(count: Count) -> None:
             ("gloo:all_reduce", DIGITS + 1): 1,  # means of the labels, and their count
         }
     )
-    found = count("cgpgan", {"four": {"training__steps": 4}, "six": {"training__steps": 6}})
-    assert difference(found["six"], found["four"]) == times(step, 2)
+    found = count("cgpgan", {"two": {"training__steps": 2}, "four": {"training__steps": 4}})
+    assert difference(found["four"], found["two"]) == times(step, 2)
 
 
 def difference(a: Counts, b: Counts) -> Counts:

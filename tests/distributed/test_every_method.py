@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from every_method import NEEDS, RUNS, SHARED_BIAS, may_rest
+from every_method import NEEDS, RUNS, SHARED_BIAS, STEPS, may_rest
 from states import final_state, worst_difference
 
 from launching import ROOT, Processes, launch_command
+
+pytestmark = pytest.mark.slow
 
 SCRIPT = ROOT / "tests" / "distributed" / "every_method.py"
 LAYOUTS = [(1, 4), (2, 2), (4, 1)]  # processes, accumulation
@@ -51,7 +53,7 @@ def test_the_steps_change_everything_that_is_trained(run: str, runs: dict[tuple[
 
 
 def test_p_of_c_is_uniform_until_it_may_move_and_on_the_simplex_after(runs: dict[tuple[int, int], Path]) -> None:
-    assert NEEDS["cgpgan"]["method__prior_start_step"] == 3
+    assert NEEDS["cgpgan"]["method__prior_start_step"] == STEPS - 3
     prior = final_state(runs[4, 1] / "cgpgan")["statistic/category_prior/probabilities"]
     uniform = torch.cat([torch.full((3,), 1 / 3), torch.full((4,), 1 / 4)]).double()
     assert 1e-6 < float((prior - uniform).abs().max()) <= 3e-3  # three steps of decay 0.999

@@ -21,7 +21,8 @@ from latentscale.launching.exit_reports import FOLDER_VARIABLE, ExitReason, read
 from launching import ROOT, Processes, Train, accelerate_command, free_port, launch_command, overrides, slowed_script
 
 TOLERANCE = 1e-9
-STEPS = 60
+STEPS = 40
+PHASE_SECONDS = 0.045  # a run then takes as long as what a test does in the meantime, and seconds more
 RECIPE = ROOT / "recipes" / "pvdgan.py"
 SETTINGS: dict[str, object] = {
     "training__steps": STEPS,
@@ -39,7 +40,7 @@ pytestmark = pytest.mark.processes
 def start(
     processes: Processes, folder: Path, count: int, lines: str = "", **changes: object
 ) -> list[subprocess.Popen[str]]:
-    script = slowed_script(folder.with_suffix(".py"), "pvdgan", lines)
+    script = slowed_script(folder.with_suffix(".py"), "pvdgan", lines, PHASE_SECONDS)
     command = [sys.executable, str(script), f"run.dir={folder}", *overrides(**{**SETTINGS, **changes})]
     return processes.start_ranks(count, command) if count > 1 else [processes.start(command)]
 
@@ -266,14 +267,14 @@ def slowly(*args, **options):
 model_outputs.evaluate = slowly
 """
     folder = tmp_path / "run"
-    changes = {"evaluation__every_steps": 20, "distributed__timeout_seconds": 4, "snapshot__every_steps": 20}
+    changes = {"evaluation__every_steps": 13, "distributed__timeout_seconds": 4, "snapshot__every_steps": 13}
     started = start(processes, folder, 2, lines, **changes)
     assert [code for code, _ in ends(started)] == [0, 0]
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     evaluated = [record["step"] for record in records if any(name.startswith("evaluation/") for name in record)]
     # pictures that would delay the training too long are left out
-    assert evaluated == [20, STEPS]
-    assert (folder / "snapshots" / "samples-000000020.png").exists()
+    assert evaluated == [13, STEPS]
+    assert (folder / "snapshots" / "samples-000000013.png").exists()
 
 
 def test_sigterm_twice_makes_one_checkpoint_and_reports_a_stop(
@@ -417,7 +418,7 @@ def test_torchs_own_restart_continues_the_run(
     uninterrupted: dict[str, Tensor], processes: Processes, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    command = accelerate_command(2, slowed_script(folder.with_suffix(".py"), "pvdgan"))
+    command = accelerate_command(2, slowed_script(folder.with_suffix(".py"), "pvdgan", "", PHASE_SECONDS))
     command[command.index("--num_machines") : command.index("--num_machines")] = ["--max_restarts", "1"]
     process = processes.start([*command, f"run.dir={folder}", *overrides(**SETTINGS)])
     wait_for_step(folder, 8, [process])

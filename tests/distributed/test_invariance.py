@@ -7,7 +7,7 @@ control: with one ingredient broken the same comparison fails by orders of magni
 from pathlib import Path
 
 import pytest
-from every_pair import TRAINED
+from every_pair import STEPS, TRAINED
 from states import final_state, worst_difference
 from torch import Tensor
 
@@ -80,20 +80,20 @@ def test_every_pair_takes_the_same_steps(
 def test_a_run_moves_from_one_process_to_four(
     method: str, references: dict[str, dict[str, Tensor]], train: Train, tmp_path: Path
 ) -> None:
-    train(method, tmp_path, 1, training__steps=5)
-    train(method, tmp_path, 4, training__steps=10)
+    train(method, tmp_path, 1, training__steps=STEPS // 2)
+    train(method, tmp_path, 4, training__steps=STEPS)
     assert worst_difference(final_state(tmp_path), references[method]) <= TOLERANCE
 
 
 def run_broken(ingredient: str, method: str, folder: Path, processes: Processes) -> dict[str, Tensor]:
-    """Ten steps of two processes with one ingredient broken."""
+    """The steps of two processes with one ingredient broken."""
     script = folder.with_suffix(".py")
     recipe = ROOT / "recipes" / f"{method}.py"
     script.write_text(
         f"{BROKEN[ingredient]}\nimport runpy, sys\nsys.argv[0] = {str(recipe)!r}\n"
         f"runpy.run_path({str(recipe)!r}, run_name='__main__')\n"
     )
-    finished = processes.run([*launch_command(2, script), f"run.dir={folder}", *overrides(training__steps=10)])
+    finished = processes.run([*launch_command(2, script), f"run.dir={folder}", *overrides(training__steps=STEPS)])
     assert finished.code == 0, finished.err
     return final_state(folder)
 
@@ -112,6 +112,6 @@ def test_with_one_ingredient_broken_the_comparison_fails(
 def test_with_one_ingredient_broken_a_moved_run_differs(
     references: dict[str, dict[str, Tensor]], processes: Processes, train: Train, tmp_path: Path
 ) -> None:
-    train("pvdgan", tmp_path / "run", 1, training__steps=5)
+    train("pvdgan", tmp_path / "run", 1, training__steps=STEPS // 2)
     broken = run_broken("v not reduced", "pvdgan", tmp_path / "run", processes)
     assert worst_difference(broken, references["pvdgan"]) > 1e-5

@@ -42,6 +42,7 @@ def test_a_quadratic_by_hand() -> None:
     assert gradient.tolist() == pytest.approx([4 * 1.0 * 1.0, 4 * -0.5 * 4.0, 4 * 2.0 * 1.25])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["residual", "skip", "mlp"])
 @pytest.mark.parametrize("side", [8, 64])
 def test_equal_to_autograd_in_float64(family: str, side: int) -> None:
@@ -84,6 +85,7 @@ def test_parameter_gradient_by_finite_differences(family: str) -> None:
         assert slope == pytest.approx(float((gradient * direction).sum()), rel=1e-3, abs=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["residual", "skip", "mlp"])
 @pytest.mark.parametrize("side", [8, 16])
 def test_compiled_full_graph_is_equal(family: str, side: int) -> None:
@@ -102,6 +104,7 @@ def test_compiled_full_graph_is_equal(family: str, side: int) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["residual", "skip", "mlp"])
 def test_bf16_autocast_is_within_two_percent_and_uses_no_stale_cached_weight(family: str) -> None:
     network = discriminator(family, 16)

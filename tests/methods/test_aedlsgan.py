@@ -117,6 +117,7 @@ def test_streams_together_are_streams_apart() -> None:
     assert_streams_apart(method, toy_batch(method, 2, 4))
 
 
+@pytest.mark.slow
 def test_a_phase_compiles_whole_and_gives_the_same_numbers() -> None:
     method = make((3, 2))
     assert_compiles(method, toy_batch(method))

@@ -126,6 +126,7 @@ def test_it_adds_the_contrastive_loss_of_the_reals_to_that_of_q_alone() -> None:
     assert_same(g_found, g_without)
 
 
+@pytest.mark.slow
 def test_the_phases_compile_with_it() -> None:
     made = method(view_flip=True)
     assert_compiles(made, batch_for(made))

@@ -189,6 +189,7 @@ def test_under_bf16_every_loss_is_taken_in_float32(adversarial: str) -> None:
     assert_losses_in_float32(method, toy_batch(method))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vanilla", "msegan", "infogan", "dlsgan", "pvdgan"])
 def test_a_phase_compiles_whole_and_gives_the_same_numbers(name: str) -> None:
     method = toy_method(name)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from every_method import RUNS, settings
+from every_method import RUNS, STEPS, settings
 
 from latentscale.config import load_config
 from latentscale.methods.registry import METHODS
@@ -40,8 +40,8 @@ def test_forward_passes_of_every_phase_leave_all_networks_as_they_are(run: str, 
         for key, tensor in each.state_dict().items()
     }
     hidden = {name: sum(1 for _ in each.buffers()) for name, each in method.networks.items()}
-    with Feed(plan, method, 0, torch.device("cpu"), torch.float64, 5) as feed:
-        batches = feed.fetch(5)
+    with Feed(plan, method, 0, torch.device("cpu"), torch.float64, STEPS - 1) as feed:
+        batches = feed.fetch(STEPS - 1)
     batches = prepare_batches(method, batches, torch.float64)
     for phase in method.phases:
         phase.train_only_owned()

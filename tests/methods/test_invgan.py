@@ -189,6 +189,7 @@ def test_streams_together_are_streams_apart(variant: str) -> None:
     assert_streams_apart(method, toy_batch(method, STREAMS, B))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_both_phases_compile_whole(variant: str) -> None:
     method = toy_method("invgan", variant=variant, **WEIGHTS)

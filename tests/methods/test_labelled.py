@@ -138,6 +138,7 @@ def test_streams_together_are_streams_apart(name: str, sizes: tuple[int, ...], s
     assert_streams_apart(method, toy_batch(method, streams=2, stream_batch=4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "sizes", "settings"), CASES)
 def test_a_phase_compiles_whole_and_gives_the_same_numbers(name: str, sizes: tuple[int, ...], settings: dict) -> None:
     method = make(name, sizes, **settings)

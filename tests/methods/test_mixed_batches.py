@@ -263,6 +263,7 @@ def test_the_schedule() -> None:
         assert method.schedule(50_000, 6) == {"mixed_samples": 1}
 
 
+@pytest.mark.slow
 def test_a_compiled_phase_is_not_traced_for_every_ratio() -> None:
     method = make("cagan")
     torch._dynamo.reset()
@@ -273,6 +274,7 @@ def test_a_compiled_phase_is_not_traced_for_every_ratio() -> None:
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] - before <= 4
 
 
+@pytest.mark.slow
 def test_phases_compile_whole_at_every_ratio() -> None:
     method = make("cagan")
     torch._dynamo.reset()

@@ -205,6 +205,7 @@ def test_streams_together_are_streams_apart(title: str) -> None:
     assert_streams_apart(method, batch_of(method))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("title", RUNS)
 def test_both_phases_compile_whole(title: str) -> None:
     method = made(title)
@@ -350,6 +351,7 @@ def one_stream_each(batch: Batch) -> list[dict[str, object]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["cagan", "acgan"])
 def test_mixed_phases_compile_whole(name: str) -> None:
     method = mixed.make(name, adversarial="relativistic")

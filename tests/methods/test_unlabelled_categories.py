@@ -345,6 +345,7 @@ def updates(method: Method, step: int, count: int, dtype: torch.dtype) -> list[T
     return [*seen, real_categories(method, batch.real, early=False)[1].mean(0)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_early_the_probabilities_stay_uniform_whatever_the_batch(dtype: torch.dtype) -> None:
     method = category_method("cgpgan", prior_decay=0.5)
@@ -440,6 +441,7 @@ def test_streams_together_are_streams_apart(name: str) -> None:
         assert_same(gradients[index], expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_a_phase_compiles_whole_and_gives_the_same_numbers(name: str) -> None:
     method = category_method(name)

@@ -127,6 +127,7 @@ def test_streams_together_are_streams_apart() -> None:
     assert_streams_apart(method, toy_batch(method, STREAMS, B))
 
 
+@pytest.mark.slow
 def test_both_phases_compile_whole() -> None:
     method = toy_method("vaegan", **WEIGHTS)
     assert_compiles(method, toy_batch(method))

@@ -215,6 +215,7 @@ def test_every_parameter_receives_a_gradient(family: str) -> None:
     assert all(bool(gradient.abs().sum() > 0) for gradient in gradients)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", LITERAL)
 def test_generator_compiles_full_graph(family: str) -> None:
     torch._dynamo.reset()

@@ -253,6 +253,7 @@ def test_forward_changes_neither_state_nor_input(name: str) -> None:
         assert attributes == [{k: v for k, v in vars(part).items() if k[0] != "_"} for part in network.modules()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAIRS)
 def test_compiled_generators_compute_the_same(name: str) -> None:
     torch._dynamo.reset()
@@ -307,6 +308,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_the_scale_of_an_initialized_networks_output(name: str) -> None:
     # neither vanishing nor exploding: N(0, 1) weights without 1/√fan_in would be off by a factor of the width
@@ -361,6 +363,7 @@ def test_the_codebook_looks_pages_up() -> None:
     torch.testing.assert_close(book(soft), mean[None], rtol=1e-13, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_the_codebook_generator_trains_only_the_pages_it_used() -> None:
     generator = codebook()
     z, category = noise(2, LATENT), choices(2)  # pages 0 and 1 of the first label, both of the second

@@ -16,6 +16,8 @@ from safetensors.numpy import save
 from latentscale.shards.dataset_writer import write_shards
 from latentscale.shards.shard_format import FORMAT, INDEX_TYPES
 
+pytestmark = pytest.mark.slow
+
 LARGEST_BYTES = 200 * 10**6
 LONGEST_RESUME_SECONDS = 1.0
 LONGEST_FIRST_BATCH_SECONDS = 2.0

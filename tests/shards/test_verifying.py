@@ -100,6 +100,7 @@ def undescribed(folder: Path) -> None:
     (folder / "dataset.json").write_text(json.dumps(description))
 
 
+@pytest.mark.slow
 def test_what_is_whole_passes_with_any_number_of_processes(whole):
     for workers in (0, 2):
         verified = verify(whole, workers)

@@ -40,6 +40,7 @@ def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
 GOOD = {"./cat/1.png": image_bytes(1), "./dog/2.png": image_bytes(2), "./README": b"text"}
 
 
+@pytest.mark.slow
 def test_a_tar_is_laid_out_like_a_folder(tmp_path):
     result = built("tar", tar(tmp_path / "pets.tar", GOOD), tmp_path / "out", workers=1, shuffle=False)
     assert result.counts == {"train": 2}

@@ -206,6 +206,7 @@ def test_mnist_c_alone_has_corruptions_as_labels(tmp_path):
         built("mnist-c", tmp_path / "c", tmp_path / "new", originals=tmp_path / "few")
 
 
+@pytest.mark.slow
 def test_digits_and_photographs_come_with_libraries(tmp_path):
     pytest.importorskip("skimage", reason="scikit-image is not installed")
     assert built("digits", None, tmp_path / "digits").counts == {"train": 1500, "test": 297}

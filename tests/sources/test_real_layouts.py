@@ -14,12 +14,13 @@ from latentscale.shards.splitting import folds, split_dataset
 from latentscale.shards.verifying import verify
 from latentscale.sources.registry import list_source
 from latentscale.sources.source_options import SourceOptions
+from skipping import NEEDS_DATA
 
 
 def shared(name: str) -> Path:
     path = SHARED / name
     if not path.is_dir():
-        pytest.skip(f"{path} is absent: set LATENTSCALE_SHARED_DATA to a folder with {name}/")
+        pytest.skip(f"{NEEDS_DATA}: {path} is absent; set LATENTSCALE_SHARED_DATA to a folder with {name}/")
     return path
 
 

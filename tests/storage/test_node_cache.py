@@ -231,6 +231,7 @@ for _ in range(60):
 """
 
 
+@pytest.mark.slow
 def test_a_crowd_of_processes_never_exceeds_the_bound(tmp_path):
     """Although the disk has no room again and again."""
     script, folder = tmp_path / "crowd.py", tmp_path / "cache"

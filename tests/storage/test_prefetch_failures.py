@@ -263,6 +263,7 @@ def held_with(limits: tuple[int, int], folder: Path, cache: Path, needed: int) -
     return ended.stdout.strip()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("hard", "needed", "told"), [(1000, 1, "75"), (80, 1, "40"), (80, 75, "too many open files")])
 def test_small_shards_are_held_as_far_as_the_hard_limit_goes_and_then_it_is_said(tmp_path, hard, needed, told):
     write_shards(numbered_samples(75), tmp_path / "data", "n", SHAPE, LABELS, "CC0", 2048)

@@ -51,6 +51,7 @@ def options(tmp_path: Path, retry_seconds: float = 5.0) -> StorageOptions:
     return StorageOptions(tmp_path / "cache", retry_seconds=retry_seconds, stall_seconds=5.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("give_ranges", [True, False])
 def test_verify_reads_every_shard_once_and_keeps_nothing(web, tmp_path, give_ranges):
     web.give_ranges = give_ranges

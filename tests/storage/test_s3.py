@@ -20,6 +20,8 @@ from latentscale.shards.dataset_writer import write_shards
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.dataset_files import StorageOptions
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def bucket(tmp_path_factory):

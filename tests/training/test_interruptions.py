@@ -67,10 +67,10 @@ def test_kill_9_at_a_random_step_and_rerun(
 def test_kill_9_of_two_processes_and_rerun(
     uninterrupted: Path, processes: Processes, train: Train, tmp_path: Path
 ) -> None:
-    command = [*accelerate_command(2, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path}", *overrides(**SETTINGS)]
+    command = [*launch_command(2, ROOT / "recipes" / "pvdgan.py"), f"run.dir={tmp_path}", *overrides(**SETTINGS)]
     process = processes.start(command)
     wait_for_step(tmp_path, 7, process)
-    processes.end(process)  # the launcher and both workers
+    processes.end(process)  # what launched them, and both
     train("pvdgan", tmp_path, 2, **SETTINGS)
     assert worst_difference(final_state(tmp_path), final_state(uninterrupted)) <= 1e-9
 

@@ -29,6 +29,7 @@ def faults_a_turn(**extra: str) -> float:
     return float(subprocess.run(command, env=environment(**extra), capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_a_step_faults_in_no_page_again_unless_the_environment_asks_for_it() -> None:
     assert faults_a_turn() < PAGES / 50

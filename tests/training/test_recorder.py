@@ -87,6 +87,7 @@ def run(config: Config, should_stop: Callable[[], bool] = lambda: False) -> list
     return [*noted, *(("evaluated", step) for step in made[0].evaluations)]
 
 
+@pytest.mark.slow
 def test_a_callers_recorder_learns_of_every_step_report_checkpoint_and_the_end(tmp_path: Path) -> None:
     intervals: dict[str, object] = {
         "training__report_every_steps": 2, "checkpoint__every_steps": 3, "snapshot__every_steps": 2,
@@ -104,12 +105,14 @@ def test_a_callers_recorder_learns_of_every_step_report_checkpoint_and_the_end(t
     assert run(settings(tmp_path, training__steps=5, **intervals)) == [("finish", 5, True), ("end", None)]
 
 
+@pytest.mark.slow
 def test_it_learns_that_a_run_was_stopped(tmp_path: Path) -> None:
     asked = iter([False, True, True])
     noted = run(settings(tmp_path, training__steps=9), lambda: next(asked))
     assert noted[-4:] == [("report", 3), ("last checkpoint", 3), ("finish", 3, False), ("end", None)]
 
 
+@pytest.mark.slow
 def test_it_learns_why_a_run_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     block = MemoryCachedReader.block
 
@@ -136,6 +139,7 @@ class Failing(Recorder):
         raise OSError("the port is taken")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fails", ["tensorboard", "a subclass"])
 def test_a_recorder_that_cannot_start_closes_what_it_opened(
     fails: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

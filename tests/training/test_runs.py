@@ -48,6 +48,7 @@ def reports(folder: Path) -> list[dict[str, float]]:
     return [record for record in records if "images" in record]
 
 
+@pytest.mark.slow
 def test_a_runs_folder(tmp_path: Path) -> None:
     outcome = run_here(
         "pvdgan", tmp_path, training__steps=6, training__report_every_steps=2, snapshot__every_steps=3,
@@ -104,6 +105,7 @@ FIXED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_trains_and_every_tensor_moves_but_what_is_fixed(name: str, tmp_path: Path) -> None:
     needs = small_run(name, tmp_path)
@@ -123,6 +125,7 @@ def test_every_method_trains_and_every_tensor_moves_but_what_is_fixed(name: str,
     assert still - resting == fixed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_data_that_fail_leave_every_method_where_the_last_good_step_did(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -147,6 +150,7 @@ def test_data_that_fail_leave_every_method_where_the_last_good_step_did(
     assert bitwise_equal(final_state(tmp_path / "failing"), final_state(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_the_losses_of_a_report_are_means_over_its_steps(tmp_path: Path) -> None:
     run_here("dlsgan", tmp_path / "each", training__steps=4, training__report_every_steps=1)
     run_here("dlsgan", tmp_path / "all", training__steps=4, training__report_every_steps=4)
@@ -167,6 +171,7 @@ def test_a_compiled_run_takes_the_same_steps(train: Train, tmp_path: Path) -> No
     assert worst_difference(final_state(tmp_path / "compiled"), final_state(tmp_path / "eager")) <= 1e-9
 
 
+@pytest.mark.slow
 def test_bf16_follows_fp32(tmp_path: Path) -> None:
     values = {}
     for precision in ("fp32", "bf16"):
@@ -180,6 +185,7 @@ def test_bf16_follows_fp32(tmp_path: Path) -> None:
         assert values["bf16"][name] != values["fp32"][name]
 
 
+@pytest.mark.slow
 def test_a_nonfinite_step_is_skipped_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A NaN in the discriminator phase of step 2 leaves the state of step 1, but for the count of steps."""
     run_here("pvdgan", tmp_path / "one", training__steps=1)
@@ -198,6 +204,7 @@ def test_a_nonfinite_step_is_skipped_whole(tmp_path: Path, monkeypatch: pytest.M
     assert [record["skipped_steps"] for record in reports(tmp_path / "two")] == [0.0, 1.0]
 
 
+@pytest.mark.slow
 def test_too_many_nonfinite_steps_stop_the_run_and_name_the_term(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,6 +254,7 @@ def test_networks_that_are_not_averaged_are_followed_as_they_are() -> None:
     assert average.networks["current"].weight.item() == 2.0  # a copy
 
 
+@pytest.mark.slow
 def test_a_finished_vanilla_run_has_the_averaged_generator_beside_the_current_discriminator(tmp_path: Path) -> None:
     run_here("vanilla", tmp_path, training__steps=4)
     state = final_state(tmp_path)
@@ -261,6 +269,7 @@ def test_a_finished_vanilla_run_has_the_averaged_generator_beside_the_current_di
     assert same == {"generator": False, "discriminator": True}
 
 
+@pytest.mark.slow
 def test_learning_rates_decay_with_every_epoch_and_a_continued_run_stands_where_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,7 +285,7 @@ def test_learning_rates_decay_with_every_epoch_and_a_continued_run_stands_where_
     # an epoch of 1,500 digits is 2.34 steps of 640: steps 0 to 2 stand in it, 3 and 4 in the next, 5 in the third
     settings: dict[str, object] = {
         "training__batch": 640, "distributed__streams": 8, "optimizer__learning_rate": 0.01,
-        "optimizer__epoch_decay": 0.5,
+        "optimizer__epoch_decay": 0.5, "network__family": "mlp", "network__widths": "[4]",
     }  # fmt: skip
     run_here("vanilla", tmp_path / "whole", training__steps=6, **settings)
     assert rates == [0.01] * 3 + [0.005] * 2 + [0.0025]
@@ -286,6 +295,7 @@ def test_learning_rates_decay_with_every_epoch_and_a_continued_run_stands_where_
     assert rates == [0.01] * 3 + [0.005] * 2 + [0.0025]
 
 
+@pytest.mark.slow
 def test_a_resumed_run_whose_latents_enter_the_generator_as_drawn_is_the_uninterrupted_one(tmp_path: Path) -> None:
     # wide batches, few and odd latents: a matrix product then rounds by how its input lies in memory
     settings: dict[str, object] = {"training__batch": 128, "distributed__streams": 8, "latent__dim": 13}
@@ -295,6 +305,7 @@ def test_a_resumed_run_whose_latents_enter_the_generator_as_drawn_is_the_uninter
     assert bitwise_equal(final_state(tmp_path / "whole"), final_state(tmp_path / "resumed"))
 
 
+@pytest.mark.slow
 def test_gradients_are_clipped_to_the_norm_that_is_asked_for(tmp_path: Path) -> None:
     # beta1 = 0: Adam's first moment is the newest gradient
     for name, clipping in (("free", 0.0), ("clipped", 0.05), ("wide", 1e6)):
@@ -318,6 +329,7 @@ def test_gradients_are_clipped_to_the_norm_that_is_asked_for(tmp_path: Path) -> 
         assert torch.equal(gradients["wide"], gradients["free"])
 
 
+@pytest.mark.slow
 def test_v_of_a_run_is_the_moving_average_of_what_both_phases_predicted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

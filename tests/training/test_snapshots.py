@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 
@@ -22,6 +23,7 @@ def places(picture: np.ndarray, image: torch.Tensor) -> list[tuple[int, int]]:
     return [(int(top), int(left)) for top, left in candidates if (windows[top, left] == cell).all()]
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_files(tmp_path: Path) -> None:
     model = tiny_model()
     paths = write_snapshots(model, REALS, 1000, 32000, tmp_path / "a", seed=7)
@@ -74,11 +76,13 @@ def test_sweeps_run_along_the_largest_scales(tmp_path: Path) -> None:
     assert 64 <= below - top <= 70
 
 
+@pytest.mark.slow
 def test_without_an_encoder_there_are_samples_and_sweeps(tmp_path: Path) -> None:
     paths = write_snapshots(tiny_model(encoder=False, law="uniform"), REALS, 20, 640, tmp_path, seed=7)
     assert [path.name for path in paths] == ["samples-000000020.png", "sweeps-000000020.png"]
 
 
+@pytest.mark.slow
 def test_a_diverged_model_is_still_drawn(tmp_path: Path) -> None:
     model = tiny_model()
     next(model.method.networks["generator"].parameters()).fill_(torch.nan)
