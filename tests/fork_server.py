@@ -24,6 +24,7 @@ import select
 import signal
 import socket
 import sys
+import tempfile
 import threading
 from importlib import import_module
 from pathlib import Path
@@ -119,6 +120,15 @@ def become(request: dict[str, Any], out: int, err: int, report: int, server: int
     os.environ.update(request["environment"])
     sys.path[1:1] = [path for path in request["environment"].get("PYTHONPATH", "").split(os.pathsep) if path]
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    forget_randomness()
+    # found anew, in the new environment
+    tempfile.tempdir = None
+
+
+def forget_randomness() -> None:
+    """NumPy's own generator is seeded anew, as in a process of its own; Python's is at every fork."""
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
 
 
 def run(argv: list[str]) -> None:
@@ -129,6 +139,9 @@ def run(argv: list[str]) -> None:
         exec(compile(name, "<string>", "exec"), fresh_main())
     elif kind == "-m":
         sys.argv, sys.path[0] = [name, *argv[2:]], str(Path.cwd())
+        # it runs as __main__, and an interpreter would not have imported it before
+        if not hasattr(sys.modules.get(name), "__path__"):
+            sys.modules.pop(name, None)
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     else:
         sys.argv, sys.path[0] = argv, str(Path(kind).resolve().parent)

@@ -10,11 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import TextIO
 
 SERVER = Path(__file__).with_name("fork_server.py")
+_SERVERS: dict[str, socket.socket] = {}
+_STARTING = threading.Lock()
 
 
 class ForkedProcess:
@@ -119,13 +120,19 @@ class ForkedProcess:
         return line.decode()
 
 
-@cache
 def fork_server(path: str = "") -> socket.socket:
     """The connection to this process's server, which is started once and ends with this process.
 
     Args:
         path: a PYTHONPATH with another copy of the package; it has a server of its own.
     """
+    with _STARTING:
+        if path not in _SERVERS:
+            _SERVERS[path] = _start_server(path)
+        return _SERVERS[path]
+
+
+def _start_server(path: str) -> socket.socket:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         ours.setsockopt(socket.SOL_SOCKET, buffer, 2**22)

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-from fork_server import end_with_parent
+from fork_server import end_with_parent, forget_randomness
 
 GRACE_SECONDS = 30.0
 
@@ -25,6 +25,7 @@ def fork_ranks(count: int, port: str) -> list[int]:
         pid = os.fork()
         if pid == 0:
             end_with_parent(parent)
+            forget_randomness()
             os.environ |= {
                 "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,

@@ -67,7 +67,7 @@ def both(argv: Sequence[str], cwd: Path, connection: socket.socket, **extra: str
     out, err = forked.communicate(timeout=60)
     finished = subprocess.run(
         [sys.executable, *argv], cwd=cwd, env=surroundings, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        start_new_session=True,
+        start_new_session=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert forked.returncode is not None
     return [(forked.returncode, out, err), (finished.returncode, finished.stdout, finished.stderr)]

@@ -7,7 +7,7 @@ import torch
 from every_method import NEEDS, RUNS, SHARED_BIAS, STEPS, may_rest
 from states import final_state, worst_difference
 
-from launching import ROOT, Processes, launch_command
+from launching import ROOT, Processes, accelerate_command, launch_command
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +24,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, int], Path
     processes, folders = Processes(), {}
     for count, accumulation in [(1, 1), *LAYOUTS]:
         folder = tmp_path_factory.mktemp(f"p{count}a{accumulation}")
-        command = [part for part in launch_command(count, SCRIPT) if not part.startswith("distributed.")]
+        # two processes are interpreters of their own, with a hash seed and addresses of their own
+        launch = accelerate_command if count == 2 else launch_command
+        command = [part for part in launch(count, SCRIPT) if not part.startswith("distributed.")]
         finished = processes.run(
             [*command, str(folder), str(accumulation)],
             timeout_seconds=600,

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from launching import ROOT, Processes, launch_command, overrides
+from launching import ROOT, Processes, accelerate_command, launch_command, overrides
 
 ALONE = """
 import atexit, sys
@@ -57,7 +57,7 @@ def test_output_and_exit_handlers_come_before_the_exit(processes: Processes) -> 
 def test_processes_with_a_process_group_exit_successfully(processes: Processes, tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(BESIDE_ANOTHER)
-    command = [part for part in launch_command(2, script) if not part.startswith("distributed.")]
+    command = [part for part in accelerate_command(2, script) if not part.startswith("distributed.")]
     finished = processes.run(command, timeout_seconds=120, PYTHONPATH=str(ROOT / "platform"))
     assert finished.code == 0, finished.err
     # two processes may interleave their output

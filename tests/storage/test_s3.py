@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -84,7 +85,10 @@ def test_the_loaders_output_is_that_of_local_files_with_a_cache_smaller_than_the
         for expected, found in zip(*loaders, strict=True):
             assert torch.equal(found[0], expected[0])
             assert torch.equal(found[1], expected[1])
-    kept_bytes = sum(path.stat().st_size for path in (tmp_path / "cache" / "files").iterdir())
+    kept_bytes = 0
+    for path in (tmp_path / "cache" / "files").iterdir():
+        with suppress(FileNotFoundError):  # a fetch that outlives the loader may still make room
+            kept_bytes += path.stat().st_size
     assert kept_bytes <= options(tmp_path, shards=16).cache_bytes < int(local.shard_sizes_bytes.sum())
 
 
