@@ -71,3 +71,19 @@ def test_a_folder_reached_by_a_link_is_still_below(
 
 def test_arguments_are_quoted(environment: Path) -> None:
     assert shell_command("shards", "verify", "my photos").endswith(" shards verify 'my photos'")
+
+
+def test_a_link_into_the_environment_is_its_command(
+    environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "latentscale").symlink_to(environment / "latentscale")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    assert shell_command("methods") == "latentscale methods"
+
+
+def test_a_deleted_folder_is_no_obstacle(environment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert shell_command("methods") == f"'{environment / 'python'}' -m latentscale methods"

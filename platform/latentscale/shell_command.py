@@ -3,6 +3,7 @@
 import shlex
 import shutil
 import sys
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
@@ -20,9 +21,10 @@ def _program() -> list[str]:
     found = shutil.which("latentscale")
     # only the folders are resolved: an environment's python is a link to one outside of it
     environment = Path(sys.executable).parent.resolve()
-    if found and Path(found).parent.resolve() == environment:
+    if found and environment in (Path(found).parent.resolve(), Path(found).resolve().parent):
         return ["latentscale"]
-    here = Path.cwd()
     python = environment / Path(sys.executable).name
-    shown = python.relative_to(here) if python.is_relative_to(here) else Path(sys.executable)
+    shown = Path(sys.executable)
+    with suppress(OSError):  # the current folder may have been deleted
+        shown = python.relative_to(Path.cwd()) if python.is_relative_to(Path.cwd()) else shown
     return [str(shown), "-m", "latentscale"]

@@ -77,7 +77,8 @@ def test_samples_that_are_skipped_are_named_once_and_too_many_end_the_run(tmp_pa
     assert [sample.member for sample in process.consensus.skipped_samples()] == [7, 8]
     assert process.consensus.conclude(3) == 3
     with pytest.raises(
-        UserError, match=r"^2 samples cannot be read.*verify DIR lists.*\(a checkpoint of step 3 was written\)$"
+        UserError,
+        match=r"^2 samples cannot be read.*: fix the data or raise.*\(a checkpoint of step 3 was written\)$",
     ):
         process.consensus.end(3, lambda stopped: None)
 

@@ -60,9 +60,10 @@ class SkippedSamples:
         count = len(self._known)
         if count <= self._limit:
             return None
-        verify = shell_command("shards", "verify", self._path or "DIR")
+        # bundled data is in the cache, which the user has not named
+        lists = f" ({shell_command('shards', 'verify', self._path)} lists what is broken)" if self._path else ""
         return UserError(
             f"{counted(count, 'sample')} cannot be read, more than data.max_errors={self._limit}: fix the data"
-            f" ({verify} lists what is broken) or raise data.max_errors, then run the same command"
+            f"{lists} or raise data.max_errors, then run the same command"
             " to continue from the last checkpoint"
         ).on_every_process()
