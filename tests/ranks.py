@@ -18,29 +18,40 @@ from fork_server import end_with_parent, forget_randomness
 GRACE_SECONDS = 30.0
 
 
-def fork_ranks(count: int, port: str) -> list[int]:
-    """Fork the processes; returns their pids here, and none in each of them."""
-    pids, parent = [], os.getpid()
+PASSED_ON = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+
+
+def fork_ranks(count: int, port: str) -> set[int]:
+    """Fork the processes; returns their pids here, and none in each of them.
+
+    From the first one on, this process passes signals on to them: they may have begun, and be seen, before it goes on.
+    """
+    pids: set[int] = set()
+    parent = os.getpid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    for number in PASSED_ON:
+        signal.signal(number, lambda number, frame: send(pids, number))
     for rank in range(count):
         pid = os.fork()
         if pid == 0:
             end_with_parent(parent)
+            for number, handler in PASSED_ON.items():
+                signal.signal(number, handler)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
             forget_randomness()
             os.environ |= {
                 "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count),
                 "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port,
             }  # fmt: skip
-            return []
-        pids.append(pid)
+            return set()
+        pids.add(pid)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
     return pids
 
 
-def wait_for_all(pids: list[int]) -> int:
-    """Returns 0 when all have ended well, otherwise 1."""
-    running, failed = set(pids), False
-    give_up = float("inf")
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, frame: send(running, number))
+def wait_for_all(running: set[int]) -> int:
+    """Removes each process that has ended; returns 0 when all have ended well, otherwise 1."""
+    failed, give_up = False, float("inf")
     while running:
         pid, status = os.waitpid(-1, os.WNOHANG)
         if pid == 0:

@@ -8,7 +8,6 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
-import s3fs
 from buckets import s3_bucket
 from numbered_images import LABELS, SHAPE, numbered_samples
 
@@ -110,8 +109,6 @@ def test_a_split_behind_a_url_is_named_where_the_remote_lists(
             server.shutdown()
             server.server_close()
     else:
-        # a file system that s3fs has kept would still ask an earlier test's server
-        s3fs.S3FileSystem.clear_instance_cache()
         with s3_bucket(root) as (url, settings):
             for name, value in settings.items():
                 monkeypatch.setenv(name, value)

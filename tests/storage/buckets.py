@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import gcsfs
 import pytest
 import s3fs
 from moto.server import ThreadedMotoServer
@@ -24,6 +25,8 @@ def s3_bucket(folder: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     # buckets of one process are those of all its servers
     bucket = f"shards-{uuid.uuid4().hex}"
     host, port = started.get_host_and_port()
+    # one that fsspec has kept of an earlier bucket would still ask that bucket's server
+    s3fs.S3FileSystem.clear_instance_cache()
     environment = {**S3_SETTINGS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}
     try:
         with pytest.MonkeyPatch.context() as patch:
@@ -76,6 +79,8 @@ def google_bucket(folder: Path) -> Iterator[tuple[str, Mapping[str, str]]]:
     """A folder as a Google bucket: its URL, and the environment by which gcsfs finds the server."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Objects,), {"folder": folder}))
     server.daemon_threads = True
+    # one that fsspec has kept of an earlier bucket would still ask that bucket's server
+    gcsfs.GCSFileSystem.clear_instance_cache()
     threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     try:
         yield "gs://bucket/data", {"STORAGE_EMULATOR_HOST": f"http://127.0.0.1:{server.server_port}"}
