@@ -56,7 +56,7 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
     try:
         with zipfile.ZipFile(archive_path) as archive:
             members = _members(archive, file_stamp(archive_path))
-            named = {info.filename: info for info in archive.infolist()}
+            named = {member_name(info): info for info in archive.infolist()}
 
             def read_label_file(name: str) -> LabelFile | None:
                 info = named.get(name)
@@ -93,22 +93,32 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) ->
     return content
 
 
+def member_name(info: zipfile.ZipInfo) -> str:
+    """The name of a member with ``/`` between its folders, and after the last of them if it is a folder.
+
+    The format allows no other separator (APPNOTE.TXT, 4.4.17.1), but programs on Windows write ``\\``.
+    """
+    *folders, last = info.filename.replace("\\", "/").split("/")
+    return "/".join([*(folder for folder in folders if folder not in ("", ".")), last])
+
+
 def _members(archive: zipfile.ZipFile, stamp: tuple[int, int]) -> Members:
     members = Members()
     for number, info in enumerate(archive.infolist()):
-        if reason := unsafe_name(info.orig_filename) or _refusal(info):
+        name = member_name(info)
+        if reason := unsafe_name(info.orig_filename) or _refusal(info, name):
             members.problems.append(Problem(info.orig_filename, reason))
-        elif is_image(info.filename) and not info.is_dir():
-            members.items.append(Item(info.filename, number, (info.file_size, info.CRC, *stamp)))
+        elif is_image(name):
+            members.items.append(Item(name, number, (info.file_size, info.CRC, *stamp)))
         else:
-            members.others += not info.is_dir()
+            members.others += not name.endswith("/")
     return members
 
 
-def _refusal(info: zipfile.ZipInfo) -> str:
+def _refusal(info: zipfile.ZipInfo, name: str) -> str:
     if stat.S_ISLNK(info.external_attr >> 16):
         return "is a symbolic link"
-    if not is_image(info.filename) or info.is_dir():
+    if not is_image(name):
         return ""
     if info.flag_bits & _ENCRYPTED:
         return "is encrypted"
