@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from layouts import built, fill, noise, pixels, samples
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from latentscale.building.pixels import MAX_PIXELS, read_header, upright_pixels
 from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
+from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.sources.listing import UnreadableItem
 
 
@@ -83,6 +84,53 @@ def test_what_exif_turns_is_turned(orientation):
     assert upright_pixels(content, 3).file_format == ("PNG" if orientation == 1 else "")
     header = read_header(content)
     assert (header.height, header.width) == upright.shape[:2]
+
+
+def turned_file(image: Image.Image, kind: str, orientation: int) -> bytes:
+    """An encoded file whose orientation is in the format's own place, or for XMP in an XMP packet of a TIFF."""
+    if kind == "TIFF":
+        return encoded(image, kind, tiffinfo={ExifTags.Base.Orientation: orientation})
+    if kind == "TIFF, LZW":
+        settings = {"compression": "tiff_lzw", "tiffinfo": {ExifTags.Base.Orientation: orientation}}
+        return encoded(image, "TIFF", **settings)
+    if kind == "TIFF, XMP":
+        packet = f'<x:xmpmeta><rdf:RDF><rdf:Description tiff:Orientation="{orientation}"/></rdf:RDF></x:xmpmeta>'
+        return encoded(image, "TIFF", tiffinfo={ExifTags.Base.XMLPacket: packet.encode()})
+    lossless = {"WEBP": {"lossless": True}}.get(kind, {})
+    return encoded(image, kind, exif=orientation_exif(orientation), **lossless)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "TIFF, LZW", "TIFF, XMP", "PNG", "JPEG", "WEBP", "AVIF"])
+def test_every_format_that_records_an_orientation_is_measured_and_turned_alike(tmp_path, kind):
+    Image.init()
+    if kind not in Image.SAVE and not kind.startswith("TIFF"):
+        pytest.skip(f"this Pillow knows no {kind}")
+    # blocks, so that lossy formats keep which corner is which
+    image = noise(2, (3, 2)).resize((48, 32), Image.Resampling.NEAREST)
+    for orientation in range(1, 9):
+        content = turned_file(image, kind, orientation)
+        with Image.open(io.BytesIO(encoded(image, exif=orientation_exif(orientation)))) as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened)).astype(int)
+        header, found = read_header(content), upright_pixels(content, 3)
+        assert (header.height, header.width) == expected.shape[:2]
+        assert np.abs(np.asarray(found.image).astype(int) - expected).mean() < 12
+        assert found.notes == (["turned as EXIF says"] if orientation > 1 else [])
+        # training decodes a sample of this format as the build does
+        if kind != "TIFF, XMP":
+            np.testing.assert_array_equal(
+                decode(content, (3, *expected.shape[:2]), "x"), array(content).transpose(2, 0, 1)
+            )
+        fill(tmp_path / f"{orientation}", {"a.img.tif": content, "b.png": encoded(found.image)})
+        size = ShardedDataset.open(
+            built("folder", tmp_path / f"{orientation}", tmp_path / f"out{orientation}").out / "train"
+        )
+        assert size.shape == (3, *expected.shape[:2])
+
+
+def orientation_exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
 
 
 def test_a_turned_jpeg_is_written_anew_and_an_upright_one_kept(tmp_path):

@@ -9,7 +9,7 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from latentscale.decoding.decoder import default_decoder
 from latentscale.decoding.image_conversion import eight_bit_grey
@@ -24,6 +24,7 @@ _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "TGA", "JPEG2000
 _MODES = {1: "L", 3: "RGB"}
 _CONVERTIBLE = ("1", "P", "CMYK", "YCbCr", "HSV")
 _ROTATED_ORIENTATIONS = range(2, 9)
+_TURNED = "turned as EXIF says"
 _PNG_DEPTH_OFFSET = 24
 
 
@@ -61,8 +62,8 @@ def read_header(content: bytes | NDArray[np.uint8]) -> Header:
     if isinstance(content, np.ndarray):
         return Header(content.shape[0], content.shape[1], content.ndim == 2)
     with _open(content) as image, _report_damage():
-        width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+        width, height = _stored_size(image)
+        if _orientation(image) in (5, 6, 7, 8):
             width, height = height, width
         return Header(height, width, _is_grey(image))
 
@@ -82,8 +83,10 @@ def upright_pixels(
         return Pixels(image if image.mode == mode else image.convert(mode), "", [])
     with _open(content) as image, _report_damage():
         _refuse_hidden_damage(image, content)
+        # loading a TIFF turns it and drops the tag
+        notes = [_TURNED] if image.format == "TIFF" and _orientation(image) in _ROTATED_ORIENTATIONS else []
         image.load()
-        return _in_mode(image, content, mode, background)
+        return _in_mode(image, content, mode, background, notes)
 
 
 @contextmanager
@@ -122,6 +125,19 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as stored, before the orientation applies; Pillow gives a TIFF's after."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, height = (int(image.tag_v2[tag]) for tag in (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH))
+        return width, height
+    return image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation = image.getexif().get(ExifTags.Base.Orientation)
+    return orientation if isinstance(orientation, int) else UPRIGHT
+
+
 def _refuse_hidden_damage(image: Image.Image, content: bytes) -> None:
     """Refuse damage that Pillow decodes without an error, and files that the decoders used in training refuse."""
     if image.format == "PNG":
@@ -143,14 +159,15 @@ def _is_grey(image: Image.Image) -> bool:
     return image.mode in ("L", "LA", "La", "1") or image.mode.startswith("I;16")
 
 
-def _in_mode(image: Image.Image, content: bytes, mode: str, background: tuple[int, int, int] | None) -> Pixels:
-    notes = []
+def _in_mode(
+    image: Image.Image, content: bytes, mode: str, background: tuple[int, int, int] | None, notes: list[str]
+) -> Pixels:
     file_format = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP"}.get(image.format or "", "")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append("first frame taken")
-    if image.getexif().get(ExifTags.Base.Orientation, 1) in _ROTATED_ORIENTATIONS:
+    if _orientation(image) in _ROTATED_ORIENTATIONS:
         image = ImageOps.exif_transpose(image)
-        notes.append("turned as EXIF says")
+        notes.append(_TURNED)
     if image.mode.startswith("I;16"):
         image = eight_bit_grey(image)
         notes.append("16 bits a pixel scaled to 8")
