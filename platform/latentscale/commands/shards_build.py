@@ -97,18 +97,21 @@ def _print_built(built: "Built", listing: "Listing") -> None:
         console.print(f"left out: {problem}")
     if len(built.skipped) > SKIPPED_SHOWN:
         console.print(f"left out: {len(built.skipped) - SKIPPED_SHOWN} more, all named in dataset.json")
+    if summary := listing.labelled():
+        console.print(summary)
     noun = ("point",) if listing.generated else ("image",) if listing.patches is None else ("patch", "patches")
     for split, count in built.counts.items():
-        console.print(f"{split}: {counted(count, *noun)}, {_label_names(listing.labels.names)}")
+        console.print(f"{split}: {counted(count, *noun)}, {_label_names(listing, split)}")
     counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())
     resumed = f" ({built.resumed_samples} of them by an earlier run)" if built.resumed_samples else ""
     samples = "sample" if sum(built.counts.values()) == 1 else "samples"
     console.print(f"{built.out}: {counts} {samples}{resumed}, {built.bytes / 2**20:.1f} MB")
 
 
-def _label_names(names: tuple[str, ...]) -> str:
+def _label_names(listing: "Listing", split: str) -> str:
     from latentscale.sources.listing import display_name
 
+    names = listing.labels_of(split if split in listing.splits else "train").names
     if not names:
         return "no labels"
     more = f", and {len(names) - LABELS_SHOWN} more" if len(names) > LABELS_SHOWN else ""

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from latentscale.errors import UserError
 from latentscale.shell_command import shell_command
-from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, Reader
+from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, OtherFiles, Problem, Reader
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
-from latentscale.wording import counted
 
 TOO_LARGE = f"is larger than {MAX_FILE_BYTES} bytes, the limit for one image"
 MAX_LABEL_FILE_BYTES = 2**28
@@ -17,11 +16,11 @@ MAX_LABEL_FILE_BYTES = 2**28
 
 @dataclass
 class Members:
-    """The contents of an archive: its images, the members that cannot be used, and the number of other members."""
+    """The contents of an archive: its images, the members that cannot be used, and the other members."""
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    others: int = 0
+    others: OtherFiles = field(default_factory=OtherFiles)
 
 
 def require_file(path: Path | None, kind: str) -> Path:
@@ -63,15 +62,17 @@ def archive_listing(
         raise UserError(f"{path} holds no images: name an archive of images")
     twice = {second.name for first, second in pairwise(items) if first.name == second.name}
     problems |= {Problem(name, "is in the archive twice") for name in twice}
-    splits, labels = split_and_label([item for item in items if item.name not in twice], options, sidecars, str(path))
+    kept = [item for item in items if item.name not in twice]
+    found = split_and_label(kept, options, sidecars, str(path))
     return Listing(
         name=path.stem,
         licence="unknown",
-        splits=splits,
+        splits=found.splits,
         reader=reader,
-        labels=labels,
-        sorted_by_label=bool(labels.names),
+        labels=found.labels,
+        label_source=found.label_source,
+        sorted_by_label=bool(found.labels.names),
         same_in_test=options.split == "all",
         problems=sorted(problems),
-        notes=[f"ignored {counted(members.others, 'member')} without an image's file name"] if members.others else [],
+        notes=members.others.notes("member", found.label_files) + found.notes,
     )

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,13 +11,13 @@ from latentscale.shell_command import shell_command
 from latentscale.sources.listing import (
     MAX_FILE_BYTES,
     Item,
+    OtherFiles,
     Problem,
     UnreadableItem,
     display_name,
     is_image,
     is_label_file,
 )
-from latentscale.wording import counted
 
 
 @dataclass
@@ -27,18 +27,18 @@ class Tree:
     Attributes:
         items: the images, by name; names are paths below the folder with ``/`` between.
         problems: images that are refused links, special files or unreadable.
-        others: number of files that are not images.
+        others: the files that are not images.
         label_files: names of the files that are named like label files.
     """
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    others: int = 0
+    others: OtherFiles = field(default_factory=OtherFiles)
     label_files: list[str] = field(default_factory=list)
 
-    def notes(self) -> list[str]:
-        """A line about the ignored files, if there are any."""
-        return [f"ignored {counted(self.others, 'file')} without an image's file name"] if self.others else []
+    def notes(self, read: Collection[str] = ()) -> list[str]:
+        """Lines about the ignored files, if there are any, but for the label files that were read."""
+        return self.others.notes("file", read)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def walk(root: Path, follow_symlinks: bool = False) -> Tree:
         if is_label_file(name):
             tree.label_files.append(name)
         if not is_image(name):
-            tree.others += not os.path.basename(name).startswith(".")  # noqa: PTH119
+            tree.others.add(name)
             continue
         if entry.is_symlink() and (reason := _outside_root(entry, real_root, follow_symlinks)):
             tree.problems.append(Problem(name, reason))

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from latentscale.errors import UserError
 from latentscale.sources.arrays import ArrayReader, Row, load_array, load_classes
 from latentscale.sources.file_tree import require_folder
-from latentscale.sources.labels import Labels
+from latentscale.sources.labels import Labels, labels_from_values, labels_without_training_images
 from latentscale.sources.listing import Item, Listing
 from latentscale.sources.source_options import SourceOptions
 
@@ -70,15 +70,24 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
             )
             for number in range(len(found[split]))
         )
+    labels, notes = Labels(), list[str]()
+    if labelled:
+        names = _names(root, subset, codes)
+        labels = labels_from_values(("class",), (names,))
+        every = [(split, item) for split, items in splits.items() for item in items]
+        classes = [None if item.label is None else names[item.label] for _, item in every]
+        notes = labels_without_training_images(("class",), (classes,), [split == "train" for split, _ in every])
     return Listing(
         name=subset or root.resolve().name,
         licence="as published with the idx files",
         splits=splits,
         reader=ArrayReader(root),
-        labels=Labels(_names(root, subset, codes), of=("class",)) if labelled else Labels(),
+        labels=labels,
+        label_source=", ".join(pair.labels.name for pair in files.values() if pair.labels is not None),
         channels=1,
         uniform=True,
         same_in_test=options.split == "all",
+        notes=notes,
     )
 
 

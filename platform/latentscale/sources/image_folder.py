@@ -10,7 +10,7 @@ from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles, split
 
 
 def list_folder(path: Path | None, options: SourceOptions) -> Listing:
-    """List the images of a tree; top folders train/, val/ and test/ are splits, the folders in them are labels.
+    """List the images of a tree; top folders such as train/, val/ and test/ are splits, the folders in them labels.
 
     Raises:
         UserError: the tree holds no images, or the requested labels are missing.
@@ -27,16 +27,17 @@ def list_folder(path: Path | None, options: SourceOptions) -> Listing:
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error.strerror}): fix its permissions") from error
 
-    splits, labels = split_and_label(tree.items, options, SidecarFiles(tree.label_files, read_label_file), str(root))
+    found = split_and_label(tree.items, options, SidecarFiles(tree.label_files, read_label_file), str(root))
     return Listing(
         name=root.resolve().name,
         licence="unknown",
-        splits=splits,
+        splits=found.splits,
         reader=FileReader(root),
         tree=root,
-        labels=labels,
-        sorted_by_label=bool(labels.names),
+        labels=found.labels,
+        label_source=found.label_source,
+        sorted_by_label=bool(found.labels.names),
         same_in_test=options.split == "all",
         problems=tree.problems,
-        notes=tree.notes(),
+        notes=tree.notes(found.label_files) + found.notes,
     )

@@ -105,7 +105,7 @@ def _members(stream: BinaryIO, path: Path, others: dict[str, tuple[int, int]]) -
                     else:
                         members.items.append(Item(name, place, (member.size, int(member.mtime), *stamp)))
                 elif member.isreg():
-                    members.others += 1
+                    members.others.add(name)
                     others[name] = place
             stream.seek(archive.offset)
             # tarfile treats a damaged header as the archive's end

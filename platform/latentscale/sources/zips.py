@@ -110,8 +110,8 @@ def _members(archive: zipfile.ZipFile, stamp: tuple[int, int]) -> Members:
             members.problems.append(Problem(info.orig_filename, reason))
         elif is_image(name):
             members.items.append(Item(name, number, (info.file_size, info.CRC, *stamp)))
-        else:
-            members.others += not name.endswith("/")
+        elif not name.endswith("/"):
+            members.others.add(name)
     return members
 
 
