@@ -10,6 +10,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from latentscale.sources.listing import is_image
+
 FILE_TITLES = frozenset(
     (
         *("file", "filename", "filepath", "fileid", "name", "path", "id"),
@@ -54,13 +56,13 @@ class Columns:
     def table(self, file_column: int) -> LabelTable:
         """The table whose images are named by that column.
 
-        The other columns of numbers or paths of files are no labels, unless there are no others.
+        Other columns with the title of one are no labels, unless there are no others or it is a ``name`` of no file.
 
         Raises:
             ValueError: there is no column of labels.
         """
         others = [number for number in range(len(self.titles)) if number != file_column]
-        labels = [number for number in others if number not in self.file_columns or _is_name(self.titles[number])]
+        labels = [number for number in others if number not in self.file_columns or self._has_names(number)]
         chosen = labels or others
         if not chosen:
             raise ValueError(f"it has no column of labels beside {self.titles[file_column]}")
@@ -68,6 +70,11 @@ class Columns:
             tuple(self.titles[number] for number in chosen),
             [(row[file_column], tuple(row[number] for number in chosen)) for row in self.rows],
         )
+
+    def _has_names(self, column: int) -> bool:
+        """Whether a column holds names of people or things, not of files."""
+        named = _plain(self.titles[column]) in ("name", "image", "img")
+        return named and not all(is_image(row[column]) for row in self.rows)
 
 
 def read_text(content: bytes) -> str:
@@ -266,11 +273,6 @@ def _without_end(row: tuple[str, ...], length: int) -> tuple[str, ...]:
 def _is_index(cells: Iterable[str]) -> bool:
     cells = list(cells)
     return all(cell.isascii() and cell.isdigit() for cell in cells) and len(set(cells)) == len(cells)
-
-
-def _is_name(title: str) -> bool:
-    # of people and things too
-    return _plain(title) in ("name", "image", "img")
 
 
 def _plain(title: str) -> str:

@@ -82,12 +82,22 @@ def known_splits(folders: Iterable[str]) -> dict[str, str]:
     return {folder: form.split for folder, form in forms.items() if form.plain() or len(together[form.others]) > 1}
 
 
+def common_parts(names: Sequence[str]) -> list[str]:
+    """The folders that contain all names, outermost first."""
+    folders = [name.split("/")[:-1] for name in names]
+    if not folders:
+        return []
+    first, last = min(folders), max(folders)
+    same = next((depth for depth, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
+    return first[: min(len(first), len(last)) if same is None else same]
+
+
 def common_folder(names: Sequence[str]) -> str:
     """The folders that contain all names, ending in ``/``; archives often have one at the top.
 
     It ends above a folder that is a split.
     """
-    parts = _common_parts(names)
+    parts = common_parts(names)
     depth = len("".join(f"{part}/" for part in parts))
     tops = {name[depth:].partition("/")[0] for name in names if "/" in name[depth:]}
     if not tops or set(known_splits(tops)) != tops:
@@ -183,15 +193,6 @@ def _form(folder: str) -> _Form | None:
     # characters of other scripts are a part of the name
     others = (*parts, *re.findall(r"[^\W\d_a-zA-Z]+", folder))
     return _Form(split, others) if split else None
-
-
-def _common_parts(names: Sequence[str]) -> list[str]:
-    folders = [name.split("/")[:-1] for name in names]
-    if not folders:
-        return []
-    first, last = min(folders), max(folders)
-    same = next((depth for depth, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), None)
-    return first[: min(len(first), len(last)) if same is None else same]
 
 
 def _assigned(pairs: Sequence[tuple[str, str]], below: list[str], wanted: str, rename_val: bool) -> AssignedSplits:

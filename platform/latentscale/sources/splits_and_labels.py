@@ -21,13 +21,14 @@ from latentscale.sources.label_tables import (
     json_lines_columns,
 )
 from latentscale.sources.labels import Labels, labels_from_columns, labels_without_training_images
-from latentscale.sources.listing import LABEL_FILES, Item, display_name
+from latentscale.sources.listing import LABEL_FILES, Item, display_name, is_image
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.split_names import (
     AssignedSplits,
     assign_named_splits,
     assign_splits,
     common_folder,
+    common_parts,
     known_splits,
 )
 from latentscale.wording import counted
@@ -35,7 +36,7 @@ from latentscale.wording import counted
 _STYLEGAN_FILE = "dataset.json"
 """StyleGAN's dataset tool writes labels here; other tools use the name for other things."""
 
-_WAY_OUT = "name another file with --labels FILE, or use --labels folders or none"
+_WAY_OUT = "name another file with --labels FILE, or leave labels out with --labels none"
 
 
 @dataclass(frozen=True)
@@ -140,8 +141,11 @@ class _Images:
     location: str
 
     def classes(self) -> list[str | None]:
-        """The top folder of each image below its split, None if it is in none."""
-        return [clean(name.split("/", 1)[0]) if "/" in name else None for name in self.below]
+        """The top folder of each image below its split and below folders that hold all; None if it is in none."""
+        wrapping = len("".join(f"{part}/" for part in common_parts(self.below)))
+        inner = [name[wrapping:] for name in self.below]
+        names = inner if any("/" in name for name in inner) else self.below
+        return [clean(name.split("/", 1)[0]) if "/" in name else None for name in names]
 
     def only_in_other_splits(self, without: Sequence[bool]) -> list[str]:
         """The splits of whose images all are marked, if train has none that is marked and each split all or none."""
@@ -328,7 +332,7 @@ def _matched(
     except ValueError as error:
         raise UserError(f"{file.name} is not a label file ({error}): {_WAY_OUT}") from error
     best: tuple[LabelTable, list[int | None]] | None = None
-    problem = ""
+    best_score, problem = (0, 0), ""
     for table in tables:
         rows = [name for name, _ in table.rows]
         twice = next((name for name, times in Counter(rows).items() if times > 1), None)
@@ -339,9 +343,10 @@ def _matched(
         except Mismatch as mismatch:
             problem = problem or str(mismatch)
             continue
-        if best is None or sum(row is not None for row in found) > sum(row is not None for row in best[1]):
-            best = table, found
-    if best is None or (problem and not any(row is not None for row in best[1])):
+        score = sum(row is not None for row in found), sum(map(is_image, rows))
+        if best is None or score > best_score:
+            best, best_score = (table, found), score
+    if best is None or (problem and not best_score[0]):
         raise UserError(f"{file.name} {problem}")
     return best
 
@@ -352,8 +357,8 @@ def _missing(
     missing = [index for index, mark in enumerate(without) if mark]
     first = display_name(images.names[missing[0]])
     more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-    empty = " (its cell is empty)" if rows[missing[0]] is not None else ""
+    empty = "its cell is empty; " if rows[missing[0]] is not None else ""
     return UserError(
-        f"{file.name} has no label for {first}{more}{empty} (of {counted(len(images.names), 'image')} in "
+        f"{file.name} has no label for {first}{more} ({empty}of {counted(len(images.names), 'image')} in "
         f"{images.location}): add the missing labels, or use --labels none"
     )
