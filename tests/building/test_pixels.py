@@ -174,6 +174,23 @@ def test_of_an_animation_the_first_frame_is_taken():
     assert (prepared.file_format, prepared.notes) == ("", ["first frame taken"])
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_of_a_tiff_of_several_pages_the_first_is_taken(tmp_path, orientation, compression):
+    pages = [noise(number, (8, 4)) for number in range(3)]
+    settings = {"compression": compression, "tiffinfo": {ExifTags.Base.Orientation: orientation}}
+    content = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:], **settings)
+    turned = ["turned as EXIF says"] if orientation > 1 else []
+    assert upright_pixels(content, 3).notes == ["first frame taken", *turned]
+    expected = np.rot90(np.asarray(pages[0]), {1: 0, 3: 2, 6: -1}[orientation])
+    np.testing.assert_array_equal(array(content), expected)
+    header = read_header(content)
+    assert (header.height, header.width) == expected.shape[:2]
+    fill(tmp_path / "in", {"a.tif": content})
+    built("folder", tmp_path / "in", tmp_path / "out")
+    np.testing.assert_array_equal(pixels(tmp_path / "out/train")[0], expected.transpose(2, 0, 1))
+
+
 def bomb(width: int, height: int) -> bytes:
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     content = zlib.compress(b"\0" * 1000)

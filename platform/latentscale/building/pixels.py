@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
-from latentscale.decoding.decoder import default_decoder
 from latentscale.decoding.image_conversion import eight_bit_grey
-from latentscale.decoding.pillow_decoder import UPRIGHT, ImageRefused, exif_orientation
+from latentscale.decoding.jpeg_warnings import followed_warning, is_harmless, reported_warning
+from latentscale.decoding.pillow_decoder import UPRIGHT, unreadable
 from latentscale.sources.listing import UnreadableItem
 
 MAX_PIXELS = 89_478_485
@@ -82,10 +82,16 @@ def upright_pixels(
         image = Image.fromarray(np.ascontiguousarray(content))
         return Pixels(image if image.mode == mode else image.convert(mode), "", [])
     with _open(content) as image, _report_damage():
-        _refuse_hidden_damage(image, content)
+        warning = reported_warning(content) if _is_jpeg(image) else ""
+        _refuse_hidden_damage(image, content, warning)
+        # counting a loaded TIFF's frames would drop its pixels
+        notes = ["first frame taken"] if image.format != "MPO" and getattr(image, "n_frames", 1) > 1 else []
         # loading a TIFF turns it and drops the tag
-        notes = [_TURNED] if image.format == "TIFF" and _orientation(image) in _ROTATED_ORIENTATIONS else []
+        notes += [_TURNED] if image.format == "TIFF" and _orientation(image) in _ROTATED_ORIENTATIONS else []
         image.load()
+        if warning != "":
+            # simplejpeg has not told whether pixels are lost
+            _refuse_lost_pixels(followed_warning(content))
         return _in_mode(image, content, mode, background, notes)
 
 
@@ -138,21 +144,22 @@ def _orientation(image: Image.Image) -> int:
     return orientation if isinstance(orientation, int) else UPRIGHT
 
 
-def _refuse_hidden_damage(image: Image.Image, content: bytes) -> None:
+def _refuse_hidden_damage(image: Image.Image, content: bytes, warning: str | None) -> None:
     """Refuse damage that Pillow decodes without an error, and files that the decoders used in training refuse."""
     if image.format == "PNG":
         # verify() checks the checksums, and leaves the image unusable
         with Image.open(io.BytesIO(content), formats=_formats()) as another:
             another.verify()
-    elif (
-        image.format in ("JPEG", "MPO")
-        and image.mode in ("L", "RGB")
-        and exif_orientation(image.info.get("exif")) == UPRIGHT
-    ):
-        try:
-            default_decoder().into(content, np.empty((image.height, image.width, len(image.getbands())), np.uint8))
-        except ImageRefused as refusal:
-            raise UnreadableItem(refusal.reason) from refusal
+    _refuse_lost_pixels(warning or "")
+
+
+def _refuse_lost_pixels(warning: str) -> None:
+    if warning and not is_harmless(warning):
+        raise UnreadableItem(unreadable(warning).reason)
+
+
+def _is_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -163,8 +170,6 @@ def _in_mode(
     image: Image.Image, content: bytes, mode: str, background: tuple[int, int, int] | None, notes: list[str]
 ) -> Pixels:
     file_format = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP"}.get(image.format or "", "")
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        notes.append("first frame taken")
     if _orientation(image) in _ROTATED_ORIENTATIONS:
         image = ImageOps.exif_transpose(image)
         notes.append(_TURNED)
