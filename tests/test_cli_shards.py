@@ -59,6 +59,28 @@ def test_build_verify_info_and_split(place: Path, processes: Processes) -> None:
     assert (code, out) == (0, "fold: 12 train, 6 test samples\n")
 
 
+def test_the_summary_says_which_folder_is_which_split_and_where_labels_come_from(
+    place: Path, processes: Processes
+) -> None:
+    names = ["clinic1/a/1.png", "clinic1/b/2.png", "clinic2/a/3.png", "clinic2/c/4.png"]
+    fill(place / "scans", {name: image_bytes(number) for number, name in enumerate(names)})
+    build = ("build", "folder", "scans", "--out", "scanned", "--workers", "0")
+    code, _, error = run(processes, place, *build, "--splits", "clinic1")
+    assert (code, error.count("\n")) == (2, 1)
+    assert error.startswith("error: --splits clinic1 is not allowed: write SPLIT=FOLDER,..., where SPLIT is train, val")
+    code, out, _ = run(processes, place, *build, "--splits", "train=clinic1,test=clinic2")
+    assert (code, out.splitlines()[:5]) == (
+        0,
+        [
+            "note: splits: train is clinic1/, test is clinic2/",
+            "note: no image of train has the label 'c'",
+            "labels: 3 for 4 of 4 images, from the names of folders",
+            "train: 2 images, labels a, b, c",
+            "test: 2 images, labels a, b, c",
+        ],
+    )
+
+
 def test_of_one_it_is_not_said_as_of_many(place: Path, processes: Processes) -> None:
     fill(place / "single", {"a.png": image_bytes(1), "README": b"text"})
     code, out, _ = run(

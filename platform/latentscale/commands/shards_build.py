@@ -33,6 +33,8 @@ Build a dataset of shards from images, in the layout in which they were publishe
   latentscale shards build idx mnist/ --out data/mnist --pad 32
   latentscale shards build celeba celeba/ --out data/celeba --resolution 256 \\
       --fit stretch --attributes Bangs,Male,Smiling
+  latentscale shards build folder scans/ --out data/scans \\
+      --splits train=clinic1,test=clinic2
   latentscale shards build clusters --out data/clusters --shard-size 8
   python recipes/pvdgan.py data.name=shards data.path=data/photos
 

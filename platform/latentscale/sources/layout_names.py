@@ -1,7 +1,7 @@
 """A line of help for each layout, in a module that the command line imports quickly."""
 
 LAYOUTS = {
-    "folder": "any tree; train/, val/, test/ are splits, others labels",
+    "folder": "any tree; train/, Testing/, ... are splits, others labels",
     "zip": "a zip file of such a tree, or of StyleGAN's dataset tool",
     "tar": "an uncompressed tar file of such a tree",
     "ffhq": "FFHQ, flat or in 00000/ ...; the first 50,000 train",
