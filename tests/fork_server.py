@@ -1,15 +1,18 @@
 """A process that has imported what a training run imports, and forks once per request: a start without the imports.
 
-``python fork_server.py DESCRIPTOR`` serves the socket DESCRIPTOR. A message is JSON: ``argv`` (a script, or ``-m`` or
-``-c`` and what follows it, then the arguments), ``cwd`` and ``environment``; with it come three descriptors: standard
-output, standard error, and a pipe on which the server first writes the child's pid and, when the child has ended, its
-wait status and its processor seconds. The server ends when the socket does.
+``python fork_server.py DESCRIPTOR MODULE…`` serves the socket DESCRIPTOR, having imported the modules too. A message is
+JSON: ``argv`` (a script, or ``-m`` or ``-c`` and what follows it, then the arguments), ``cwd``, ``environment``,
+``forks_children``, whether the interpreters that it starts are forked too (see forking_popen.py), and where it is to
+run in the namespaces of another process, ``namespaces_of``, the id of that. With it come three descriptors: standard
+output, standard error, and a pipe on which the server first writes the child's pid (in its own namespace) and, when the
+child has ended, its wait status and its processor seconds. The server ends when the socket does.
 
 A child differs from a process of its own in what it has imported, and in nothing that a test looks at: it leads its own
 session, has the default signal handlers, its own environment, working folder, ``sys.argv`` and ``__main__``, and ends
 as the interpreter ends. All children of one server share its hash seed.
 """
 
+import ctypes
 import gc
 import json
 import os
@@ -25,17 +28,20 @@ from pkgutil import walk_packages
 from types import TracebackType
 from typing import Any
 
+from forking_popen import fork_python_children
+
 REQUEST_BYTES = 2**22
+LAUNCHER = ("accelerate.commands.accelerate_cli", "torch.distributed.run", "torch.distributed.launcher.api")
 
 
-def preload() -> None:
-    """Import all of the product, and the libraries that it imports only when it trains."""
+def preload(modules: list[str]) -> None:
+    """Import all of the product, the libraries that it imports only when it trains, and these modules."""
     import latentscale
 
     for module in walk_packages(latentscale.__path__, "latentscale."):
         if not module.name.endswith("__main__"):
             import_module(module.name)
-    for name in ("torch._dynamo", "accelerate.tracking", "sklearn.cluster", "PIL.PngImagePlugin"):
+    for name in ("torch._dynamo", "accelerate.tracking", "sklearn.cluster", "PIL.PngImagePlugin", *LAUNCHER, *modules):
         import_module(name)
 
 
@@ -62,7 +68,11 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
         if received is None:
             return None
         request, (out, err, report) = received
-        pid = os.fork()
+        pid = fork(request)
+        if pid is None:
+            for descriptor in (out, err, report):
+                os.close(descriptor)
+            continue
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -73,8 +83,43 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
             return request
         os.close(out)
         os.close(err)
-        os.write(report, f"{pid}\n".encode())
+        os.write(report, f"{inner_pid(pid)}\n".encode())
         reports[pid] = report
+
+
+def fork(request: dict[str, Any]) -> int | None:
+    """As `os.fork`, but where a process is named, into its namespaces; None if that process has gone."""
+    model = request.get("namespaces_of")
+    if model is None:
+        return os.fork()
+    server = os.getpid()
+    try:
+        enter_namespaces(model, "pid")
+        pid = os.fork()
+        if pid == 0:
+            enter_namespaces(model, "net", "uts", "mnt")
+    except OSError:
+        if os.getpid() != server:
+            raise
+        pid = None
+    if os.getpid() == server:
+        enter_namespaces(server, "pid")
+    return pid
+
+
+def enter_namespaces(model: int, *kinds: str) -> None:
+    """Enter namespaces of a process; that of process ids holds for the children alone."""
+    places = [os.open(f"/proc/{model}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
+    for place in places:
+        if ctypes.CDLL(None, use_errno=True).setns(place, 0):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(place)
+
+
+def inner_pid(pid: int) -> int:
+    """A process's id in its own namespace."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("NSpid:")).split()[-1])
 
 
 def reap(reports: dict[int, int]) -> None:
@@ -114,6 +159,9 @@ def run(argv: list[str]) -> None:
         exec(compile(name, "<string>", "exec"), fresh_main())
     elif kind == "-m":
         sys.argv, sys.path[0] = [name, *argv[2:]], str(Path.cwd())
+        # it runs as __main__, and an interpreter would not have imported it before
+        if not hasattr(sys.modules.get(name), "__path__"):
+            sys.modules.pop(name, None)
         runpy.run_module(name, run_name="__main__", alter_sys=True)
     else:
         sys.argv, sys.path[0] = argv, str(Path(kind).resolve().parent)
@@ -136,7 +184,7 @@ def report_error(kind: type[BaseException], error: BaseException, trace: Traceba
 
 
 if __name__ == "__main__":
-    preload()
+    preload(sys.argv[2:])
     # what is shared with the children is not to be copied by their garbage collectors
     gc.collect()
     gc.freeze()
@@ -146,4 +194,6 @@ if __name__ == "__main__":
     sys.excepthook = report_error
     request = serve(socket.socket(fileno=int(sys.argv[1])))
     if request is not None:
+        if request["forks_children"]:
+            fork_python_children(run)
         run(request["argv"])

@@ -24,16 +24,23 @@ class ForkedProcess:
         argv: what follows ``python``: a script, or ``-m`` or ``-c`` and what follows it, then the arguments.
         cwd: its working folder.
         environment: all of its environment.
+        forks_children: fork the interpreters that it starts, too (see forking_popen.py).
+        modules: that it has imported besides those of the product.
     """
 
-    def __init__(self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str], forks_children: bool = False,
+        modules: Sequence[str] = (),
+    ) -> None:  # fmt: skip
         self.args, self.processor_seconds = list(argv), 0.0
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         self._report, report_write = os.pipe()
-        request = json.dumps({"argv": self.args, "cwd": str(cwd), "environment": dict(environment)})
+        request = json.dumps({
+            "argv": self.args, "cwd": str(cwd), "environment": dict(environment), "forks_children": forks_children,
+        })  # fmt: skip
         written = (out_write, err_write, report_write)
-        socket.send_fds(fork_server(), [request.encode()], written)
+        socket.send_fds(fork_server(*modules), [request.encode()], written)
         for descriptor in written:
             os.close(descriptor)
         self.stdout: TextIO = os.fdopen(out_read)
@@ -103,8 +110,8 @@ class ForkedProcess:
 
 
 @cache
-def fork_server() -> socket.socket:
-    """The connection to this process's server, which is started once and ends with this process."""
+def fork_server(*modules: str) -> socket.socket:
+    """The connection to this process's server with these modules, which is started once and ends with this process."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         ours.setsockopt(socket.SOL_SOCKET, buffer, 2**22)
@@ -112,10 +119,12 @@ def fork_server() -> socket.socket:
     number = its.fileno()
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true",
+        # room for a child's environment in the place of the server's
+        "ROOM": "x" * 32_000,
     }  # fmt: skip
     subprocess.Popen(
-        [sys.executable, str(SERVER), str(number)], pass_fds=[number], env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, str(SERVER), str(number), *modules], pass_fds=[number], env=environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     its.close()
     return ours

@@ -1,6 +1,7 @@
 """DeepSpeed takes DDP's steps, and a run may go on under another engine on another number of processes.
 
-All by real processes over gloo, each start through one of our Accelerate files; see `deepspeed_runs`. Positive
+All by real processes over gloo, each start through one of our Accelerate files; see `deepspeed_runs`. They are forked
+from one that has imported DeepSpeed; interpreters are started where Accelerate's own options are tested. Positive
 controls: with gradients that are not joined, or moments that are not taken over, the same comparisons fail by far.
 """
 
@@ -58,8 +59,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         # two is what the files say
         command += [] if count == 2 else ["--num_processes", str(count)]
         finished = processes.run(
-            [*command, str(SCRIPT), str(folder), name, *tasks], timeout_seconds=600, PYTHONPATH=PYTHONPATH
-        )
+            [*command, str(SCRIPT), str(folder), name, *tasks], timeout_seconds=600, forks_children=True,
+            modules=["deepspeed"], PYTHONPATH=PYTHONPATH,
+        )  # fmt: skip
         assert finished.code == 0, finished.err
     return folder
 
@@ -192,7 +194,9 @@ for steps in (SAVED_STEPS, SAVED_STEPS + 1):
     run(Path(sys.argv[1]), steps, MOVED, "zero1", **MOVED_SETTINGS)
     assert not dist.is_initialized()
 """
-    finished = processes.run([sys.executable, "-c", script, str(tmp_path / "run")], PYTHONPATH=PYTHONPATH)
+    finished = processes.run(
+        [sys.executable, "-c", script, str(tmp_path / "run")], modules=["deepspeed"], PYTHONPATH=PYTHONPATH
+    )
     assert finished.code == 0, finished.err
     assert not finished.err
     assert not finished.out

@@ -10,11 +10,13 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
 import psutil
 import pytest
+from forked_launchers import forked_launchers
 from nodes import STUB_WORKER, Nodes, until
 from states import final_state, worst_difference
 from torch import Tensor
@@ -89,9 +91,11 @@ def arguments(folder: Path, processes: int) -> list[str]:
 def test_three_nodes_train_like_one_process(
     processes_per_node: int, cluster: LocalCluster, alone: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    launchers = cluster.launch(
-        arguments(tmp_path, 3 * processes_per_node), processes_per_node=processes_per_node, rendezvous_seconds=30
-    )
+    # with interpreters for one process per node, and forked for two
+    with nullcontext() if processes_per_node == 1 else forked_launchers(str(tmp_path / "socket")):
+        launchers = cluster.launch(
+            arguments(tmp_path, 3 * processes_per_node), processes_per_node=processes_per_node, rendezvous_seconds=30
+        )
     assert cluster.wait(120) == [0, 0, 0], [launcher.output[-2000:] for launcher in launchers]
     assert worst_difference(final_state(tmp_path), alone) <= TOLERANCE
 
