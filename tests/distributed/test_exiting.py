@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from launching import ROOT, Processes, launch_command
+from launching import ROOT, Processes, launch_command, overrides
 
 ALONE = """
 import atexit, sys
@@ -28,6 +28,26 @@ exit_process()
 print("not reached", flush=True)
 """
 
+AFTER_TRAINING = f"""
+import gc, runpy, sys, weakref
+import torch.distributed as dist
+from latentscale.training import processes
+joined, end = [], processes._end_training
+def spy(*arguments):
+    joined.append(weakref.ref(dist.group.WORLD))
+    end(*arguments)
+processes._end_training = spy
+def look(status=0):
+    gc.collect()
+    assert not dist.is_initialized()
+    print("kept" if joined[0]() is not None else "freed", flush=True)
+    leave(status)
+import latentscale.recipe as recipe
+leave, recipe.exit_process = recipe.exit_process, look
+sys.argv[0] = {str(ROOT / "recipes" / "pvdgan.py")!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
 
 def test_output_and_exit_handlers_come_before_the_exit(processes: Processes) -> None:
     finished = processes.run([sys.executable, "-c", ALONE], timeout_seconds=60)
@@ -42,3 +62,14 @@ def test_processes_with_a_process_group_exit_successfully(processes: Processes, 
     assert finished.code == 0, finished.err
     # two processes may interleave their output
     assert "".join(finished.out.split()) == "donedone"
+
+
+def test_the_process_group_is_not_freed_at_the_end_of_a_training(processes: Processes, tmp_path: Path) -> None:
+    """Freeing it joins gloo's threads with the GIL held, for which one of them may wait."""
+    script = tmp_path / "script.py"
+    script.write_text(AFTER_TRAINING)
+    command = launch_command(2, script)
+    finished = processes.run([*command, f"run.dir={tmp_path / 'run'}", *overrides(training__steps=1)])
+    assert finished.code == 0, finished.err
+    assert finished.out.count("kept\n") == 2
+    assert "freed" not in finished.out

@@ -2,6 +2,7 @@
 
 import os
 import time
+from collections import deque
 from datetime import timedelta
 
 import torch
@@ -102,3 +103,17 @@ def _missing(ranks: list[int], processes: int, timeout_seconds: float) -> Interr
         f"{len(ranks)} of {processes} processes did not join within distributed.startup_timeout_seconds="
         f"{timeout_seconds:g}: rank{'s' if len(ranks) > 1 else ''} {shown}; check why their launcher did not start them"
     )
+
+
+_ended_groups: deque[object] = deque(maxlen=1)
+
+
+def keep_until_next_end() -> None:
+    """Keep the process group from being freed until the next one ends; to be called before it is left.
+
+    Gloo joins its threads when its group is freed, and holds the GIL meanwhile. A thread that still frees the tensors
+    of the last collective waits for the GIL: the process would hang after its training. By the time the next group
+    ends, the threads of this one have long been idle.
+    """
+    if dist.is_initialized():
+        _ended_groups.append(dist.group.WORLD)

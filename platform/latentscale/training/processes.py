@@ -12,7 +12,7 @@ from latentscale.distributed.agreement import require_agreement
 from latentscale.distributed.engines import make_accelerator
 from latentscale.distributed.exiting import exit_interrupted
 from latentscale.distributed.heartbeat import HeartbeatMonitor, lost_contact
-from latentscale.distributed.process_group import join_process_group
+from latentscale.distributed.process_group import join_process_group, keep_until_next_end
 from latentscale.distributed.topology import Topology, uses_gpu
 from latentscale.errors import UserError
 from latentscale.methods.base import Method
@@ -84,6 +84,7 @@ def _plan_or_refusal(config: Config, method: type[Method]) -> RunPlan | UserErro
 
 def _end_training(accelerator: Any, end_processes: bool) -> None:
     if end_processes:
+        keep_until_next_end()
         accelerator.end_training()
     else:
         for tracker in accelerator.trackers:
