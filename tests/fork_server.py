@@ -22,6 +22,7 @@ import signal
 import socket
 import sys
 import threading
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
@@ -83,7 +84,8 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
             return request
         os.close(out)
         os.close(err)
-        os.write(report, f"{inner_pid(pid)}\n".encode())
+        with suppress(BrokenPipeError):
+            os.write(report, f"{inner_pid(pid)}\n".encode())
         reports[pid] = report
 
 
@@ -129,12 +131,9 @@ def reap(reports: dict[int, int]) -> None:
         if ended:
             report = reports.pop(pid)
             # nobody may wait for it any more
-            with os.fdopen(report, "w") as pipe:
-                try:
-                    pipe.write(f"{status} {usage.ru_utime + usage.ru_stime:.3f}\n")
-                    pipe.flush()
-                except BrokenPipeError:
-                    pass
+            with suppress(BrokenPipeError):
+                os.write(report, f"{status} {usage.ru_utime + usage.ru_stime:.3f}\n".encode())
+            os.close(report)
 
 
 def become(request: dict[str, Any], out: int, err: int) -> None:

@@ -20,16 +20,14 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
-def forked_launchers(path: str) -> Iterator[None]:
-    """Local clusters fork their launchers in this context.
-
-    Args:
-        path: of a socket that is made.
-    """
+def forked_launchers() -> Iterator[None]:
+    """Local clusters fork their launchers in this context."""
+    import tempfile
     import threading
 
     import pytest
 
+    from forked import fork_server
     from latentscale.launching import localcluster
     from latentscale.launching.node_options import NodeOptions
 
@@ -39,22 +37,23 @@ def forked_launchers(path: str) -> Iterator[None]:
         python, *arguments = with_interpreter(options)
         return [python, "-I", "-S", __file__, path, *arguments]
 
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    listener.bind(path)
-    listener.listen(64)
-    threading.Thread(target=pass_on, args=(listener,), daemon=True).start()
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        path = f"{folder}/socket"
+        listener.bind(path)
+        listener.listen(64)
+        threading.Thread(target=pass_on, args=(listener, fork_server()), daemon=True).start()
         patch.setattr(localcluster, "launcher_argv", argv)
         yield
-    listener.shutdown(socket.SHUT_RDWR)
-    listener.close()
+        # wakes the thread
+        listener.shutdown(socket.SHUT_RDWR)
 
 
-def pass_on(listener: socket.socket) -> None:
+def pass_on(listener: socket.socket, server: socket.socket) -> None:
     """Pass every request on to the fork server, with the process id of whoever asks."""
-    from forked import fork_server
-
-    server = fork_server()
     while True:
         try:
             asking, _ = listener.accept()

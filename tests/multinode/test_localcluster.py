@@ -10,7 +10,6 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,12 +90,11 @@ def arguments(folder: Path, processes: int) -> list[str]:
 def test_three_nodes_train_like_one_process(
     processes_per_node: int, cluster: LocalCluster, alone: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    # with interpreters for one process per node, and forked for two
-    with nullcontext() if processes_per_node == 1 else forked_launchers(str(tmp_path / "socket")):
+    with forked_launchers():
         launchers = cluster.launch(
             arguments(tmp_path, 3 * processes_per_node), processes_per_node=processes_per_node, rendezvous_seconds=30
         )
-    assert cluster.wait(120) == [0, 0, 0], [launcher.output[-2000:] for launcher in launchers]
+        assert cluster.wait(120) == [0, 0, 0], [launcher.output[-2000:] for launcher in launchers]
     assert worst_difference(final_state(tmp_path), alone) <= TOLERANCE
 
 

@@ -37,9 +37,9 @@ SETTINGS: dict[str, object] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _forked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def _forked() -> Iterator[None]:
     """No launcher, agent or process of a run imports torch anew: test_localcluster.py starts interpreters."""
-    with forked_launchers(str(tmp_path_factory.mktemp("launchers") / "socket")):
+    with forked_launchers():
         yield
 
 
