@@ -184,8 +184,8 @@ class Workplace:
         command = list(argv)
         if command[:4] == ["latentscale", "shards", "build", "clusters"]:
             command += SMALL_CLUSTERS
-        # python's -m or script, and the program's command
-        kind = tuple(command[: 3 if "-m" in command[:2] else 2])
+        # python's -m or script, and the program's command; that of shards has commands of its own
+        kind = tuple(command[: 3 if {"-m", "shards"} & set(command[:2]) else 2])
         if self.as_written or kind not in STARTED:
             STARTED.add(kind)
         elif program := shutil.which(command[0], path=self.path):

@@ -73,7 +73,10 @@ def _port_numbers() -> tuple[socket.socket, Iterator[int]]:
 
 def free_port() -> int:
     """A free TCP port, which stays free until it is used seconds later."""
-    return next(port for port in _port_numbers()[1] if _is_free(port))
+    for port in itertools.islice(_port_numbers()[1], PORTS_PER_PROCESS):
+        if _is_free(port):
+            return port
+    raise AssertionError(f"all {PORTS_PER_PROCESS} ports of this process's tests are in use: end what uses them")
 
 
 def _is_free(port: int) -> bool:

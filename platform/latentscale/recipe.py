@@ -16,7 +16,14 @@ from latentscale.config import Config, describe_keys, load_config
 from latentscale.distributed.deepspeed_settings import launcher_settings
 from latentscale.distributed.exiting import exit_process
 from latentscale.distributed.topology import Topology
-from latentscale.errors import CTRL_C_STATUS, INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
+from latentscale.errors import (
+    CTRL_C_STATUS,
+    INTERRUPTED_STATUS,
+    USER_STATUS,
+    Interruption,
+    UserError,
+    interruptible_imports,
+)
 from latentscale.launching.exit_reports import ExitReason, ExitReport, write_exit_report
 from latentscale.methods.base import Method
 from latentscale.package_data import data_folder
@@ -154,7 +161,8 @@ def _train(config: Config, method: type[Method]) -> None:
 
 def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
     """Print how the run ended, the evaluation, and where the results are; called on rank 0."""
-    from latentscale.evaluation.explain import explain
+    with interruptible_imports():
+        from latentscale.evaluation.explain import explain
 
     if not outcome.finished:
         print(
@@ -193,9 +201,10 @@ def exit_before_training() -> NoReturn:
 
 def dry_run(config: Config, method: type[Method]) -> str:
     """The resolved configuration, the network sizes and the step plan, as text."""
-    from latentscale.training.checks import plan_dry_run
-    from latentscale.training.method_building import network_sizes
-    from latentscale.training.plan import RunPlan
+    with interruptible_imports():
+        from latentscale.training.checks import plan_dry_run
+        from latentscale.training.method_building import network_sizes
+        from latentscale.training.plan import RunPlan
 
     plan = plan_dry_run(config, method)
     steps, shape = plan.steps, " × ".join(map(str, plan.shape))

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from latentscale.errors import UserError
+from latentscale.errors import UserError, interruptible_imports
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,8 @@ class DeferredCommand:
 
     def load(self, name: str) -> Any:
         """The command, with its options and its own help."""
-        command = getattr(import_module(f"latentscale.commands.{name}"), name)
+        with interruptible_imports():
+            command = getattr(import_module(f"latentscale.commands.{name}"), name)
         if isinstance(command, typer.Typer):
             return get_command(command)
         alone = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)

@@ -115,11 +115,16 @@ def train(name: str, seed: int, folder: Path, steps: int) -> None:
         settings.append(f"method.prior_start_step={round(PRIOR_START * steps)}")
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(RECIPES / f"{experiment.method}.py"), *settings]
+    if status := run_logged(command, log):
+        raise SystemExit(f"error: {' '.join(command)} exited with status {status}: see {log}")
+
+
+def run_logged(command: Sequence[str], log: Path) -> int:
+    """Run a command on one thread, append what it prints to a file, and return its exit status."""
     with log.open("a") as output:
-        command = [sys.executable, str(RECIPES / f"{experiment.method}.py"), *settings]
-        finished = subprocess.run(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if finished.returncode:
-        raise SystemExit(f"error: {' '.join(command)} exited with status {finished.returncode}: see {log}")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, stdout=output, stderr=output, env=environment, check=False).returncode
 
 
 @torch.no_grad()
