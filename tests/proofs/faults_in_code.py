@@ -151,13 +151,6 @@ FAULTS = (
         ("tests/training/test_clusters_reproduction.py",),
     ),
     Fault(
-        "the categorical prior is that of one process",
-        f"{PACKAGE}/latents/categories.py",
-        "moved = torch.lerp(total.to(before.dtype) / count, before, self.decay)",
-        "moved = torch.lerp(total.to(before.dtype) / count, before, 0 if count < 32 else self.decay)",
-        ("tests/distributed/test_every_method.py",),
-    ),
-    Fault(
         "learning rates do not decay",
         f"{PACKAGE}/training/optimizers.py",
         "self._decay ** (step * self._batch // self._epoch_images)",
