@@ -68,21 +68,49 @@ def test_other_modes_become_rgb_as_pillow_converts_them(mode):
     assert kept == ("JPEG" if mode == "YCbCr" else "")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_what_exif_turns_is_turned(orientation):
+def test_what_exif_turns_is_turned(orientation, kind):
     image = noise(2, (8, 4))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    content = encoded(image, "PNG", exif=exif)
+    content = encoded(image, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
     stored = np.asarray(image)
     upright = {
         1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.transpose(1, 0, 2),
         6: np.rot90(stored, -1), 7: np.rot90(stored, 2).transpose(1, 0, 2), 8: np.rot90(stored),
     }[orientation]  # fmt: skip
     np.testing.assert_array_equal(array(content), upright)
-    assert upright_pixels(content, 3).file_format == ("PNG" if orientation == 1 else "")
+    found = upright_pixels(content, 3)
+    assert found.file_format == (kind if orientation == 1 and kind != "TIFF" else "")
+    assert found.notes == ([] if orientation == 1 else ["turned as EXIF says"])
     header = read_header(content)
     assert (header.height, header.width) == upright.shape[:2]
+
+
+def test_tiffs_of_one_upright_size_are_of_one_size(tmp_path):
+    turned = encoded(noise(3, (60, 40)), "TIFF", tiffinfo={ExifTags.Base.Orientation: 6})
+    fill(tmp_path / "in", {"a.tif": turned, "b.png": encoded(noise(4, (40, 60)))})
+    built("folder", tmp_path / "in", tmp_path / "out")
+    assert pixels(tmp_path / "out/train").shape == (2, 3, 60, 40)
+    np.testing.assert_array_equal(
+        pixels(tmp_path / "out/train")[0], np.rot90(np.asarray(noise(3, (60, 40))), -1).transpose(2, 0, 1)
+    )
+
+
+@pytest.mark.parametrize("resolution", [None, 32])
+def test_bytes_before_the_end_of_a_jpeg_cost_nothing(tmp_path, resolution):
+    whole = encoded(noise(3, (32, 32)), "JPEG", quality=95)
+    fill(tmp_path / "in", {"a.jpg": whole[:-2] + b"\x12\x34\x56" * 5 + whole[-2:], "b.jpg": whole})
+    result = built("folder", tmp_path / "in", tmp_path / "out", **({"resolution": resolution} if resolution else {}))
+    first, second = pixels(tmp_path / "out/train")
+    np.testing.assert_array_equal(first, second)
+    assert [sample.extension for sample in samples(tmp_path / "out/train")] == ["png", "jpg"]
+    assert result.notes == {"bytes before the end of the JPEG left out": 1}
+    # what is missing cannot be made up
+    fill(tmp_path / "cut", {"a.jpg": whole[:-200] + whole[-2:]})
+    with pytest.raises(UserError, match=r"a\.jpg is not a readable image \(Corrupt JPEG data: premature end"):
+        built("folder", tmp_path / "cut", tmp_path / "new")
 
 
 def test_a_turned_jpeg_is_written_anew_and_an_upright_one_kept(tmp_path):

@@ -56,7 +56,7 @@ BAD_MEMBERS = {
     "is a link ": ("hard.png", special("hard.png", tarfile.LNKTYPE, "cat/1.png")),
     "is a device or a pipe": ("evil.png", special("evil.png", tarfile.CHRTYPE)),
     "is a device or a pipe ": ("pipe.png", special("pipe.png", tarfile.FIFOTYPE)),
-    "is not an image": ("evil.png", b"text"),
+    "is not an image": ("cat/evil.png", b"text"),
 }
 
 

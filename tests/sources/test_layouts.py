@@ -283,3 +283,40 @@ def test_labels_of_one_idx_split_alone_are_not_dropped_in_silence(tmp_path):
     (root / "train-labels-idx1-ubyte").unlink()
     built("idx", root, tmp_path / "out")
     assert ShardedDataset.open(tmp_path / "out/train").labels == []
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["beside", "inside"])
+def test_folders_of_the_files_names_are_no_idx_files(tmp_path, inside):
+    """As Kaggle's MNIST unpacks: a folder of each file's name, and the file in it, beside it, or both."""
+    files = contents(mnist(tmp_path / "files", gz=False))
+    for name, content in files.items():
+        fill(tmp_path / "in", {f"{name}/{name if inside else 'other'}": content})
+        if not inside:
+            fill(tmp_path / "in", {name.replace("-idx", ".idx"): content})
+    built("idx", tmp_path / "in", tmp_path / "out")
+    images, labels = digit_arrays(20, 40)
+    np.testing.assert_array_equal(pixels(tmp_path / "out/test")[:, 0], images)
+    assert [sample.label for sample in samples(tmp_path / "out/test")] == labels.tolist()
+
+
+@pytest.mark.parametrize(("code", "kind"), [(0x0C, ">i4"), (0x0B, ">i2"), (0x09, "i1")])
+@pytest.mark.parametrize("columns", [1, 8])
+def test_labels_in_whole_numbers_of_any_size_are_read(tmp_path, code, kind, columns):
+    """QMNIST's have eight columns, of which the first is the class."""
+    root = mnist(tmp_path / "in", gz=False)
+    for part, count in (("train", 40), ("t10k", 20)):
+        (root / f"{part}-labels-idx1-ubyte").unlink()
+        rows = np.full((count, columns), 77)
+        rows[:, 0] = np.arange(count) % 7
+        sizes = np.array(rows.shape if columns > 1 else rows.shape[:1], ">u4")
+        content = bytes([0, 0, code, len(sizes)]) + sizes.tobytes() + rows.astype(kind).tobytes()
+        (root / f"{part}-labels-idx2-int").write_bytes(content)
+    built("idx", root, tmp_path / "out")
+    assert ShardedDataset.open(tmp_path / "out/train").labels == list("0123456")
+    assert [sample.label for sample in samples(tmp_path / "out/test")] == [n % 7 for n in range(20)]
+    (root / "train-labels-idx2-int").write_bytes(content)
+    with pytest.raises(UserError, match=r"train-labels-idx2-int has 20 labels, but train-images-idx3-ubyte has 40"):
+        built("idx", root, tmp_path / "new")
+    (root / "train-labels-idx2-int").write_bytes(content[:-1])
+    with pytest.raises(UserError, match=r"train-labels-idx2-int cannot be read \(its header promises"):
+        built("idx", root, tmp_path / "new")

@@ -1,6 +1,7 @@
 """Decode any image file to upright 8-bit grey or RGB pixels."""
 
 import io
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ _MODES = {1: "L", 3: "RGB"}
 _CONVERTIBLE = ("1", "P", "CMYK", "YCbCr", "HSV")
 _ROTATED_ORIENTATIONS = range(2, 9)
 _PNG_DEPTH_OFFSET = 24
+_BYTES_BEFORE_END = re.compile(r"extraneous bytes before marker 0xd9")
 
 
 @dataclass
@@ -62,7 +64,8 @@ def read_header(content: bytes | NDArray[np.uint8]) -> Header:
         return Header(content.shape[0], content.shape[1], content.ndim == 2)
     with _open(content) as image, _report_damage():
         width, height = image.size
-        if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+        # Pillow has turned the size of a TIFF, and turns its pixels when it decodes them
+        if image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
             width, height = height, width
         return Header(height, width, _is_grey(image))
 
@@ -81,9 +84,11 @@ def upright_pixels(
         image = Image.fromarray(np.ascontiguousarray(content))
         return Pixels(image if image.mode == mode else image.convert(mode), "", [])
     with _open(content) as image, _report_damage():
-        _refuse_hidden_damage(image, content)
+        notes = _refuse_hidden_damage(image, content)
+        turned = image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in _ROTATED_ORIENTATIONS
         image.load()
-        return _in_mode(image, content, mode, background)
+        notes += ["turned as EXIF says"] if turned else []
+        return _in_mode(image, content, mode, background, notes)
 
 
 @contextmanager
@@ -122,8 +127,12 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
-def _refuse_hidden_damage(image: Image.Image, content: bytes) -> None:
-    """Refuse damage that Pillow decodes without an error, and files that the decoders used in training refuse."""
+def _refuse_hidden_damage(image: Image.Image, content: bytes) -> list[str]:
+    """Refuse damage that Pillow decodes without an error, and files that the decoders used in training refuse.
+
+    Returns:
+        What is unusual in the file although its pixels can be used; it must then be written anew.
+    """
     if image.format == "PNG":
         # verify() checks the checksums, and leaves the image unusable
         with Image.open(io.BytesIO(content), formats=_formats()) as another:
@@ -136,15 +145,20 @@ def _refuse_hidden_damage(image: Image.Image, content: bytes) -> None:
         try:
             default_decoder().into(content, np.empty((image.height, image.width, len(image.getbands())), np.uint8))
         except ImageRefused as refusal:
-            raise UnreadableItem(refusal.reason) from refusal
+            # all blocks were decoded; cameras and editors leave such bytes, and Pillow passes over them
+            if not _BYTES_BEFORE_END.search(refusal.reason):
+                raise UnreadableItem(refusal.reason) from refusal
+            return ["bytes before the end of the JPEG left out"]
+    return []
 
 
 def _is_grey(image: Image.Image) -> bool:
     return image.mode in ("L", "LA", "La", "1") or image.mode.startswith("I;16")
 
 
-def _in_mode(image: Image.Image, content: bytes, mode: str, background: tuple[int, int, int] | None) -> Pixels:
-    notes = []
+def _in_mode(
+    image: Image.Image, content: bytes, mode: str, background: tuple[int, int, int] | None, notes: list[str]
+) -> Pixels:
     file_format = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP"}.get(image.format or "", "")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         notes.append("first frame taken")

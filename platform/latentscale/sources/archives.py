@@ -63,15 +63,18 @@ def archive_listing(
         raise UserError(f"{path} holds no images: name an archive of images")
     twice = {second.name for first, second in pairwise(items) if first.name == second.name}
     problems |= {Problem(name, "is in the archive twice") for name in twice}
-    splits, labels = split_and_label([item for item in items if item.name not in twice], options, sidecars, str(path))
+    found = split_and_label([item for item in items if item.name not in twice], options, sidecars, str(path))
     return Listing(
         name=path.stem,
         licence="unknown",
-        splits=splits,
+        splits=found.splits,
         reader=reader,
-        labels=labels,
-        sorted_by_label=bool(labels.names),
+        labels=found.labels,
+        sorted_by_label=bool(found.labels.names),
         same_in_test=options.split == "all",
         problems=sorted(problems),
-        notes=[f"ignored {counted(members.others, 'member')} without an image's file name"] if members.others else [],
+        notes=[
+            *([f"ignored {counted(members.others, 'member')} without an image's file name"] if members.others else []),
+            *found.notes,
+        ],
     )

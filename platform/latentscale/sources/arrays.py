@@ -1,11 +1,12 @@
 """Images stored as rows of an array file: idx, the format of MNIST and its relatives, or NumPy's ``.npy``."""
 
 import gzip
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from latentscale.errors import UserError
 from latentscale.sources.listing import Item
 
 _IDX_UINT8 = 0x08
+_IDX_INTEGERS: dict[int, np.dtype[Any]] = {
+    _IDX_UINT8: np.dtype("u1"), 0x09: np.dtype("i1"), 0x0B: np.dtype(">i2"), 0x0C: np.dtype(">i4"),
+}  # fmt: skip
+_BYTES = {_IDX_UINT8: _IDX_INTEGERS[_IDX_UINT8]}
 _MAX_ARRAY_BYTES = 2**33
 
 
@@ -54,6 +59,24 @@ def load_array(path: Path) -> NDArray[np.uint8]:
     return array
 
 
+def load_numbers(path: Path) -> NDArray[np.integer[Any]]:
+    """Load an idx file of whole numbers, gzipped or not: labels, or QMNIST's rows whose first column is the class.
+
+    Returns:
+        ``[samples]``.
+
+    Raises:
+        UserError: the file is damaged or does not hold whole numbers.
+    """
+    with _naming(path):
+        numbers = _idx(path, _IDX_INTEGERS)
+        if numbers.ndim == 2 and numbers.shape[1]:
+            numbers = numbers[:, 0]
+        if numbers.ndim != 1:
+            raise ValueError(f"it has the shape {list(numbers.shape)}, not one number per image")
+    return numbers
+
+
 def load_digits(path: Path, images: int) -> NDArray[np.uint8]:
     """The labels 0 … 9 of an ``.npy`` or idx file, ``[images]``.
 
@@ -86,13 +109,14 @@ def _naming(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({reason}): fetch it again") from error
 
 
-def _idx(path: Path) -> NDArray[np.uint8]:
+def _idx(path: Path, types: Mapping[int, np.dtype[Any]] = _BYTES) -> NDArray[Any]:
     with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         header = stream.read(4)
-        if len(header) < 4 or header[:2] != b"\0\0" or header[2] != _IDX_UINT8:
-            raise ValueError("it is not an idx file of bytes")
+        if len(header) < 4 or header[:2] != b"\0\0" or header[2] not in types:
+            raise ValueError(f"it is not an idx file of {'bytes' if types is _BYTES else 'whole numbers'}")
         shape = tuple(int(size) for size in np.frombuffer(stream.read(4 * header[3]), dtype=">u4"))
-        size = int(np.prod(shape, dtype=object)) if len(shape) == header[3] else -1
+        kind = types[header[2]]
+        size = int(np.prod(shape, dtype=object)) * kind.itemsize if len(shape) == header[3] else -1
         if not 0 <= size <= _MAX_ARRAY_BYTES:
             raise ValueError(f"its header gives the array shape {list(shape)}")
         # one byte more than promised, to detect a file that is too long
@@ -101,4 +125,4 @@ def _idx(path: Path) -> NDArray[np.uint8]:
         raise ValueError(
             f"its header promises {size} bytes, but it holds {'more' if len(content) > size else len(content)}"
         )
-    return np.frombuffer(content, dtype=np.uint8).reshape(shape)
+    return np.frombuffer(content, dtype=kind).reshape(shape)

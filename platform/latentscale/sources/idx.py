@@ -1,11 +1,12 @@
 """MNIST, Fashion-MNIST, Kuzushiji-MNIST and EMNIST as idx files, gzipped or not."""
 
 import re
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from latentscale.errors import UserError
-from latentscale.sources.arrays import ArrayReader, Row, load_array
+from latentscale.sources.arrays import ArrayReader, Row, load_array, load_numbers
 from latentscale.sources.file_tree import require_folder
 from latentscale.sources.labels import Labels
 from latentscale.sources.listing import Item, Listing
@@ -14,6 +15,9 @@ from latentscale.sources.source_options import SourceOptions
 SPLIT_OF_NAME = {"train": "train", "t10k": "test", "test": "test"}
 
 _IMAGES = re.compile(r"(?:(?P<subset>emnist-[a-z]+)-)?(?P<part>train|t10k|test)-images[.-]idx3-ubyte(?:\.gz)?")
+_IMAGE_ENDING = re.compile(r"images[.-]idx3-ubyte(\.gz)?$")
+# one number a sample, or QMNIST's eight, of which the first is the class
+_LABEL_ENDINGS = ("idx1-ubyte", "idx2-int")
 
 
 class IdxFiles(NamedTuple):
@@ -55,7 +59,7 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
         splits.setdefault("train" if options.split != "published" else split, []).extend(
             Item(
                 f"{pair.images.name}[{number}]",
-                Row(pair.images.name, number, transposed),
+                Row(str(pair.images.relative_to(root)), number, transposed),
                 stamp,
                 label_of[values[number]] if labelled and values is not None else None,
                 (("split", split), ("number", number)),
@@ -82,19 +86,18 @@ def find_idx(root: Path, subset: str) -> tuple[str, dict[str, IdxFiles]]:
     """
     sets: dict[str, dict[str, IdxFiles]] = {}
     for path in sorted(root.iterdir()):
-        if match := _IMAGES.fullmatch(path.name):
+        # unpacking may leave a folder of the file's name beside the file, or around it
+        file = path / path.name if (path / path.name).is_file() else path
+        if (match := _IMAGES.fullmatch(path.name)) and file.is_file():
             labels = [
                 candidate
-                for separator in "-."
-                for ending in ("", ".gz")
-                if (
-                    candidate := path.with_name(
-                        re.sub(r"images[.-]idx3-ubyte(\.gz)?$", f"labels{separator}idx1-ubyte{ending}", path.name)
-                    )
-                ).is_file()
+                for kind, separator, ending in product(_LABEL_ENDINGS, "-.", ("", ".gz"))
+                for name in [_IMAGE_ENDING.sub(f"labels{separator}{kind}{ending}", path.name)]
+                for candidate in (root / name, root / name / name)
+                if candidate.is_file()
             ]
             # an unpacked file sorts before its archive, so it is preferred
-            split = SPLIT_OF_NAME[match["part"]]
+            split, path = SPLIT_OF_NAME[match["part"]], file
             sets.setdefault(match["subset"] or "", {}).setdefault(split, IdxFiles(path, next(iter(labels), None)))
     if subset:
         sets = {name: files for name, files in sets.items() if name.removeprefix("emnist-") == subset}
@@ -110,7 +113,7 @@ def find_idx(root: Path, subset: str) -> tuple[str, dict[str, IdxFiles]]:
 def _numbers(files: IdxFiles, images: int) -> list[int] | None:
     if files.labels is None:
         return None
-    labels = load_array(files.labels)
+    labels = load_numbers(files.labels)
     if labels.shape != (images,):
         raise UserError(
             f"{files.labels} has {labels.size} labels, but {files.images.name} has {images} images: fetch both again"

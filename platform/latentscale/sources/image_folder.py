@@ -4,9 +4,10 @@ from pathlib import Path
 
 from latentscale.errors import UserError
 from latentscale.sources.file_tree import FileReader, require_folder, walk
+from latentscale.sources.label_tables import LabelFile
 from latentscale.sources.listing import Listing
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles, split_and_label
+from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
 
 
 def list_folder(path: Path | None, options: SourceOptions) -> Listing:
@@ -27,16 +28,16 @@ def list_folder(path: Path | None, options: SourceOptions) -> Listing:
         except OSError as error:
             raise UserError(f"{file} cannot be read ({error.strerror}): fix its permissions") from error
 
-    splits, labels = split_and_label(tree.items, options, SidecarFiles(tree.label_files, read_label_file), str(root))
+    found = split_and_label(tree.items, options, SidecarFiles(tree.label_files, read_label_file), str(root))
     return Listing(
         name=root.resolve().name,
         licence="unknown",
-        splits=splits,
+        splits=found.splits,
         reader=FileReader(root),
         tree=root,
-        labels=labels,
-        sorted_by_label=bool(labels.names),
+        labels=found.labels,
+        sorted_by_label=bool(found.labels.names),
         same_in_test=options.split == "all",
         problems=tree.problems,
-        notes=tree.notes(),
+        notes=[*tree.notes(), *found.notes],
     )

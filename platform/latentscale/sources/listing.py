@@ -1,14 +1,13 @@
 """The listing that every source returns: its images by split, their properties, and a reader for any process."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
-from latentscale.errors import UserError
 from latentscale.sources.labels import Labels
 
 IMAGE_SUFFIXES = frozenset(
@@ -19,7 +18,7 @@ IMAGE_SUFFIXES = frozenset(
 )
 """Files with these suffixes are images; other files are ignored."""
 
-LABEL_FILES = ("labels.json", "labels.csv")
+LABEL_FILES = ("labels.json", "labels.csv", "metadata.jsonl", "metadata.csv")
 """Names of label files; the first has precedence."""
 
 MAX_FILE_BYTES = 2**29
@@ -167,39 +166,3 @@ def is_label_file(name: str) -> bool:
     *folders, base = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in folders)
     return base in LABEL_FILES and not hidden
-
-
-def split_folders(
-    names: Sequence[str], wanted: str, aliases: Mapping[str, str], location: str
-) -> tuple[dict[str, list[int]], list[str]]:
-    """Assign names to splits by their top folder, if the top folders are named like splits.
-
-    Args:
-        names: names with ``/`` between folders.
-        wanted: ``published``: the splits that the folders name; ``all`` or ``none``: one split, ``train``.
-        aliases: maps folder names to splits.
-        location: the folder or archive, for messages.
-
-    Returns:
-        The indices of each split's names, and the names without the folder of the split.
-
-    Raises:
-        UserError: only some of the names are in folders that are named like splits.
-    """
-    first = [name.split("/", 1) for name in names]
-    in_split = [len(parts) == 2 and parts[0] in aliases for parts in first]
-    if any(in_split) and not all(in_split) and wanted != "none":
-        folders = ", ".join(sorted({f"{parts[0]}/" for parts, known in zip(first, in_split, strict=True) if known}))
-        strays = [name for name, known in zip(names, in_split, strict=True) if not known]
-        more = f" and {len(strays) - 1} more images do" if len(strays) > 1 else " does"
-        raise UserError(
-            f"{location} has splits in {display_name(folders)}, but {display_name(strays[0])}{more} not lie in "
-            "one of them: move the images outside into a split or away, or treat all folders as labels of one split "
-            "with --split none"
-        )
-    if not all(in_split):
-        return {"train": list(range(len(names)))}, list(names)
-    splits: dict[str, list[int]] = {}
-    for index, parts in enumerate(first):
-        splits.setdefault(aliases[parts[0]] if wanted == "published" else "train", []).append(index)
-    return splits, [parts[1] for parts in first]

@@ -19,7 +19,7 @@ from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.tars import list_tar
 from latentscale.sources.zips import list_zip
 
-_LABELLING = frozenset({"labels", "split"})
+_LABELLING = frozenset({"labels", "split", "splits"})
 _CLUSTERS = frozenset({"count", "test_count", "means", "deviation", "probabilities"})
 _PATCHES = frozenset({"patches", "patch_size", "patches_per_image"})
 

@@ -49,11 +49,18 @@ class SourceOptions:
         panel=Panel.LABELS,
         choices=("published", "all", "none"),
     )
+    splits: str = option(
+        "",
+        "The folders of the splits, where they are not called train, val or test (or Training, test2017, seg_train and "
+        "so on). Images outside of them are left out.",
+        panel=Panel.LABELS,
+        metavar="train=DIR,test=DIR",
+    )
     labels: str = option(
         "auto",
         'Labels of a folder or archive. FILE is CSV whose first line is "file,TITLE,...", or JSON such as '
-        '{"cat/1.png": "cat"}. auto reads labels.json, labels.csv or StyleGAN\'s dataset.json beside the images; '
-        "without such a file, folders are labels.",
+        '{"cat/1.png": "cat"}. auto reads labels.json, labels.csv, metadata.csv, metadata.jsonl or StyleGAN\'s '
+        "dataset.json beside the images; without such a file, folders are labels.",
         panel=Panel.LABELS,
         metavar="auto|folders|none|FILE",
     )

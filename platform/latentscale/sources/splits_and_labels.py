@@ -1,34 +1,22 @@
-"""Splits and labels of images, taken from the names of their folders or from a label file next to them."""
+"""Splits and labels of images, taken from the names of their folders or from label files beside them."""
 
-import csv
-import io
-import json
 import os.path
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate, product
-from typing import Any
+from pathlib import Path
 
 from latentscale.errors import UserError
+from latentscale.sources.label_matching import match_rows
+from latentscale.sources.label_tables import METADATA_FILES, LabelFile, LabelTable, read_label_table
 from latentscale.sources.labels import Labels, labels_from_columns
-from latentscale.sources.listing import LABEL_FILES, Item, display_name, split_folders
+from latentscale.sources.listing import LABEL_FILES, Item, display_name
 from latentscale.sources.source_options import SourceOptions
+from latentscale.sources.split_folders import SPLITS, SplitFolders, find_splits, parse_splits, split_of_folder
 from latentscale.wording import counted
 
-SPLIT_OF_FOLDER = {"train": "train", "test": "test", "val": "val", "valid": "val", "validation": "val"}
 _STYLEGAN_FILE = "dataset.json"
 """StyleGAN's dataset tool writes labels here; other tools use the name for other things."""
-
-_FILE_TITLES = ("file", "filename", "file_name", "name", "image", "path")
-
-
-@dataclass(frozen=True)
-class LabelFile:
-    """The content of a label file, and its name for messages."""
-
-    name: str
-    content: bytes
 
 
 @dataclass(frozen=True)
@@ -44,168 +32,227 @@ class SidecarFiles:
     read: Callable[[str], LabelFile | None]
 
 
-def split_and_label(
-    items: list[Item], options: SourceOptions, sidecars: SidecarFiles, location: str
-) -> tuple[dict[str, list[Item]], Labels]:
+@dataclass
+class Assigned:
+    """Images by split, and the meaning of their labels.
+
+    Attributes:
+        notes: lines to print for the user.
+    """
+
+    splits: dict[str, list[Item]]
+    labels: Labels
+    notes: list[str]
+
+
+@dataclass
+class _Found:
+    """Labels, the label of each image, and where they are from; no labels if ``origin`` is empty."""
+
+    labels: Labels = field(default_factory=Labels)
+    of_image: Sequence[int | None] = ()
+    origin: str = ""
+    notes: list[str] = field(default_factory=list)
+
+
+def split_and_label(items: list[Item], options: SourceOptions, sidecars: SidecarFiles, location: str) -> Assigned:
     """Assign items to splits by their top folder, and label them as ``options.labels`` says.
+
+    What decides splits or labels is read, or refused by name with the option that settles it.
 
     Args:
         items: the images, sorted by name.
-        options: ``labels`` and ``split`` are used.
+        options: ``labels``, ``split`` and ``splits`` are used.
         sidecars: the label files.
         location: the folder or archive, for messages.
 
     Raises:
-        UserError: a label file is damaged, does not name every image or is in the wrong folder, or some images are
-            outside the folders of the splits.
+        UserError: a label file is damaged, does not name every image or is in the wrong folder, some images are
+            outside the folders of the splits or classes, or folders may be splits or classes.
     """
+    chosen = parse_splits(options.splits)
+    common = _common_folder([item.name for item in items], chosen)
+    folders = find_splits([item.name.removeprefix(common) for item in items], options.split, chosen, location)
+    if folders.left_out:
+        items, folders = _without(items, folders)
     names = [item.name for item in items]
-    folder = _common_folder(names)
-    below_it = [name.removeprefix(folder) for name in names]
-    splits, below = split_folders(below_it, options.split, SPLIT_OF_FOLDER, location)
-    if "test" not in splits and "val" in splits:
-        splits["test"] = splits.pop("val")
-    labels, found = _labels(names, below, folder, options, sidecars, location)
-    if labels.names:
-        items = [replace(item, label=label) for item, label in zip(items, found, strict=True)]
-    order = sorted(splits, key=("train", "val", "test").index)
-    return {split: [items[index] for index in splits[split]] for split in order}, labels
+    found = _find_labels(names, folders, common, options, sidecars, location)
+    if found.origin:
+        items = [replace(item, label=label) for item, label in zip(items, found.of_image, strict=True)]
+    splits = {split: [items[index] for index in folders.splits[split]] for split in SPLITS if split in folders.splits}
+    return Assigned(splits, found.labels, [*folders.notes, *found.notes, *_label_notes(splits, found)])
 
 
-def _common_folder(names: Sequence[str]) -> str:
+def _without(items: Sequence[Item], folders: SplitFolders) -> tuple[list[Item], SplitFolders]:
+    left_out = set(folders.left_out)
+    kept = [index for index in range(len(items)) if index not in left_out]
+    place = {index: number for number, index in enumerate(kept)}
+    splits = {split: [place[index] for index in indices] for split, indices in folders.splits.items()}
+    below = [folders.below[index] for index in kept]
+    return [items[index] for index in kept], SplitFolders(splits, below, [], folders.notes)
+
+
+def _common_folder(names: Sequence[str], chosen: dict[str, str]) -> str:
     """The folders that contain all names, ending in ``/``; archives often have one at the top."""
     folders = [name.rpartition("/")[0] for name in names]
     common = os.path.commonpath(folders) if folders and all(folders) else ""
     # stop at a folder that names a split: it and the folders below it give splits and labels
     parts = common.split("/")
-    depth = next((depth for depth, part in enumerate(parts) if part in SPLIT_OF_FOLDER), len(parts))
+    is_split = [part in chosen if chosen else bool(split_of_folder(part)) for part in parts]
+    depth = is_split.index(True) if any(is_split) else len(parts)
     return "".join(f"{part}/" for part in parts[:depth] if part)
 
 
-def _labels(
+def _find_labels(
     names: Sequence[str],
-    below: Sequence[str],
+    folders: SplitFolders,
     common: str,
     options: SourceOptions,
     sidecars: SidecarFiles,
     location: str,
-) -> tuple[Labels, Sequence[int | None]]:
+) -> _Found:
     wanted = options.labels
     if wanted == "none":
-        return Labels(), [None] * len(names)
-    if wanted in ("auto", "folders"):
-        if wanted == "auto" and (found := _find_label_file(common, sidecars, location)) is not None:
-            file, folder = found
-            return _from_file(file, names, location, folder)
-        first = [name.split("/", 1)[0] if "/" in name else None for name in below]
-        classes = {name for name in first if name is not None}
-        if None not in first and (len(classes) > 1 or wanted == "folders"):
-            return labels_from_columns(("folder",), [[str(name) for name in first]])
-        if wanted == "folders":
-            stray = below[first.index(None)]
-            raise UserError(
-                f"--labels folders: {display_name(stray)} in {location} is not in a folder: move it into one"
-            )
-        return Labels(), [None] * len(names)
+        return _Found()
+    if wanted == "auto":
+        found = _from_sidecars(names, common, sidecars, location)
+        return found if found.origin else _by_folders(names, folders, options, location, found.notes)
+    if wanted == "folders":
+        return _by_folders(names, folders, options, location, [])
+    path = Path(wanted).expanduser()
     try:
-        with open(wanted, "rb") as stream:  # noqa: PTH123
-            content = stream.read()
+        content = path.read_bytes()
     except OSError as error:
         raise UserError(
             f"--labels {wanted} cannot be read ({error.strerror}): give auto, folders, none, or a JSON or CSV file"
         ) from error
-    return _from_file(LabelFile(wanted, content), names, location, common)
+    table = read_label_table(LabelFile(str(path), content))
+    return _from_table(table, names, common, str(path), location)
 
 
-def _find_label_file(common: str, sidecars: SidecarFiles, location: str) -> tuple[LabelFile, str] | None:
-    """Find the label file in the top folder or in a folder that contains all images; return it and its folder.
+def _by_folders(
+    names: Sequence[str], folders: SplitFolders, options: SourceOptions, location: str, notes: list[str]
+) -> _Found:
+    first = [name.partition("/")[0] if "/" in name else None for name in folders.below]
+    classes = {name for name in first if name is not None}
+    must = options.labels == "folders"
+    if not must and len(classes) < 2:
+        return _Found(notes=notes)
+    strays = [index for index, folder in enumerate(first) if folder is None]
+    if not strays:
+        labels, numbers = labels_from_columns(("folder",), [[str(name) for name in first]])
+        return _Found(labels, numbers, "the folders' names", notes)
+    stray = display_name(names[strays[0]])
+    more = f" and {len(strays) - 1} more images are" if len(strays) > 1 else " is"
+    if must:
+        raise UserError(f"--labels folders: {stray}{more} not in a folder of {location}: move them into one")
+    within = next(index for index, folder in enumerate(first) if folder is not None)
+    whole = [split for split, indices in folders.splits.items() if set(indices) <= set(strays)]
+    way_out = ""
+    if whole and len(whole) < len(folders.splits):
+        kept = ",".join(f"{split}=FOLDER" for split in folders.splits if split not in whole)
+        way_out = f", leave the {whole[0]} split out with --splits {kept}"
+    raise UserError(
+        f"{location}: {stray}{more} in no class folder, but others are, such as {display_name(names[within])}: move "
+        f"them into one or away{way_out}, label all images with --labels FILE, or none with --labels none"
+    )
+
+
+def _from_sidecars(names: Sequence[str], common: str, sidecars: SidecarFiles, location: str) -> _Found:
+    """Labels by the file in the top folder or in a folder that contains all images, or by one in each folder.
 
     Raises:
-        UserError: there is one in another folder; ignoring it silently would drop labels.
+        UserError: there is one elsewhere; ignoring it silently would drop labels.
     """
-    folders = list(accumulate((f"{part}/" for part in common.split("/") if part), initial=""))
-    for folder, name in product(folders, (*LABEL_FILES, _STYLEGAN_FILE)):
-        if (file := sidecars.read(folder + name)) is not None:
-            break
-    else:
-        file, folder = None, ""
-    elsewhere = [name for name in sidecars.names if file is None or name.rpartition("/")[0] != folder.rstrip("/")]
-    if elsewhere:
+    notes: list[str] = []
+    above = list(accumulate((f"{part}/" for part in common.split("/") if part), initial=""))
+    for folder, base in product(above, (*LABEL_FILES, _STYLEGAN_FILE)):
+        if (file := sidecars.read(folder + base)) is None:
+            continue
+        _refuse_others([name for name in sidecars.names if _folder(name) != folder], location)
+        table = read_label_table(file)
+        if table.titles:
+            return _from_table(table, names, folder, file.name, location)
+        notes += table.notes
+        if base not in METADATA_FILES:
+            return _Found(notes=notes)
+    below = sorted({_folder(name) for name in sidecars.names} - set(above))
+    if not below:
+        return _Found(notes=notes)
+    nested = any(inner != outer and inner.startswith(outer) for inner in below for outer in below)
+    if nested or not all(any(name.startswith(folder) for folder in below) for name in names):
+        _refuse_others([name for name in sidecars.names if _folder(name) in below], location)
+    return _from_several(names, below, sidecars, location, notes)
+
+
+def _from_several(
+    names: Sequence[str], folders: Sequence[str], sidecars: SidecarFiles, location: str, notes: list[str]
+) -> _Found:
+    """Labels of images in several folders, each by the label file in its folder."""
+    titles: list[str] | None = None
+    values: dict[str, list[str]] = {}
+    files: list[str] = []
+    for folder in folders:
+        file = next(file for base in LABEL_FILES if (file := sidecars.read(folder + base)) is not None)
+        table = read_label_table(file)
+        if titles is not None and table.titles != titles:
+            raise UserError(
+                f"{file.name} has the labels {', '.join(table.titles) or 'none'}, but {files[0]} has "
+                f"{', '.join(titles) or 'none'}: give them the same, or name one file with --labels FILE"
+            )
+        titles = table.titles
+        inside = [name for name in names if name.startswith(folder)]
+        if titles:
+            matched = match_rows(inside, table.rows, folder, file.name, location)
+            values |= dict(zip(inside, matched.values, strict=True))
+            notes += _unused_note(file.name, matched.unused)
+        notes += table.notes
+        files.append(file.name)
+    if not titles:
+        return _Found(notes=notes)
+    labels, numbers = labels_from_columns(titles, list(zip(*(values[name] for name in names), strict=True)))
+    return _Found(labels, numbers, f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else files[0], notes)
+
+
+def _refuse_others(others: Sequence[str], location: str) -> None:
+    if others:
         raise UserError(
-            f"{location} has a label file, {display_name(elsewhere[0])}, that is not in the images' top "
+            f"{location} has a label file, {display_name(others[0])}, that is not in the images' top "
             "folder: move it there, name a file with --labels FILE, or ignore it with --labels folders or none"
         )
-    return None if file is None else (file, folder)
 
 
-def _from_file(
-    file: LabelFile, names: Sequence[str], location: str, folder: str
-) -> tuple[Labels, Sequence[int | None]]:
-    try:
-        parse = _json_rows if file.name.lower().endswith(".json") else _csv_rows
-        titles, rows = parse(file.content)
-    except (ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
-        raise UserError(f"{file.name} is not a label file ({error}): see --labels in the help") from error
-    if not titles:
-        return Labels(), [None] * len(names)
-    by_name = dict(rows)
-    if len(by_name) != len(rows):
-        twice = next(name for name, times in Counter(name for name, _ in rows).items() if times > 1)
-        raise UserError(f"{file.name} names {display_name(twice)} twice: keep one of the entries")
-    # the file may name images relative to its own folder
-    by_name = {folder + name: values for name, values in by_name.items()} | by_name
-    missing = [name for name in names if name not in by_name]
-    if missing:
-        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise UserError(
-            f"{file.name} has no label for {display_name(missing[0])}{more} (of {counted(len(names), 'image')} in "
-            f"{location}): add the missing labels, or use --labels none"
-        )
-    return labels_from_columns(titles, list(zip(*(by_name[name] for name in names), strict=True)))
+def _from_table(table: LabelTable, names: Sequence[str], folder: str, file: str, location: str) -> _Found:
+    if not table.titles:
+        return _Found(notes=table.notes)
+    matched = match_rows(names, table.rows, folder, file, location)
+    labels, numbers = labels_from_columns(table.titles, list(zip(*matched.values, strict=True)))
+    return _Found(labels, numbers, file, [*table.notes, *_unused_note(file, matched.unused)])
 
 
-def _csv_rows(content: bytes) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    rows = [row for row in csv.reader(io.StringIO(content.decode("utf-8-sig"))) if row]
-    if not rows or rows[0][0].strip().lower() not in _FILE_TITLES or len(rows[0]) < 2:
-        raise ValueError("its first line must be titles: file, then one per label")
-    titles = [title.strip() for title in rows[0][1:]]
-    for row in rows:
-        if len(row) != len(titles) + 1:
-            raise ValueError(f"the line of {row[0]!r} has {len(row)} values instead of {len(titles) + 1}")
-    return titles, [(row[0], row[1:]) for row in rows[1:]]
+def _unused_note(file: str, unused: Sequence[str]) -> list[str]:
+    if not unused:
+        return []
+    count = counted(len(unused), "image")
+    return [f"{file} also names {count} not there, such as {display_name(unused[0])}"]
 
 
-def _json_rows(content: bytes) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """Parse ``{"cat/1.png": "cat", …}`` (several labels: a list or an object) or ``{"labels": [["1.png", 3], …]}``."""
-    data = json.loads(content, object_pairs_hook=_object)
-    if isinstance(data, dict) and set(data) == {"labels"}:
-        pairs: list[tuple[str, Any]] = [(name, value) for name, value in data["labels"] or []]
-    else:
-        pairs = list(data.items())
-    if not pairs:
-        return [], []
-    first = pairs[0][1]
-    if isinstance(first, dict):
-        titles = list(first)
-        rows = [(name, [_text(value[title]) for title in titles]) for name, value in pairs]
-    elif isinstance(first, list):
-        titles = [f"label{number}" for number in range(len(first))]
-        rows = [(name, [_text(value) for value in values]) for name, values in pairs]
-        if any(len(values) != len(titles) for _, values in rows):
-            raise ValueError(f"not every image has {len(titles)} labels")
-    else:
-        titles, rows = ["label"], [(name, [_text(value)]) for name, value in pairs]
-    return titles, rows
+def _label_notes(splits: dict[str, list[Item]], found: _Found) -> list[str]:
+    """Where the labels are from, and which no training image has."""
+    if not found.origin:
+        return []
+    count = sum(item.label is not None for items in splits.values() for item in items)
+    notes = [f"labels of {counted(count, 'image')} from {found.origin}"]
+    if "train" in splits:
+        trained = {item.label for item in splits["train"]}
+        seen = {item.label for items in splits.values() for item in items}
+        if absent := sorted(label for label in seen - trained if label is not None):
+            shown = ", ".join(display_name(found.labels.names[label]) for label in absent[:5])
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            notes.append(f"no training image has the label{'s' if len(absent) > 1 else ''} {shown}{more}")
+    return notes
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    for name, times in Counter(name for name, _ in pairs).items():
-        if times > 1:
-            raise ValueError(f"it names {name!a} twice")
-    return dict(pairs)
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, (str, int)):
-        raise ValueError(f"{value!r} is neither a name nor a number")
-    return str(value)
+def _folder(name: str) -> str:
+    head, slash, _ = name.rpartition("/")
+    return head + slash

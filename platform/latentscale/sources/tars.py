@@ -17,6 +17,7 @@ from latentscale.sources.archives import (
     file_stamp,
     require_file,
 )
+from latentscale.sources.label_tables import LabelFile
 from latentscale.sources.listing import (
     MAX_FILE_BYTES,
     Item,
@@ -28,7 +29,7 @@ from latentscale.sources.listing import (
     is_label_file,
 )
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles
+from latentscale.sources.splits_and_labels import SidecarFiles
 
 _BLOCK_BYTES = 512
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}

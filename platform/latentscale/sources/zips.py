@@ -16,9 +16,10 @@ from latentscale.sources.archives import (
     file_stamp,
     require_file,
 )
+from latentscale.sources.label_tables import LabelFile
 from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, UnreadableItem, is_image, is_label_file
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles
+from latentscale.sources.splits_and_labels import SidecarFiles
 
 _ENCRYPTED = 0x1
 
@@ -56,7 +57,7 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
     try:
         with zipfile.ZipFile(archive_path) as archive:
             members = _members(archive, file_stamp(archive_path))
-            named = {info.filename: info for info in archive.infolist()}
+            named = {_name(info): info for info in archive.infolist()}
 
             def read_label_file(name: str) -> LabelFile | None:
                 info = named.get(name)
@@ -96,19 +97,25 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) ->
 def _members(archive: zipfile.ZipFile, stamp: tuple[int, int]) -> Members:
     members = Members()
     for number, info in enumerate(archive.infolist()):
+        name = _name(info)
         if reason := unsafe_name(info.orig_filename) or _refusal(info):
-            members.problems.append(Problem(info.orig_filename, reason))
-        elif is_image(info.filename) and not info.is_dir():
-            members.items.append(Item(info.filename, number, (info.file_size, info.CRC, *stamp)))
+            members.problems.append(Problem(name, reason))
+        elif is_image(name):
+            members.items.append(Item(name, number, (info.file_size, info.CRC, *stamp)))
         else:
-            members.others += not info.is_dir()
+            members.others += not name.endswith("/")
     return members
+
+
+def _name(info: zipfile.ZipInfo) -> str:
+    """A member's name with ``/`` between folders: programs on Windows write ``\\``, which the format does not allow."""
+    return info.filename.replace("\\", "/").removeprefix("./")
 
 
 def _refusal(info: zipfile.ZipInfo) -> str:
     if stat.S_ISLNK(info.external_attr >> 16):
         return "is a symbolic link"
-    if not is_image(info.filename) or info.is_dir():
+    if not is_image(_name(info)):
         return ""
     if info.flag_bits & _ENCRYPTED:
         return "is encrypted"
