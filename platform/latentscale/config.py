@@ -89,7 +89,10 @@ class TrainingSettings:
 @dataclass
 class DistributedSettings:
     streams: int = setting(
-        0, "number of streams that the batch, data and draws are divided into; 0: min(8, batch // 2)", minimum=0
+        0,
+        "number of streams that the batch, data and draws are divided into; 0: min(8, batch // 2)",
+        minimum=0,
+        maximum=2**20,
     )
     engine: str = setting(
         "ddp", "engine that averages gradients over processes", choices=("ddp", "deepspeed"), may_change=True
