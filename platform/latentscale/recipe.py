@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -23,6 +24,7 @@ from latentscale.errors import (
     Interruption,
     UserError,
     interruptible_imports,
+    system_error,
 )
 from latentscale.launching.exit_reports import ExitReason, ExitReport, write_exit_report
 from latentscale.methods.base import Method
@@ -140,9 +142,7 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
     except UserError as error:
         fail(error)
     except OSError as error:
-        if error.filename is None:
-            raise
-        fail(UserError(f"{error.filename}: {error.strerror}: fix that, then run the same command to continue"))
+        fail(system_error(error, "run the same command to continue"))
     except KeyboardInterrupt:
         exit_process(CTRL_C_STATUS)
 
@@ -253,7 +253,7 @@ def fail(error: UserError) -> NoReturn:
     if local_rank == "0" or not error.shared:
         where = "" if rank == "0" or error.shared else f"rank {rank}: "
         print(f"error: {where}{error}", file=sys.stderr, flush=True)
-    if rank.isdigit():
+    if re.fullmatch("[0-9]{1,9}", rank):
         write_exit_report(
             ExitReport(int(rank), ExitReason.FAILED if temporary else ExitReason.USER_ERROR, message=str(error))
         )

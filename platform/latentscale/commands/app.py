@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from latentscale.errors import UserError, interruptible_imports
+from latentscale.errors import UserError, interruptible_imports, system_error
 
 
 @dataclass(frozen=True)
@@ -107,4 +107,7 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {system_error(error, 'run the same command again')}", file=sys.stderr)
         sys.exit(2)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from latentscale.decoding.decoder import DECODERS
-from latentscale.settings import setting
+from latentscale.settings import LONGEST_SECONDS, setting
 
 
 @dataclass
@@ -39,6 +39,7 @@ class DataSettings:
         "how long to retry a failing URL; must be less than distributed.timeout_seconds",
         unit="seconds",
         minimum=0,
+        maximum=LONGEST_SECONDS,
         may_change=True,
     )
     stall_seconds: float = setting(
@@ -46,6 +47,7 @@ class DataSettings:
         "a transfer fails after this long without a byte; in streaming, without a complete range of 4 MiB",
         unit="seconds",
         above=0,
+        maximum=LONGEST_SECONDS,
         may_change=True,
     )
     shape: list[int] = setting(

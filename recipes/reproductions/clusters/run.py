@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from rich.progress import MofNCompleteColumn, Progress
 
+from latentscale.atomic import new_file
 from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.draws import Purpose
 from latentscale.pictures import PointCloud, draw_scatter, join_panels, save_png
@@ -241,8 +242,9 @@ def main() -> None:
         with ThreadPoolExecutor(options.jobs) as pool:
             results, pictures = zip(*pool.map(train_and_measure, chosen), strict=True)
     draw_figures(dict(zip(chosen, pictures, strict=True)), options.out)
-    (options.out / "results.json").write_text(as_json(results))
-    (options.out / "results.md").write_text(table(results))
+    for name, text in (("results.json", as_json(results)), ("results.md", table(results))):
+        with new_file(options.out / name) as new:
+            new.write_text(text)
     print(table(results))
 
 
