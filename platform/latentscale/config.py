@@ -16,6 +16,7 @@ from latentscale.config_values import converted, flattened, is_reference, read_p
 from latentscale.data.data_settings import DataSettings
 from latentscale.distributed.deepspeed_settings import contradiction
 from latentscale.errors import UserError
+from latentscale.home_folder import home_expanded
 from latentscale.latents.priors import LAWS
 from latentscale.methods.base import MethodSettings
 from latentscale.networks.factory import NetworkSettings
@@ -28,7 +29,7 @@ _LONGEST_NAME = 100
 @dataclass
 class RunSettings:
     dir: str = setting(
-        "runs/latentscale", "the run's folder; a run that is already in it is continued", may_change=True
+        "runs/latentscale", "the run's folder; a run that is already in it is continued", may_change=True, is_path=True
     )
     seed: int = setting(0, "seed of the weights, the draws and the order of the data", minimum=0, maximum=2**63 - 1)
     restart: bool = setting(False, "move an existing folder aside and start over", may_change=True)
@@ -177,7 +178,7 @@ class TelemetrySettings:
 @dataclass
 class Config:
     preset: str = setting(
-        "", "name of a preset beside the recipes, or path of a YAML file; empty: none", may_change=True
+        "", "name of a preset beside the recipes, or path of a YAML file; empty: none", may_change=True, is_path=True
     )
     run: RunSettings = field(default_factory=RunSettings)
     data: DataSettings = field(default_factory=DataSettings)
@@ -250,7 +251,7 @@ def load_config(
     preset = [str(config.preset), *(value for name, value in given if name == "preset")][-1]
     given_names = {*(recipe or {}), *(name for name, _ in given)}
     if preset:
-        for name, value in read_preset(preset, method_name, presets):
+        for name, value in read_preset(home_expanded(preset, "preset"), method_name, presets):
             given_names.add(name)
             config = _set(config, known, name, value, f"preset {shown(preset)}: {shown(name)}={shown(value)}")
     for name, text in given:
@@ -266,7 +267,18 @@ def load_config(
     for name, value, spec in keys(loaded):
         converted(f"{name}={shown(value)}", spec.type, value)
     check_ranges(loaded)
+    _expand_home(loaded)
     return loaded
+
+
+def _expand_home(settings: Any, prefix: str = "") -> None:
+    """Replace ``~`` at the beginning of every path, in place."""
+    for spec in fields(settings):
+        value, name = getattr(settings, spec.name), f"{prefix}{spec.name}"
+        if is_dataclass(value):
+            _expand_home(value, f"{name}.")
+        elif spec.metadata.get("is_path"):
+            setattr(settings, spec.name, home_expanded(value, name))
 
 
 def changed_keys(old: Mapping[str, Any], new: Config) -> list[str]:

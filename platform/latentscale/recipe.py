@@ -30,6 +30,7 @@ from latentscale.launching.exit_reports import ExitReason, ExitReport, write_exi
 from latentscale.methods.base import Method
 from latentscale.package_data import data_folder
 from latentscale.shell_command import shell_command
+from latentscale.standard_streams import make_lasting
 from latentscale.wording import counted
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ REPORT_SECONDS = 1.0
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a flag for the training loop, from the loop's first call on.
+    """Turns SIGTERM, SIGINT and SIGHUP into a flag for the training loop, from the loop's first call on.
 
     Before that call, while processes join, networks are built and the first step is compiled, nothing can be lost: a
     signal ends the process after REPORT_SECONDS, as a stopped one. A thread does this, since the main thread may be
@@ -57,7 +58,7 @@ class StopRequest:
         os.set_blocking(write_end, False)
         # the interpreter writes to it when a signal arrives, whatever the main thread does
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _stopping_signals():
             signal.signal(number, self._record)
         threading.Thread(target=self._end_before_training, args=(read_end,), name="signals", daemon=True).start()
 
@@ -75,10 +76,16 @@ class StopRequest:
         while number := os.read(read_end, 1):
             if self._training:
                 return
-            if number[0] in (signal.SIGTERM, signal.SIGINT):
+            if number[0] in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 time.sleep(REPORT_SECONDS)
                 if not self._training:
                     exit_before_training()
+
+
+def _stopping_signals() -> list[signal.Signals]:
+    """A terminal that is closed sends SIGHUP, which ``nohup`` lets a program ignore."""
+    ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if ignores_hangup else [signal.SIGHUP])]
 
 
 @dataclass(frozen=True)
@@ -127,6 +134,7 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
     Exits with status 2 and one line after an error that the user must fix, and with status 130 at a Ctrl-C that does
     not wait for the loop to stop.
     """
+    make_lasting(drops_all="--dry-run" not in arguments)
     try:
         options, overrides = _parse(method, recipe, launch, arguments)
         try:

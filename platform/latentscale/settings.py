@@ -22,6 +22,7 @@ def setting(
     above: float | None = None,
     choices: tuple[str, ...] | tuple[int, ...] = (),
     may_change: bool = False,
+    is_path: bool = False,
 ) -> Any:
     """A dataclass field with the metadata for `--help`, validation and resuming.
 
@@ -33,6 +34,7 @@ def setting(
         above: exclusive lower bound.
         choices: the allowed values.
         may_change: whether a resumed run may have a different value.
+        is_path: whether ``~`` at its beginning is the home folder.
     """
     metadata = {
         "help": help,
@@ -42,6 +44,7 @@ def setting(
         "above": above,
         "choices": choices,
         "may_change": may_change,
+        "is_path": is_path,
     }
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from latentscale.errors import UserError, interruptible_imports, system_error
+from latentscale.home_folder import expanded_arguments
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def latentscale(
 def main() -> None:
     """Run the command line; a user error ends with one line on stderr and exit status 2."""
     try:
-        app()
+        app(expanded_arguments(sys.argv[1:]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -17,6 +17,7 @@ class DataSettings:
         "",
         "folder that holds dataset.json and its shards, or the URL of one: s3://BUCKET/KEY, gs://…, http(s)://…, file://…",
         may_change=True,
+        is_path=True,
     )
     mode: str = setting(
         "indexed",
@@ -25,7 +26,10 @@ class DataSettings:
         choices=("indexed", "streaming"),
     )
     cache_folder: str = setting(
-        "", "each node's folder for shards from URLs; empty: shards/ in the user's cache folder", may_change=True
+        "",
+        "each node's folder for shards from URLs; empty: shards/ in the user's cache folder",
+        may_change=True,
+        is_path=True,
     )
     cache_bytes: int = setting(
         64 * 2**30,

@@ -9,11 +9,14 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, ProgressColumn, Task
+from rich.table import Column
+from rich.text import Text
 
 from latentscale.atomic import new_file
 
@@ -72,6 +75,42 @@ class MetricsFile:
         self._file.close()
 
 
+class _FittingLine(ProgressColumn):
+    """Step, speed and time left, then what fits of the terminal's line: a bar, and the losses, the first ones first."""
+
+    BAR_WIDTH, BARS_FROM_WIDTH = 20, 100
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(Column(no_wrap=True, overflow="crop"))
+        self._console = console
+
+    def render(self, task: Task) -> Text:
+        """The line for the terminal's present width."""
+        width = self._console.width
+        total = task.total or 0
+        parts = [f"step {task.completed:,.0f}/{total:,.0f}", str(task.fields["speed"]), _time(task)]
+        if width >= self.BARS_FROM_WIDTH:
+            parts.insert(1, self._bar(task.completed / total if total else 0.0))
+        line = "  ".join(part for part in parts if part)
+        for loss in task.fields["losses"]:
+            if len(line) + 2 + len(loss) > width:
+                break
+            line += f"  {loss}"
+        return Text(line[:width])
+
+    def _bar(self, share: float) -> str:
+        full, empty = "=-" if self._console.options.ascii_only else "━╌"
+        done = round(self.BAR_WIDTH * min(1.0, share))
+        return full * done + empty * (self.BAR_WIDTH - done)
+
+
+def _time(task: Task) -> str:
+    """The time left, or the time taken by what is finished."""
+    if task.finished:
+        return str(timedelta(seconds=int(task.finished_time or 0)))
+    return "" if task.time_remaining is None else f"{timedelta(seconds=int(task.time_remaining))} left"
+
+
 class ProgressLine:
     """Step, images per second, time left and some losses: a live line on a terminal, otherwise a line at intervals.
 
@@ -92,16 +131,12 @@ class ProgressLine:
         self._first: tuple[int, float] | None = None
         self._stopped = False
         self._progress = Progress(
-            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[losses]}"),
+            _FittingLine(self._console),
             console=self._console,
             refresh_per_second=2,  # drawing the line delays the training loop by milliseconds
             disable=not self._live,
         )
-        self._task = self._progress.add_task("train", total=total, completed=done, speed="", losses="")
+        self._task = self._progress.add_task("train", total=total, completed=done, speed="", losses=())
 
     def start(self) -> None:
         """Start drawing the live line."""
@@ -122,11 +157,11 @@ class ProgressLine:
     def report(self, step: int, record: Mapping[str, Any]) -> None:
         """Show the speed and losses of a report."""
         speed = f"{record['images_per_second']:,.0f} images/s"
-        losses = "  ".join(
+        losses = [
             f"{key.replace('discriminator/', 'D ').replace('generator/', 'G ')} {record[key]:.3f}"
             for key in self._shown
             if isinstance(record.get(key), float)
-        )
+        ]
         self._progress.update(self._task, completed=step, speed=speed, losses=losses)
         now = time.monotonic()
         self._first = self._first or (step, now)
@@ -136,7 +171,7 @@ class ProgressLine:
             left = (self.total - step) * (now - since) / (step - begun) if step > begun else math.nan
             time_left = f"  {left:,.0f} s left" if math.isfinite(left) else ""  # the first report has no speed yet
             self._console.print(
-                f"step {step:,}/{self.total:,}  {speed}{time_left}  {losses}",
+                f"step {step:,}/{self.total:,}  {speed}{time_left}  {'  '.join(losses)}",
                 highlight=False,
                 soft_wrap=True,
             )

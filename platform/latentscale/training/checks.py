@@ -116,7 +116,9 @@ def _check_step(config: Config, method: type[Method], processes: int) -> StepPla
 def _open_data(config: Config, topology: Topology, steps: StepPlan) -> tuple[ShardedDataset, ShardedDataset]:
     """The training split, and the held-out split that pictures and evaluations use."""
     _refuse_retries_that_outlast_the_others(config, topology)
-    wanted, options = tuple(config.data.shape), storage_options(config)
+    wanted = tuple(config.data.shape)
+    # local shards need no cache, and so no home folder
+    options = storage_options(config) if is_remote(config.data.path) else None
     dataset = open_dataset(config.data.name, config.data.path or None, "train", options)
     if wanted and tuple(dataset.shape) != wanted:
         raise UserError(
