@@ -19,6 +19,7 @@ import atexit
 import contextlib
 import ctypes
 import gc
+import io
 import json
 import os
 import runpy
@@ -154,6 +155,7 @@ def become(request: dict[str, Any], out: int, err: int, report: int, server: int
     for source, target in ((nothing, 0), (out, 1), (err, 2)):
         os.dup2(source, target)
         os.close(source)
+    fresh_streams()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -162,6 +164,18 @@ def become(request: dict[str, Any], out: int, err: int, report: int, server: int
     forget_randomness()
     # found anew, in the new environment
     tempfile.tempdir = None
+
+
+def fresh_streams() -> None:
+    """Standard streams as an interpreter makes them: those of the server know what its own descriptors can do."""
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    unbuffered = bool(getattr(sys.stdout, "write_through", False))
+    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+        binary = open(number, "wb", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+        by_line = number == 2 or os.isatty(number)
+        stream = io.TextIOWrapper(binary, "utf-8", errors, line_buffering=by_line, write_through=unbuffered)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def forget_randomness() -> None:

@@ -51,7 +51,7 @@ class LastingStream:
 
     def _drop(self, error: OSError) -> None:
         if not (self._drops_all or error.errno in _READER_GONE):
-            raise error
+            raise OSError(error.errno, error.strerror, "the standard output") from error
         # libraries that write to the descriptor, and what the stream still holds, go the same way
         nowhere = os.open(os.devnull, os.O_WRONLY)
         with suppress(OSError, ValueError):

@@ -4,8 +4,9 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from latentscale.decoding.image_suffixes import IMAGE_SUFFIXES
 from latentscale.errors import UserError
-from latentscale.sources.listing import IMAGE_SUFFIXES, display_name
+from latentscale.sources.listing import display_name
 from latentscale.wording import counted
 
 

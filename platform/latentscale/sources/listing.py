@@ -8,15 +8,8 @@ from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from latentscale.decoding.image_suffixes import IMAGE_SUFFIXES, suffix
 from latentscale.sources.labels import Labels
-
-IMAGE_SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".qoi"),
-    )
-)
-"""Files with these suffixes are images; other files are ignored."""
 
 LABEL_FILES = ("labels.json", "labels.csv", "metadata.jsonl", "metadata.csv")
 """Names of label files; the first has precedence."""
@@ -157,8 +150,7 @@ def is_image(name: str) -> bool:
     """Whether a file name has an image suffix and is not hidden or in a folder that macOS adds to archives."""
     parts = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    base, dot, suffix = parts[-1].rpartition(".")
-    return bool(base) and not hidden and (dot + suffix).lower() in IMAGE_SUFFIXES
+    return not hidden and suffix(name) in IMAGE_SUFFIXES
 
 
 def is_label_file(name: str) -> bool:
