@@ -19,8 +19,7 @@ from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from latentscale.commands.train import load_recipe
-from latentscale.config import load_config
-from latentscale.recipe import dry_run
+from latentscale.recipe import dry_run, load
 from launching import ROOT, Finished, Processes
 
 DOCUMENTS = [
@@ -295,9 +294,7 @@ class Workplace:
                 patch.setenv(variable, str(count if self.whole else 1))
             for variable in ("RANK", "LOCAL_RANK"):
                 patch.setenv(variable, "0")
-            config = load_config(
-                recipe.METHOD.Settings, recipe.METHOD.name, recipe.DEFAULTS, overrides, ROOT / "recipes" / "presets"
-            )
+            config = load(recipe.METHOD, recipe.DEFAULTS, overrides, ROOT / "recipes" / "presets")
             assert "step plan: " in dry_run(config, recipe.METHOD)
 
     def _check_accelerate(self, arguments: Sequence[str]) -> None:

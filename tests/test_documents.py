@@ -179,6 +179,6 @@ def test_the_example_of_another_size_trains(workplace: Workplace) -> None:
                "telemetry.tensorboard=false"]  # fmt: skip
     found = [command.argv for command in commands(ROOT / "docs" / "data.md")]
     (build,) = [argv for argv in found if argv[2:4] == ("build", "folder")]
-    (train,) = [argv for argv in found if "data.shape=[3,64,64]" in argv]
+    (train,) = [argv for argv in found if "network.widths=[64,128,256,512]" in argv]
     workplace.output(build)
-    assert "trained pvdgan for 2 steps: runs/photos" in workplace.output([*train, *smaller])
+    assert "trained pvdgan for 2 steps: runs/wider" in workplace.output([*train, *smaller])

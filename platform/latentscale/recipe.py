@@ -138,7 +138,7 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
     try:
         options, overrides = _parse(method, recipe, launch, arguments)
         try:
-            config = load_config(method.Settings, method.name, recipe, overrides, launch.presets, launcher_settings())
+            config = load(method, recipe, overrides, launch.presets)
         except UserError as error:
             raise error.on_every_process() from None
         if options.dry_run:
@@ -153,6 +153,36 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
         fail(system_error(error, "run the same command to continue"))
     except KeyboardInterrupt:
         exit_process(CTRL_C_STATUS)
+
+
+def load(method: type[Method], recipe: Mapping[str, Any], overrides: Sequence[str], presets: Path) -> Config:
+    """The configuration of a run; where ``data.path`` is given, what is left open follows from the data.
+
+    Args:
+        method: what is trained.
+        recipe: its defaults, dotted keys to values.
+        overrides: ``key=value`` arguments.
+        presets: folder of the presets.
+
+    Raises:
+        UserError: a setting is wrong, or the data cannot be used.
+    """
+    if names_own_data(overrides):
+        with interruptible_imports():
+            from latentscale.commands.progress_bar import progress_bar
+            from latentscale.own_data import own_data, print_notes
+
+        with progress_bar() as report:
+            found = own_data(method, recipe, overrides, presets, report)
+        print_notes(found.notes)
+        recipe, overrides = found.recipe, found.arguments
+    return load_config(method.Settings, method.name, recipe, overrides, presets, launcher_settings())
+
+
+def names_own_data(arguments: Sequence[str]) -> bool:
+    """Whether a command line names data of the user's own."""
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    return bool(given.get("data.path")) and given.get("data.name", "shards") == "shards"
 
 
 def _train(config: Config, method: type[Method]) -> None:
@@ -211,6 +241,7 @@ def dry_run(config: Config, method: type[Method]) -> str:
     """The resolved configuration, the network sizes and the step plan, as text."""
     with interruptible_imports():
         from latentscale.training.checks import plan_dry_run
+        from latentscale.training.memory import memory_in_words
         from latentscale.training.method_building import network_sizes
         from latentscale.training.plan import RunPlan
 
@@ -233,6 +264,7 @@ def dry_run(config: Config, method: type[Method]) -> str:
         f" {steps.processes} processes × {steps.process_batch} images, accumulation {steps.accumulation}"
         f" × micro-batch {steps.microbatch}",
         f"the same steps with processes×accumulation: {allowed}",
+        memory_in_words(plan),
         f"run: {config.training.steps:,} steps, {config.training.steps * steps.batch / 1000:,.0f} kimg{epochs}",
         *(f"note: {remark}" for remark in method.remarks(config.method, config.training.steps)),
     ]

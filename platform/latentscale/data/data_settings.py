@@ -15,9 +15,19 @@ class DataSettings:
     )
     path: str = setting(
         "",
-        "folder that holds dataset.json and its shards, or the URL of one: s3://BUCKET/KEY, gs://…, http(s)://…, file://…",
+        "folder of shards, of images, or of idx files, a .zip or .tar of images, or the URL of shards: s3://BUCKET/KEY,"
+        " gs://…, http(s)://…, file://…; implies data.name=shards",
         may_change=True,
         is_path=True,
+    )
+    resolution: int = setting(
+        0,
+        "where data.path holds images instead of shards: side to which they are cropped and resized when they are built"
+        " into shards; 0: a power of two up to 256 that most of them reach",
+        unit="pixels",
+        minimum=0,
+        maximum=8192,
+        may_change=True,
     )
     mode: str = setting(
         "indexed",

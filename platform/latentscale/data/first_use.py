@@ -39,7 +39,7 @@ def bundled_folder(name: str, split: str) -> Path:
     """
     folder = cache_folder() / f"{name}-v1" / split
     if not (folder / DATASET_FILE).exists():
-        with _lock(cache_folder() / f".{name}-v1-{split}.lock"), suppress(ShardsExist):
+        with node_lock(cache_folder() / f".{name}-v1-{split}.lock"), suppress(ShardsExist):
             if not (folder / DATASET_FILE).exists():
                 _WRITE[name](split, folder)
     return folder
@@ -83,7 +83,7 @@ _WRITE: dict[str, Callable[[str, Path], None]] = {"digits": _write_digits, "clus
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def node_lock(path: Path) -> Iterator[None]:
     """Hold a lock shared by the processes of this node; does nothing where the file system has no locks."""
     refuse_special_file(path)
     try:

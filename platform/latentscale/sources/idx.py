@@ -78,6 +78,11 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
     )
 
 
+def is_idx_folder(folder: Path) -> bool:
+    """Whether a folder holds images as idx files."""
+    return any(_IMAGES.fullmatch(path.name) for path in folder.iterdir())
+
+
 def find_idx(root: Path, subset: str) -> tuple[str, dict[str, IdxFiles]]:
     """Find the set in a folder (its name for EMNIST, else empty) and the files of each split.
 

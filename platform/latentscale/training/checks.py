@@ -122,8 +122,8 @@ def _open_data(config: Config, topology: Topology, steps: StepPlan) -> tuple[Sha
     dataset = open_dataset(config.data.name, config.data.path or None, "train", options)
     if wanted and tuple(dataset.shape) != wanted:
         raise UserError(
-            f"data.shape={list(wanted)} but the samples of {dataset.name} are {list(dataset.shape)}: choose the preset"
-            " of that size, or other shards"
+            f"data.shape={list(wanted)} but the samples of {dataset.name} are {list(dataset.shape)}: leave data.shape"
+            " and preset out, so that settings follow from the data, or choose the preset of that size"
         )
     if dataset.count < steps.streams:
         raise UserError(

@@ -86,6 +86,18 @@ def require_memory(plan: ModelPlan) -> None:
     _refuse(plan, needs, machine_memory(), processes, "this machine")
 
 
+def memory_in_words(plan: ModelPlan) -> str:
+    """What a process of the run needs at least, and what there is, in a line."""
+    needs = least_memory(plan)
+    most = max(needs, key=lambda need: need.size_bytes)
+    key = _widest(plan) if most.key == "network" else most.key
+    total = in_words(sum(need.size_bytes for need in needs))
+    return (
+        f"memory: at least about {total} in each process, most of it for {key}; this machine has"
+        f" {in_words(machine_memory())}"
+    )
+
+
 def machine_memory() -> int:
     """How many bytes the processes of this machine may use: its memory and swap, or a limit of the system below."""
     found = [psutil.virtual_memory().total + psutil.swap_memory().total]
