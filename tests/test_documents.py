@@ -158,19 +158,24 @@ def test_every_cited_paper_is_in_the_references() -> None:
 @pytest.mark.slow
 def test_the_readmes_own_images_example_trains(workplace: Workplace) -> None:
     """As written, but for smaller networks and fewer steps."""
-    smaller = ["training.steps=2", "network.widths=[4,4,4,4,4,4]", "network.base_width=4", "latent.dim=8",
-               "evaluation.images=4", "telemetry.tensorboard=false"]  # fmt: skip
+    smaller = ["training.steps=2", "network.base_width=4", "latent.dim=8", "evaluation.images=4",
+               "telemetry.tensorboard=false"]  # fmt: skip
     found = [command.argv for command in commands(ROOT / "README.md")]
-    build, train = (
-        argv for argv in found if argv[1:4] == ("shards", "build", "folder") or "run.dir=runs/photos" in argv
+    at_once, build, train = (
+        argv for argv in found if argv[1:4] == ("shards", "build", "folder") or "run.dir=runs/photos" in " ".join(argv)
     )
+    assert at_once[:3] == ("python", "recipes/pvdgan.py", "data.path=photos/")
     assert build[:3] == ("latentscale", "shards", "build")
     assert train[:2] == ("accelerate", "launch")
+    # the photographs are 64 pixels high
+    trained = workplace.output([*at_once, *smaller, "network.widths=[4,4,4,4]"])
+    assert "trained pvdgan for 2 steps: runs/photos\n" in trained
     workplace.output(build)
     workplace.as_written = True
-    assert "trained pvdgan for 2 steps: runs/photos" in workplace.output([*train, *smaller])
+    trained = workplace.output([*train, *smaller, "network.widths=[4,4,4,4,4,4]"])
+    assert "trained pvdgan for 2 steps: runs/photos256\n" in trained
     workplace.as_written = False
-    workplace.output(["latentscale", "invert", "runs/photos", "photo.jpg"])
+    workplace.output(["latentscale", "invert", "runs/photos256", "photo.jpg"])
 
 
 @pytest.mark.slow

@@ -169,8 +169,8 @@ def load(method: type[Method], recipe: Mapping[str, Any], overrides: Sequence[st
     """
     if names_own_data(overrides):
         with interruptible_imports():
-            from latentscale.commands.progress_bar import progress_bar
             from latentscale.own_data import own_data, print_notes
+            from latentscale.progress_bar import progress_bar
 
         with progress_bar() as report:
             found = own_data(method, recipe, overrides, presets, report)

@@ -8,7 +8,7 @@ import typer
 from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.commands.new_dataset import new_folder
 from latentscale.commands.option_parameters import with_options
-from latentscale.commands.progress_bar import progress_bar
+from latentscale.progress_bar import progress_bar
 from latentscale.sources.layout_names import LAYOUTS as SOURCE_HELP
 from latentscale.sources.source_options import Panel, SourceOptions
 from latentscale.wording import counted

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from latentscale.commands.new_dataset import new_folder, shard_bytes
-from latentscale.commands.progress_bar import progress_bar
 from latentscale.commands.storage import options_for
 from latentscale.errors import UserError
+from latentscale.progress_bar import progress_bar
 
 
 def split(

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from latentscale.commands.progress_bar import progress_bar
 from latentscale.commands.storage import options_for
 from latentscale.processors import processors
+from latentscale.progress_bar import progress_bar
 from latentscale.wording import counted
 
 LINES_SHOWN = 200
