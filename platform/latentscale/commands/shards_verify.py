@@ -24,6 +24,7 @@ def verify(
         int | None,
         typer.Option(
             min=0,
+            max=1024,
             metavar="PROCESSES",
             help="Worker processes; 0 does all work in the main process.",
             show_default="one per CPU",
