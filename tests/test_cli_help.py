@@ -59,6 +59,8 @@ def test_help_imports_none_of_the_commands_modules(processes: Processes) -> None
             "latentscale.commands",
             "latentscale.commands.app",
             "latentscale.errors",
+            "latentscale.home_folder",
+            "latentscale.standard_streams",
             "latentscale.wording",
         ]
     )

@@ -132,7 +132,7 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         ),
         (
             ("build", "idx", "mnist", "--out", "o", "--workers", "-1"),
-            "--workers -1 is not allowed: it must be >= 0 proc",
+            "--workers -1 is not allowed: it must be >= 0 and <= 1024 proc",
         ),
         (("build", "folder", "deep", "--out", "o"), "deep/labels.json is not a label file"),
         (("build", "zip", "damaged.zip", "--out", "o"), "damaged.zip member labels.csv is damaged in the archive"),
@@ -196,3 +196,20 @@ def test_help_teaches(place: Path, processes: Processes) -> None:
         code, out, _ = run(processes, place, command, "--help")
         assert code == 0
         assert example in out
+
+
+def test_names_are_shown_on_one_line_and_as_they_are(processes: Processes, tmp_path: Path) -> None:
+    for label in ("a\nb", "[bold]c", "\x1b[31md"):
+        for number in range(2):
+            path = tmp_path / "images" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image_bytes(number, (8, 8)))
+    code, out, err = run(processes, tmp_path, "build", "folder", "images", "--out", "[red]\nnew", "--workers", "0")
+    assert code == 0, err
+    assert out.startswith("train: 6 images, labels \\x1b[31md, [bold]c, a\\nb\n[red]\\nnew: 6 train samples")
+    code, shown, err = run(processes, tmp_path, "info", "[red]\nnew", "--picture", "[red]\n.png")
+    assert code == 0, err
+    for text in ("images in [red]\\nnew", "\\x1b[31md ", "[bold]c ", "a\\nb ", "picture: [red]\\n.png"):
+        assert text in shown
+    code, shown, err = run(processes, tmp_path, "verify", "[red]\nnew", "--workers", "0")
+    assert (code, shown) == (0, "[red]\\nnew: 6 samples in 1 shard of 1 dataset, all intact\n")

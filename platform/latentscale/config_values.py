@@ -19,6 +19,7 @@ _MAX_VALUE_CHARACTERS = 65_536
 _TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
 # YAML 1.1 reads 010 as 8 and 1:30 as 90
 _SURPRISING = re.compile(r"[+-]?(0[0-9_]+|[0-9_]+(:[0-9_]+)+(\.[0-9_]*)?)")
+_INTERNAL = re.compile(r"Config\b|<class|Error\b")
 _LIBRARY_PREFIX = re.compile(r"^\w+ raised while resolving interpolation: ")
 _KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
@@ -239,7 +240,9 @@ def _reason(error: Exception) -> str:
             return f"it cannot be read ({error.strerror or 'error of the system'})"
         case InterpolationResolutionError() | GrammarParseError():
             reason = _LIBRARY_PREFIX.sub("", str(error)).strip().splitlines()
-            return f"what ${{…}} refers to cannot be found ({reason[0] if reason else 'no reason given'})"
+            if not reason or _INTERNAL.search(reason[0]):
+                return "what ${…} refers to is nothing that this key can be"
+            return f"what ${{…}} refers to cannot be found ({reason[0]})"
         case OmegaConfBaseException():
             return "it holds something other than text, numbers, true, false and lists"
         case ValueError() if "digits" in str(error):

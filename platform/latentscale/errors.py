@@ -7,12 +7,15 @@ from contextlib import contextmanager
 
 from latentscale.wording import escaped, shown
 
+# what is at fault stands at the beginning, the remedy at the end
+_LONGEST_MESSAGE = 1_200
+
 
 class UserError(Exception):
     """An error that the user can fix; the message is one line with the key, file or shard and the remedy.
 
     Entry points print only the message and exit with status 2. Newlines and control characters, which the user's
-    values and names may contain, are escaped.
+    values and names may contain, are escaped, and what is too long to be read is left out of its middle.
 
     Attributes:
         shared: whether every process of a node raises it, so that only one process needs to print it.
@@ -21,7 +24,11 @@ class UserError(Exception):
     shared = False
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(escaped(message))
+        message = escaped(message)
+        if len(message) > _LONGEST_MESSAGE:
+            half = _LONGEST_MESSAGE // 2
+            message = f"{message[:half]} … {message[-half:]}"
+        super().__init__(message)
 
     def on_every_process(self) -> "UserError":
         """The same error, marked as shared."""

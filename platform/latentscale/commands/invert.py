@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from latentscale.errors import UserError
-from latentscale.wording import counted
+from latentscale.wording import counted, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -136,20 +136,19 @@ def invert(
 
     _print_notes(messages, notes)
     _print_table(console, names, psnr, scores)
-    console.print(f"latents: {latents_path}", soft_wrap=True, highlight=False)
+    console.print(escaped(f"latents: {latents_path}"), soft_wrap=True, markup=False, highlight=False)
     drawn = f" (the first {len(real)} of {len(names)} images)" if len(real) < len(names) else ""
-    console.print(f"picture: {picture_path}{drawn}", soft_wrap=True, highlight=False)
+    console.print(escaped(f"picture: {picture_path}{drawn}"), soft_wrap=True, markup=False, highlight=False)
 
 
 def _print_notes(console: "Console", notes: list[str]) -> None:
     for note in notes[:NOTES_SHOWN]:
-        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+        console.print(escaped(f"note: {note}"), soft_wrap=True, markup=False, highlight=False)
     if len(notes) > NOTES_SHOWN:
         console.print(f"note: and {len(notes) - NOTES_SHOWN} more images were converted", highlight=False)
 
 
 def _print_table(console: "Console", names: list[str], psnr: "Tensor", scores: "Tensor | None") -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -159,10 +158,17 @@ def _print_table(console: "Console", names: list[str], psnr: "Tensor", scores: "
         table.add_column("OOD score, nats", justify="right", no_wrap=True)
     columns = [psnr] if scores is None else [psnr, scores]
     for index, name in enumerate(names[:TABLE_ROWS]):
-        table.add_row(escape(name), *(f"{column[index]:.2f}" for column in columns))
+        table.add_row(_cell(name), *(f"{column[index]:.2f}" for column in columns))
     if len(names) > TABLE_ROWS:
         table.add_row(f"... {len(names) - TABLE_ROWS} more in latents.npz")
     if len(names) > 1:
         table.add_section()
         table.add_row("median", *(f"{column.quantile(0.5):.2f}" for column in columns), style="bold")
     console.print(table)
+
+
+def _cell(text: str) -> str:
+    """A user's text in a table: on one line, and without rich's markup."""
+    from rich.markup import escape
+
+    return escape(escaped(text))

@@ -11,7 +11,7 @@ from latentscale.commands.option_parameters import with_options
 from latentscale.progress_bar import progress_bar
 from latentscale.sources.layout_names import LAYOUTS as SOURCE_HELP
 from latentscale.sources.source_options import Panel, SourceOptions
-from latentscale.wording import counted
+from latentscale.wording import counted, escaped
 
 if TYPE_CHECKING:
     from latentscale.building.build_dataset import Built
@@ -90,20 +90,20 @@ def _print_built(built: "Built", listing: "Listing") -> None:
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for note in listing.notes:
-        console.print(f"note: {note}")
+        console.print(escaped(f"note: {note}"))
     for what, count in sorted(built.notes.items()):
-        console.print(f"note: {counted(count, 'image')}: {what}")
+        console.print(escaped(f"note: {counted(count, 'image')}: {what}"))
     for problem in built.skipped[:SKIPPED_SHOWN]:
-        console.print(f"left out: {problem}")
+        console.print(escaped(f"left out: {problem}"))
     if len(built.skipped) > SKIPPED_SHOWN:
         console.print(f"left out: {len(built.skipped) - SKIPPED_SHOWN} more, all named in dataset.json")
     noun = ("point",) if listing.generated else ("image",) if listing.patches is None else ("patch", "patches")
     for split, count in built.counts.items():
-        console.print(f"{split}: {counted(count, *noun)}, {_label_names(listing.labels.names)}")
+        console.print(escaped(f"{split}: {counted(count, *noun)}, {_label_names(listing.labels.names)}"))
     counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())
     resumed = f" ({built.resumed_samples} of them by an earlier run)" if built.resumed_samples else ""
     samples = "sample" if sum(built.counts.values()) == 1 else "samples"
-    console.print(f"{built.out}: {counts} {samples}{resumed}, {built.bytes / 2**20:.1f} MB")
+    console.print(f"{escaped(str(built.out))}: {counts} {samples}{resumed}, {built.bytes / 2**20:.1f} MB")
 
 
 def _label_names(names: tuple[str, ...]) -> str:
