@@ -105,6 +105,9 @@ def test_explicit_keys_and_presets_win_and_dry_run_says_which_why_and_how_much_m
     wrong = recipe(processes, tmp_path, "data.path=photos", "preset=digits8", "data.resolution=8", "--dry-run")
     assert wrong.code == 2
     assert "data.shape=[1, 8, 8] but the samples of photos are [3, 8, 8]: leave data.shape and preset out" in wrong.err
+    # no preset at all is a choice too
+    without = recipe(processes, tmp_path, "--dry-run", "preset=", "data.path=photos", "data.resolution=8")
+    assert "settings for" not in without.err
     digits = recipe(processes, tmp_path, "--dry-run", "data.name=digits")
     assert "  dim: 128" in digits.out
     assert "data: " not in digits.err
@@ -125,6 +128,18 @@ def numbered_digits(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("digits") / "out"
     built("digits", None, folder)
     return folder
+
+
+def test_a_runs_first_lines_say_what_a_launcher_may_have_dropped(processes: Processes, tmp_path: Path) -> None:
+    from launching import launch_command
+
+    command = launch_command(2, ROOT / "recipes" / "pvdgan.py")
+    small = [word for word in SMALL if "progress" not in word and "widths" not in word]
+    words = ["run.dir=run", "network.widths=[4]", "training.accumulation=2", "training.precision=bf16", *small]
+    done = processes.run([*command, *words], tmp_path)
+    assert done.code == 0, done.err
+    line = "pvdgan on 1,500 samples of digits, in bf16: batch 32 = 2 processes x accumulation 2 x 8 samples"
+    assert done.err.splitlines()[0] == line
 
 
 def test_settings_follow_from_shape_number_and_labels_alone() -> None:

@@ -57,7 +57,7 @@ def own_data(
         shards = build_own_images(Path(path), side, used, report)
         path, notes = str(shards.folder), shards.notes
         words.append(f"data.path={path}")
-    if given.get("preset"):
+    if "preset" in given:
         return OwnData(dict(recipe), words, notes)
     if before.get("preset"):
         return OwnData({**recipe, "preset": before["preset"]}, words, notes)
