@@ -55,10 +55,11 @@ class RunPlan(ModelPlan):
     def in_words(self) -> str:
         """What is trained and how a step is divided, in a line: a launcher may have dropped a setting unseen."""
         steps = self.steps
+        processes = counted(steps.processes, "process", "processes")
         return (
             f"{self.method.name} on {self.dataset.count:,} samples of {self.dataset.name}, in"
-            f" {self.config.training.precision}: batch {steps.batch} = {counted(steps.processes, 'process', 'processes')} x"
-            f" accumulation {steps.accumulation} x {counted(steps.microbatch, 'sample')}"
+            f" {self.config.training.precision}: batch {steps.batch} = {processes} x accumulation"
+            f" {steps.accumulation} x {counted(steps.microbatch, 'sample')}"
         )
 
     def identity(self) -> dict[str, str]:
