@@ -33,6 +33,19 @@ class RunSettings:
     )
     seed: int = setting(0, "seed of the weights, the draws and the order of the data", minimum=0, maximum=2**63 - 1)
     restart: bool = setting(False, "move an existing folder aside and start over", may_change=True)
+    start_from: str = setting(
+        "",
+        "folder of another run, from which a new run takes the weights, v and P(C) that have the same shapes; all else"
+        " begins anew",
+        may_change=True,
+        is_path=True,
+    )
+    start_weights: str = setting(
+        "averaged",
+        "which weights of run.start_from: averaged, or raw, those of its last checkpoint",
+        choices=("averaged", "raw"),
+        may_change=True,
+    )
 
 
 @dataclass

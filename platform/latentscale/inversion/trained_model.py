@@ -349,6 +349,11 @@ def _load_weights(network: nn.Module, path: Path) -> None:
                 f"{path}: {name} has shape {list(tensor.shape)}, but the network in {CONFIG_FILE} needs "
                 f"{list(expected[name].shape)}: save the model again"
             )
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} has weights that are not finite: use another run or an earlier model")
+        if not tensor.is_floating_point() and expected[name].is_floating_point():
+            raise UserError(f"{path}: {name} holds {tensor.dtype}, not floating-point weights: save the model again")
     # the stored type, so that a float64 model stays float64
     dtypes = {stored[name].dtype for name, _ in network.named_parameters()}
     if len(dtypes) != 1:
