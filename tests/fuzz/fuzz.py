@@ -115,7 +115,7 @@ def bad_message(err: str) -> str:
         return f"lines after the error: {err[-300:]!r}"
     if re.match(r"error: ( |is |must |:)", message):
         return f"its first word is missing: {message[:200]!r}"
-    if re.search(r"(?<![' ])  (?![' ])", message):
+    if re.search(r"((?<!=)= {1,2}|\w {2})(is|are|was|has|does|must|cannot) ", message):
         return f"an empty value: {message[:300]!r}"
     if not message.isprintable():
         return f"control characters: {message[:200]!r}"

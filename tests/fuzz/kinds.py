@@ -85,12 +85,15 @@ def means(text: str, kind: Any, value: Any) -> bool:
         if kind is str:
             return bool(value == text)
         if kind is bool:
-            return bare.lower() in (("true", "yes", "on", "y", "1") if value else ("false", "no", "off", "n", "0"))
+            return bare.lower() in (
+                ("true", "yes", "on", "y", "1") if value else ("false", "no", "off", "n", "0", "-0")
+            )
         if kind is int:
             plain = bare.lower().removeprefix("+").replace("_", "")
             return bool(int(plain, 0) == value) and not re.match(r"-?0\d", plain)
         if kind is float:
-            return float(bare.replace("_", "")) == value
+            plain = bare.lower().replace("_", "")
+            return (int(plain, 0) if "0x" in plain else float(plain)) == value
     except ValueError:
         return False
     written = yaml.safe_load(text)
