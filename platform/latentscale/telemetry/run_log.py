@@ -19,6 +19,7 @@ from rich.table import Column
 from rich.text import Text
 
 from latentscale.atomic import new_file
+from latentscale.errors import UserError
 
 _MAX_PENDING_LINES = 100_000
 
@@ -26,19 +27,19 @@ _MAX_PENDING_LINES = 100_000
 class MetricsFile:
     """``metrics.jsonl``: one JSON object per line, truncated to the step that a run continues from.
 
+    Lines that are no records are left out.
+
     Non-finite values are written as null, since JSON has no NaN. Several threads may write lines. A line that cannot be
     written is held and written before the next one; a file that was deleted is created again.
     """
 
     def __init__(self, path: Path, start_step: int) -> None:
         kept = []
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a regular file: move it away, then run the same command to continue")
         if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:  # the last line of a killed run
-                    continue
-                if record.get("step", 0) <= start_step:
+            for line in path.read_text(errors="replace").splitlines():
+                if (step := _step_of(line)) is not None and step <= start_step:
                     kept.append(line)
         with new_file(path) as new:
             new.write_text("".join(line + "\n" for line in kept))
@@ -109,6 +110,16 @@ def _time(task: Task) -> str:
     if task.finished:
         return str(timedelta(seconds=int(task.finished_time or 0)))
     return "" if task.time_remaining is None else f"{timedelta(seconds=int(task.time_remaining))} left"
+
+
+def _step_of(line: str) -> float | None:
+    """The step of a record; None for what is no record, such as the last line of a killed run."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = record.get("step", 0) if isinstance(record, dict) else None
+    return step if isinstance(step, int | float) and not isinstance(step, bool) else None
 
 
 class ProgressLine:
