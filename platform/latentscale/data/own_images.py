@@ -126,7 +126,9 @@ def _automatic_side(listing: Listing) -> int:
 
 def _source(path: Path) -> str:
     if path.is_dir():
-        return "idx" if is_idx_folder(path) else "folder"
+        if is_idx_folder(path):
+            return "idx"
+        return "tar" if any(file.suffix == ".tar" for file in path.iterdir()) else "folder"
     if path.is_file() and path.suffix.lower() in _SOURCE_OF_SUFFIX:
         return _SOURCE_OF_SUFFIX[path.suffix.lower()]
     what = "is not a folder, a .zip or a .tar" if path.exists() else "does not exist"
