@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -50,6 +51,8 @@ def pytest_collection_finish() -> None:
 @pytest.fixture
 def processes() -> Iterator[Processes]:
     """A starter of real processes; remaining processes are killed at the end."""
+    if sys.platform != "linux":
+        pytest.skip("processes of tests need Linux: its prctl, /proc and namespaces")
     starter = Processes()
     yield starter
     starter.close()
@@ -61,7 +64,7 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
     try:
         disk = SmallDisk(tmp_path / "small-disk")
     except (PermissionError, FileNotFoundError) as error:
-        pytest.skip(f"no small disk can be mounted here: {error}")
+        pytest.skip(f"no small disk can be mounted here ({error}): it needs root with CAP_SYS_ADMIN")
     yield disk
     disk.unmount()
 
@@ -70,14 +73,18 @@ def small_disk(tmp_path: Path) -> Iterator[SmallDisk]:
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A cache folder for this session, so that tests neither use nor fill the user's.
 
-    The workers of a session share the bundled datasets, of which one takes ten seconds to write.
+    The workers of a session share the bundled datasets, of which one takes ten seconds to write, and their locks, so
+    that one worker writes them and the others wait.
     """
     folder = tmp_path_factory.mktemp("cache")
     if "PYTEST_XDIST_WORKER" in os.environ:
+        bundled = tmp_path_factory.getbasetemp().parent / "bundled"
         for name in ("clusters-v1", "digits-v1"):
-            shared = tmp_path_factory.getbasetemp().parent / "bundled" / name
-            shared.mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to(shared)
+            (bundled / name).mkdir(parents=True, exist_ok=True)
+            (folder / name).symlink_to(bundled / name)
+            for lock in (f".{name}-{split}.lock" for split in ("train", "test")):
+                (bundled / lock).touch()
+                (folder / lock).symlink_to(bundled / lock)
     before = os.environ.get("LATENTSCALE_CACHE")
     os.environ["LATENTSCALE_CACHE"] = str(folder)
     yield folder

@@ -19,8 +19,7 @@ from packaging.requirements import Requirement
 from torch.distributed.run import get_args_parser
 
 from latentscale.commands.train import load_recipe
-from latentscale.config import load_config
-from latentscale.recipe import dry_run
+from latentscale.recipe import dry_run, load
 from launching import ROOT, Finished, Processes
 
 DOCUMENTS = [
@@ -184,8 +183,8 @@ class Workplace:
         command = list(argv)
         if command[:4] == ["latentscale", "shards", "build", "clusters"]:
             command += SMALL_CLUSTERS
-        # python's -m or script, and the program's command
-        kind = tuple(command[: 3 if "-m" in command[:2] else 2])
+        # python's -m or script, and the program's command; that of shards has commands of its own
+        kind = tuple(command[: 3 if {"-m", "shards"} & set(command[:2]) else 2])
         if self.as_written or kind not in STARTED:
             STARTED.add(kind)
         elif program := shutil.which(command[0], path=self.path):
@@ -295,9 +294,7 @@ class Workplace:
                 patch.setenv(variable, str(count if self.whole else 1))
             for variable in ("RANK", "LOCAL_RANK"):
                 patch.setenv(variable, "0")
-            config = load_config(
-                recipe.METHOD.Settings, recipe.METHOD.name, recipe.DEFAULTS, overrides, ROOT / "recipes" / "presets"
-            )
+            config = load(recipe.METHOD, recipe.DEFAULTS, overrides, ROOT / "recipes" / "presets")
             assert "step plan: " in dry_run(config, recipe.METHOD)
 
     def _check_accelerate(self, arguments: Sequence[str]) -> None:

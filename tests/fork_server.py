@@ -1,10 +1,12 @@
 """A process that has imported what a training run imports, and forks once per request: a start without the imports.
 
-``python fork_server.py DESCRIPTOR`` serves the socket DESCRIPTOR; ``cold`` after it leaves the imports out. A request
-is JSON: ``argv`` (a script, or ``-m`` or ``-c`` and what follows it, then the arguments), ``cwd`` and ``environment``;
-with it come three descriptors: standard output, standard error, and a pipe on which the child first writes its pid, and
-the server, when the child has ended, its wait status and its processor seconds. The server ends when the socket does,
-and its children end with it.
+``python fork_server.py DESCRIPTOR MODULE…`` serves the socket DESCRIPTOR, having imported the modules too; ``cold`` in
+their place leaves all imports out. A request is JSON: ``argv`` (a script, or ``-m`` or ``-c`` and what follows it, then
+the arguments), ``cwd``, ``environment``, ``forks_children``, whether the interpreters that it starts are forked too
+(see forking_popen.py), and, where it is to run in the namespaces of another process, ``namespaces_of``, the id of that.
+With it come three descriptors: standard output, standard error, and a pipe on which the child first writes its pid (in
+its own namespace), and the server, when the child has ended, its wait status and its processor seconds. The server ends
+when the socket does, and its children end with it.
 
 A child differs from a process of its own in what it has imported, and in nothing that a test looks at: it leads its own
 session, has the default signal handlers, its own environment, working folder, ``sys.argv`` and ``__main__``, and ends
@@ -17,6 +19,7 @@ import atexit
 import contextlib
 import ctypes
 import gc
+import io
 import json
 import os
 import runpy
@@ -32,18 +35,21 @@ from pkgutil import walk_packages
 from types import TracebackType
 from typing import Any, NoReturn
 
+from forking_popen import fork_python_children
+
 REQUEST_BYTES = 2**22
 PR_SET_PDEATHSIG = 1  # of linux/prctl.h
+LAUNCHER = ("accelerate.commands.accelerate_cli", "torch.distributed.run", "torch.distributed.launcher.api")
 
 
-def preload() -> None:
-    """Import all of the product, and the libraries that it imports only when it trains."""
+def preload(modules: list[str]) -> None:
+    """Import all of the product, the libraries that it imports only when it trains, and these modules."""
     import latentscale
 
     for module in walk_packages(latentscale.__path__, "latentscale."):
         if not module.name.endswith("__main__"):
             import_module(module.name)
-    for name in ("torch._dynamo", "accelerate.tracking", "sklearn.cluster", "PIL.PngImagePlugin"):
+    for name in ("torch._dynamo", "accelerate.tracking", "sklearn.cluster", "PIL.PngImagePlugin", *LAUNCHER, *modules):
         import_module(name)
 
 
@@ -71,18 +77,48 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
         if received is None:
             return None
         request, (out, err, report) = received
-        pid = os.fork()
+        pid = fork(request)
+        if pid is None:
+            for descriptor in (out, err, report):
+                os.close(descriptor)
+            continue
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             connection.close()
             for other in (wake_read, wake_write, *reports.values()):
                 os.close(other)
-            become(request, out, err, report, server)
+            become(request, out, err, report, 0 if request.get("namespaces_of") else server)
             return request
         os.close(out)
         os.close(err)
         reports[pid] = report
+
+
+def fork(request: dict[str, Any]) -> int | None:
+    """As `os.fork`, but where a process is named, into its namespaces; None if that process has gone."""
+    model = request.get("namespaces_of")
+    if model is None:
+        return os.fork()
+    try:
+        enter_namespaces(model, "pid")
+    except OSError:
+        return None
+    pid = os.fork()
+    if pid == 0:
+        enter_namespaces(model, "net", "uts", "mnt")
+    else:
+        enter_namespaces(os.getpid(), "pid")
+    return pid
+
+
+def enter_namespaces(model: int, *kinds: str) -> None:
+    """Enter namespaces of a process; that of process ids holds for the children alone."""
+    places = [os.open(f"/proc/{model}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in kinds]
+    for place in places:
+        if ctypes.CDLL(None, use_errno=True).setns(place, 0):
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(place)
 
 
 def reap(reports: dict[int, int]) -> None:
@@ -98,7 +134,11 @@ def reap(reports: dict[int, int]) -> None:
 
 
 def end_with_parent(parent: int) -> None:
-    """Have the kernel kill this process when its parent, given by its pid, ends in any way."""
+    """Have the kernel kill this process when its parent ends in any way.
+
+    Args:
+        parent: its pid, or 0 if it is in another pid namespace.
+    """
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended before
         os.kill(os.getpid(), signal.SIGKILL)
@@ -115,6 +155,7 @@ def become(request: dict[str, Any], out: int, err: int, report: int, server: int
     for source, target in ((nothing, 0), (out, 1), (err, 2)):
         os.dup2(source, target)
         os.close(source)
+    fresh_streams()
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -123,6 +164,18 @@ def become(request: dict[str, Any], out: int, err: int, report: int, server: int
     forget_randomness()
     # found anew, in the new environment
     tempfile.tempdir = None
+
+
+def fresh_streams() -> None:
+    """Standard streams as an interpreter makes them: those of the server know what its own descriptors can do."""
+    sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    unbuffered = bool(getattr(sys.stdout, "write_through", False))
+    for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+        binary = open(number, "wb", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
+        by_line = number == 2 or os.isatty(number)
+        stream = io.TextIOWrapper(binary, "utf-8", errors, line_buffering=by_line, write_through=unbuffered)
+        setattr(sys, name, stream)
+        setattr(sys, f"__{name}__", stream)
 
 
 def forget_randomness() -> None:
@@ -204,12 +257,21 @@ def answer(connection: socket.socket) -> None:
     sys.excepthook = report_error
     request = serve(connection)
     if request is not None:
+        if request["forks_children"]:
+            fork_python_children(start_anew)
         end(run_to_the_end(request["argv"]))
+
+
+def start_anew(argv: list[str]) -> NoReturn:
+    """What ``python ARGV…`` does, in a fork of a process that is forked from here."""
+    forget_randomness()
+    tempfile.tempdir = None
+    end(run_to_the_end(argv))
 
 
 if __name__ == "__main__":
     if sys.argv[2:] != ["cold"]:
-        preload()
+        preload(sys.argv[2:])
     # what is shared with the children is not to be copied by their garbage collectors
     gc.collect()
     gc.freeze()

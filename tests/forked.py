@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 SERVER = Path(__file__).with_name("fork_server.py")
-_SERVERS: dict[str, socket.socket] = {}
+_SERVERS: dict[tuple[str, ...], socket.socket] = {}
 _STARTING = threading.Lock()
 
 
@@ -26,16 +26,20 @@ class ForkedProcess:
         cwd: its working folder.
         environment: all of its environment.
         server: another server's connection instead of this process's.
+        forks_children: fork the interpreters that it starts, too (see forking_popen.py).
     """
 
     def __init__(
-        self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str], server: socket.socket | None = None
-    ) -> None:
+        self, argv: Sequence[str], cwd: Path, environment: Mapping[str, str], server: socket.socket | None = None,
+        forks_children: bool = False,
+    ) -> None:  # fmt: skip
         self.args, self.processor_seconds = list(argv), 0.0
         out_read, out_write = os.pipe()
         err_read, err_write = os.pipe()
         self._report, report_write = os.pipe()
-        request = json.dumps({"argv": self.args, "cwd": str(cwd), "environment": dict(environment)})
+        request = json.dumps({
+            "argv": self.args, "cwd": str(cwd), "environment": dict(environment), "forks_children": forks_children,
+        })  # fmt: skip
         written = (out_write, err_write, report_write)
         socket.send_fds(server or fork_server(), [request.encode()], written)
         for descriptor in written:
@@ -120,19 +124,21 @@ class ForkedProcess:
         return line.decode()
 
 
-def fork_server(path: str = "") -> socket.socket:
-    """The connection to this process's server, which is started once and ends with this process.
+def fork_server(path: str = "", modules: Sequence[str] = ()) -> socket.socket:
+    """The connection to a server of this process's, which is started once and ends with this process.
 
     Args:
-        path: a PYTHONPATH with another copy of the package; it has a server of its own.
+        path: a PYTHONPATH with another copy of the package.
+        modules: that it has imported besides those of the product.
     """
+    key = (path, *modules)
     with _STARTING:
-        if path not in _SERVERS:
-            _SERVERS[path] = _start_server(path)
-        return _SERVERS[path]
+        if key not in _SERVERS:
+            _SERVERS[key] = _start_server(path, modules)
+        return _SERVERS[key]
 
 
-def _start_server(path: str) -> socket.socket:
+def _start_server(path: str, modules: Sequence[str]) -> socket.socket:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         ours.setsockopt(socket.SOL_SOCKET, buffer, 2**22)
@@ -140,11 +146,12 @@ def _start_server(path: str) -> socket.socket:
     number = its.fileno()
     environment = {
         **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true",
-        **({"PYTHONPATH": path} if path else {}),
+        # room for a child's environment in the place of the server's
+        "ROOM": "x" * 32_000, **({"PYTHONPATH": path} if path else {}),
     }  # fmt: skip
     subprocess.Popen(
-        [sys.executable, str(SERVER), str(number)], pass_fds=[number], env=environment, stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, start_new_session=True,
+        [sys.executable, str(SERVER), str(number), *modules], pass_fds=[number], env=environment,
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     its.close()
     return ours

@@ -73,7 +73,10 @@ def _port_numbers() -> tuple[socket.socket, Iterator[int]]:
 
 def free_port() -> int:
     """A free TCP port, which stays free until it is used seconds later."""
-    return next(port for port in _port_numbers()[1] if _is_free(port))
+    for port in itertools.islice(_port_numbers()[1], PORTS_PER_PROCESS):
+        if _is_free(port):
+            return port
+    raise AssertionError(f"all {PORTS_PER_PROCESS} ports of this process's tests are in use: end what uses them")
 
 
 def _is_free(port: int) -> bool:
@@ -105,10 +108,15 @@ def accelerate_command(processes: int, script: Path | str) -> list[str]:
 Process = subprocess.Popen[str] | ForkedProcess
 
 
-def python_arguments(command: Sequence[str]) -> list[str]:
-    """What follows ``python`` in a command that starts Python without options of its own; empty for other commands."""
+def python_arguments(command: Sequence[str], forks_children: bool = False) -> list[str]:
+    """What follows ``python`` in a command that starts Python without options of its own; empty for other commands.
+
+    Args:
+        forks_children: whether the processes that it starts are to be forked as well, so that it may be a launcher.
+    """
     program, *arguments = command
-    if program == str(Path(sys.executable).with_name("latentscale")):
+    scripts = ("latentscale", "accelerate") if forks_children else ("latentscale",)
+    if program in [str(Path(sys.executable).with_name(name)) for name in scripts]:
         return list(command)
     options = arguments[0].startswith("-") and arguments[0] not in ("-c", "-m") if arguments else True
     return [] if program != sys.executable or options else arguments
@@ -121,22 +129,26 @@ class Processes:
         self._started: list[Process] = []
 
     def start(
-        self, command: Sequence[str], cwd: Path = ROOT, interpreter: bool = False, copy: str = "", **extra: str
-    ) -> Process:
+        self, command: Sequence[str], cwd: Path = ROOT, interpreter: bool = False, copy: str = "",
+        forks_children: bool = False, modules: Sequence[str] = (), **extra: str,
+    ) -> Process:  # fmt: skip
         """Start a command.
 
         Args:
             interpreter: start an interpreter even where a fork of one that has imported torch would serve, which takes
                 a fortieth of the time: for tests of what happens while, or depends on how, modules are imported.
             copy: a PYTHONPATH with a copy of the package, to be used instead of this one.
+            forks_children: of a launcher: fork the interpreters that it starts, as itself, from one that has imported
+                torch.
+            modules: that a fork has imported besides those of the product.
             extra: environment variables; one for the interpreter, other than PYTHONPATH, needs an interpreter too.
         """
         extra |= {"PYTHONPATH": copy} if copy else {}
         surroundings = environment(ACCELERATE_USE_CPU="true", **extra)
         interpreter = interpreter or any(name.startswith("PYTHON") and name != "PYTHONPATH" for name in extra)
-        argv = [] if interpreter else python_arguments(command)
+        argv = [] if interpreter else python_arguments(command, forks_children)
         if argv:
-            forked = ForkedProcess(argv, cwd, surroundings, fork_server(copy))
+            forked = ForkedProcess(argv, cwd, surroundings, fork_server(copy, modules), forks_children)
             self._started.append(forked)
             return forked
         process = subprocess.Popen(
@@ -166,9 +178,9 @@ class Processes:
 
     def run(
         self, command: Sequence[str], cwd: Path = ROOT, timeout_seconds: float = 120, interpreter: bool = False,
-        copy: str = "", **extra: str,
+        copy: str = "", forks_children: bool = False, modules: Sequence[str] = (), **extra: str,
     ) -> Finished:  # fmt: skip
-        process = self.start(command, cwd, interpreter, copy, **extra)
+        process = self.start(command, cwd, interpreter, copy, forks_children, modules, **extra)
         try:
             out, err = process.communicate(timeout=timeout_seconds)
         finally:

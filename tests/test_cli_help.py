@@ -53,5 +53,14 @@ def test_help_imports_none_of_the_commands_modules(processes: Processes) -> None
     finished = processes.run([sys.executable, "-c", code], interpreter=True)
     assert finished.code == 0
     assert finished.err.strip() == str(
-        ["latentscale", "latentscale.cli", "latentscale.commands", "latentscale.commands.app", "latentscale.errors"]
+        [
+            "latentscale",
+            "latentscale.cli",
+            "latentscale.commands",
+            "latentscale.commands.app",
+            "latentscale.errors",
+            "latentscale.home_folder",
+            "latentscale.standard_streams",
+            "latentscale.wording",
+        ]
     )

@@ -59,28 +59,6 @@ def test_build_verify_info_and_split(place: Path, processes: Processes) -> None:
     assert (code, out) == (0, "fold: 12 train, 6 test samples\n")
 
 
-def test_the_summary_says_which_folder_is_which_split_and_where_labels_come_from(
-    place: Path, processes: Processes
-) -> None:
-    names = ["clinic1/a/1.png", "clinic1/b/2.png", "clinic2/a/3.png", "clinic2/c/4.png"]
-    fill(place / "scans", {name: image_bytes(number) for number, name in enumerate(names)})
-    build = ("build", "folder", "scans", "--out", "scanned", "--workers", "0")
-    code, _, error = run(processes, place, *build, "--splits", "clinic1")
-    assert (code, error.count("\n")) == (2, 1)
-    assert error.startswith("error: --splits clinic1 is not allowed: write SPLIT=FOLDER,..., where SPLIT is train, val")
-    code, out, _ = run(processes, place, *build, "--splits", "train=clinic1,test=clinic2")
-    assert (code, out.splitlines()[:5]) == (
-        0,
-        [
-            "note: splits: train is clinic1/, test is clinic2/",
-            "note: no image of train has the label 'c'",
-            "labels: 3 for 4 of 4 images, from the names of folders",
-            "train: 2 images, labels a, b, c",
-            "test: 2 images, labels a, b, c",
-        ],
-    )
-
-
 def test_of_one_it_is_not_said_as_of_many(place: Path, processes: Processes) -> None:
     fill(place / "single", {"a.png": image_bytes(1), "README": b"text"})
     code, out, _ = run(
@@ -154,7 +132,7 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         ),
         (
             ("build", "idx", "mnist", "--out", "o", "--workers", "-1"),
-            "--workers -1 is not allowed: it must be >= 0 proc",
+            "--workers -1 is not allowed: it must be >= 0 and <= 1024 proc",
         ),
         (("build", "folder", "deep", "--out", "o"), "deep/labels.json is not a label file"),
         (("build", "zip", "damaged.zip", "--out", "o"), "damaged.zip member labels.csv is damaged in the archive"),
@@ -218,3 +196,20 @@ def test_help_teaches(place: Path, processes: Processes) -> None:
         code, out, _ = run(processes, place, command, "--help")
         assert code == 0
         assert example in out
+
+
+def test_names_are_shown_on_one_line_and_as_they_are(processes: Processes, tmp_path: Path) -> None:
+    for label in ("a\nb", "[bold]c", "\x1b[31md"):
+        for number in range(2):
+            path = tmp_path / "images" / label / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(image_bytes(number, (8, 8)))
+    code, out, err = run(processes, tmp_path, "build", "folder", "images", "--out", "[red]\nnew", "--workers", "0")
+    assert code == 0, err
+    assert out.startswith("train: 6 images, labels \\x1b[31md, [bold]c, a\\nb\n[red]\\nnew: 6 train samples")
+    code, shown, err = run(processes, tmp_path, "info", "[red]\nnew", "--picture", "[red]\n.png")
+    assert code == 0, err
+    for text in ("images in [red]\\nnew", "\\x1b[31md ", "[bold]c ", "a\\nb ", "picture: [red]\\n.png"):
+        assert text in shown
+    code, shown, err = run(processes, tmp_path, "verify", "[red]\nnew", "--workers", "0")
+    assert (code, shown) == (0, "[red]\\nnew: 6 samples in 1 shard of 1 dataset, all intact\n")

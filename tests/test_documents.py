@@ -56,10 +56,6 @@ def workplace(
     afhq(folder / "afhq")
     celeba(folder / "celeba")
     mnist(folder / "mnist")
-    scans = [f"clinic{number % 2 + 1}/{'ab'[number // 2 % 2]}/{number}.png" for number in range(8)]
-    fill(folder / "scans", {name: image_bytes(number) for number, name in enumerate(scans)})
-    fill(folder / "pets", {f"{number}.png": image_bytes(number) for number in range(4)})
-    fill(folder, {"pets.csv": b"file,label\n0.png,cat\n1.png,cat\n2.png,dog\n3.png,dog\n"})
     return Workplace(folder, processes, monkeypatch)
 
 
@@ -162,19 +158,24 @@ def test_every_cited_paper_is_in_the_references() -> None:
 @pytest.mark.slow
 def test_the_readmes_own_images_example_trains(workplace: Workplace) -> None:
     """As written, but for smaller networks and fewer steps."""
-    smaller = ["training.steps=2", "network.widths=[4,4,4,4,4,4]", "network.base_width=4", "latent.dim=8",
-               "evaluation.images=4", "telemetry.tensorboard=false"]  # fmt: skip
+    smaller = ["training.steps=2", "network.base_width=4", "latent.dim=8", "evaluation.images=4",
+               "telemetry.tensorboard=false"]  # fmt: skip
     found = [command.argv for command in commands(ROOT / "README.md")]
-    build, train = (
-        argv for argv in found if argv[1:4] == ("shards", "build", "folder") or "run.dir=runs/photos" in argv
+    at_once, build, train = (
+        argv for argv in found if argv[1:4] == ("shards", "build", "folder") or "run.dir=runs/photos" in " ".join(argv)
     )
+    assert at_once[:3] == ("python", "recipes/pvdgan.py", "data.path=photos/")
     assert build[:3] == ("latentscale", "shards", "build")
     assert train[:2] == ("accelerate", "launch")
+    # the photographs are 64 pixels high
+    trained = workplace.output([*at_once, *smaller, "network.widths=[4,4,4,4]"])
+    assert "trained pvdgan for 2 steps: runs/photos\n" in trained
     workplace.output(build)
     workplace.as_written = True
-    assert "trained pvdgan for 2 steps: runs/photos" in workplace.output([*train, *smaller])
+    trained = workplace.output([*train, *smaller, "network.widths=[4,4,4,4,4,4]"])
+    assert "trained pvdgan for 2 steps: runs/photos256\n" in trained
     workplace.as_written = False
-    workplace.output(["latentscale", "invert", "runs/photos", "photo.jpg"])
+    workplace.output(["latentscale", "invert", "runs/photos256", "photo.jpg"])
 
 
 @pytest.mark.slow
@@ -182,7 +183,7 @@ def test_the_example_of_another_size_trains(workplace: Workplace) -> None:
     smaller = ["training.steps=2", "network.widths=[4,4,4,4]", "network.base_width=4", "evaluation.images=4",
                "telemetry.tensorboard=false"]  # fmt: skip
     found = [command.argv for command in commands(ROOT / "docs" / "data.md")]
-    (build,) = [argv for argv in found if argv[2:4] == ("build", "folder") and "data/photos" in argv]
-    (train,) = [argv for argv in found if "data.shape=[3,64,64]" in argv]
+    (build,) = [argv for argv in found if argv[2:4] == ("build", "folder")]
+    (train,) = [argv for argv in found if "network.widths=[64,128,256,512]" in argv]
     workplace.output(build)
-    assert "trained pvdgan for 2 steps: runs/photos" in workplace.output([*train, *smaller])
+    assert "trained pvdgan for 2 steps: runs/wider" in workplace.output([*train, *smaller])

@@ -128,7 +128,7 @@ def test_a_command_takes_the_options_as_dataclasses() -> None:
         ({"coats": 0}, "--coats 0 is not allowed: it must be >= 1 and <= 3 coats"),
         ({"coats": 4}, "--coats 4 is not allowed: it must be >= 1 and <= 3 coats"),
         ({"width": 0.25}, "--width 0.25 is not allowed: it must be >= 0.5 mm"),
-        ({"width": float("nan")}, "--width nan is not allowed: it must be a finite number"),
+        ({"width": float("nan")}, "--width nan is not allowed: it must be a finite number >= 0.5 mm"),
     ],
 )
 def test_a_value_out_of_range_is_refused_in_one_line(typed: dict[str, Any], message: str) -> None:

@@ -209,6 +209,17 @@ def test_an_impossible_run_is_refused_in_one_line(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("backend", ["tvm", "openxla"])
+def test_a_compiler_that_is_listed_but_not_installed_is_refused_in_one_line(
+    backend: str, processes: Processes, tmp_path: Path
+) -> None:
+    finished = recipe(processes, "pvdgan", f"run.dir={tmp_path / 'run'}", f"training.compile={backend}")
+    assert finished.code == 2
+    (line,) = finished.err.strip().splitlines()
+    assert line.startswith(f"error: training.compile={backend} does not work here (")
+    assert "or leave it empty" in line
+
+
 def test_the_silent_single_process_is_noticed(processes: Processes, tmp_path: Path) -> None:
     accelerate = str(Path(sys.executable).with_name("accelerate"))
     finished = processes.run(
@@ -227,6 +238,7 @@ def test_the_silent_single_process_is_noticed(processes: Processes, tmp_path: Pa
         ({"ACCELERATE_USE_DEEPSPEED": "true", "ACCELERATE_DEEPSPEED_ZERO_STAGE": "3"}, "use 0, 1 or 2"),
         ({"ACCELERATE_USE_FSDP": "true"}, "distributed.engine=deepspeed"),
         ({"WORLD_SIZE": "two"}, "WORLD_SIZE"),
+        ({"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "65536"}, "MASTER_PORT=65536"),
     ],
 )
 def test_what_the_launcher_asks_and_we_would_not_do_is_refused(

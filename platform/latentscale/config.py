@@ -11,24 +11,41 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
+from latentscale.config_values import converted, flattened, is_reference, read_preset, reading, resolved, value_of
 from latentscale.data.data_settings import DataSettings
 from latentscale.distributed.deepspeed_settings import contradiction
 from latentscale.errors import UserError
+from latentscale.home_folder import home_expanded
 from latentscale.latents.priors import LAWS
 from latentscale.methods.base import MethodSettings
 from latentscale.networks.factory import NetworkSettings
-from latentscale.settings import allowed_range, check_ranges, setting
+from latentscale.settings import LONGEST_SECONDS, allowed_range, check_ranges, setting
+from latentscale.wording import shown
+
+_LONGEST_NAME = 100
 
 
 @dataclass
 class RunSettings:
     dir: str = setting(
-        "runs/latentscale", "the run's folder; a run that is already in it is continued", may_change=True
+        "runs/latentscale", "the run's folder; a run that is already in it is continued", may_change=True, is_path=True
     )
     seed: int = setting(0, "seed of the weights, the draws and the order of the data", minimum=0, maximum=2**63 - 1)
     restart: bool = setting(False, "move an existing folder aside and start over", may_change=True)
+    start_from: str = setting(
+        "",
+        "folder of another run, from which a new run takes the weights, v and P(C) that have the same shapes; all else"
+        " begins anew",
+        may_change=True,
+        is_path=True,
+    )
+    start_weights: str = setting(
+        "averaged",
+        "which weights of run.start_from: averaged, or raw, those of its last checkpoint",
+        choices=("averaged", "raw"),
+        may_change=True,
+    )
 
 
 @dataclass
@@ -86,7 +103,10 @@ class TrainingSettings:
 @dataclass
 class DistributedSettings:
     streams: int = setting(
-        0, "number of streams that the batch, data and draws are divided into; 0: min(8, batch // 2)", minimum=0
+        0,
+        "number of streams that the batch, data and draws are divided into; 0: min(8, batch // 2)",
+        minimum=0,
+        maximum=2**20,
     )
     engine: str = setting(
         "ddp", "engine that averages gradients over processes", choices=("ddp", "deepspeed"), may_change=True
@@ -108,6 +128,7 @@ class DistributedSettings:
         "end the run if a process sends no heartbeat, or a collective waits, for this long",
         unit="seconds",
         above=0,
+        maximum=LONGEST_SECONDS,
         may_change=True,
     )
     startup_timeout_seconds: float = setting(
@@ -115,10 +136,16 @@ class DistributedSettings:
         "the same until the first step is taken: joining, reading, compiling",
         unit="seconds",
         above=0,
+        maximum=LONGEST_SECONDS,
         may_change=True,
     )
     heartbeat_seconds: float = setting(
-        2.0, "interval at which each process sends a heartbeat", unit="seconds", above=0, may_change=True
+        2.0,
+        "interval at which each process sends a heartbeat",
+        unit="seconds",
+        above=0,
+        maximum=LONGEST_SECONDS,
+        may_change=True,
     )
     divergence_every_steps: int = setting(
         500,
@@ -164,7 +191,7 @@ class TelemetrySettings:
 @dataclass
 class Config:
     preset: str = setting(
-        "", "name of a preset beside the recipes, or path of a YAML file; empty: none", may_change=True
+        "", "name of a preset beside the recipes, or path of a YAML file; empty: none", may_change=True, is_path=True
     )
     run: RunSettings = field(default_factory=RunSettings)
     data: DataSettings = field(default_factory=DataSettings)
@@ -230,31 +257,41 @@ def load_config(
         UserError: an unknown key, a wrong type or a value out of range; names the key.
     """
     config = OmegaConf.structured(Config(method=method_settings()))
-    known = [key.name for key in keys(Config(method=method_settings()))]
+    known = {key.name: key.spec.type for key in keys(Config(method=method_settings()))}
     for name, value in (recipe or {}).items():
-        config = _set(config, known, name, value, f"{name}={value}")
+        config = _set(config, known, name, value, f"{name}={shown(value)}")
     given = [_split(argument) for argument in arguments]
     preset = [str(config.preset), *(value for name, value in given if name == "preset")][-1]
     given_names = {*(recipe or {}), *(name for name, _ in given)}
     if preset:
-        for name, value in _read_preset(preset, method_name, presets):
+        for name, value in read_preset(home_expanded(preset, "preset"), method_name, presets):
             given_names.add(name)
-            config = _set(config, known, name, value, f"preset {preset}: {name}={value}")
-    string_names = {key.name for key in keys(Config(method=method_settings())) if isinstance(key.value, str)}
+            config = _set(config, known, name, value, f"preset {shown(preset)}: {shown(name)}={shown(value)}")
     for name, text in given:
         # a string is taken literally (007 is a folder's name); OmegaConf parses numbers, booleans, lists
-        value = (
-            text if name in string_names or name not in known else OmegaConf.from_dotlist([f"value={text}"])["value"]
-        )
-        config = _set(config, known, name, value, f"{name}={text}")
+        value = text if known.get(name, str) is str else value_of(name, text, known[name])
+        config = _set(config, known, name, value, f"{shown(name)}={shown(text)}")
     for name, value in (launched or {}).items():
         if name in given_names and OmegaConf.select(config, name) != value:
             raise contradiction(name, value, OmegaConf.select(config, name))
         config = _set(config, known, name, value, f"{name}={value}")
-    resolved = OmegaConf.to_object(config)
-    assert isinstance(resolved, Config)
-    check_ranges(resolved)
-    return resolved
+    loaded = resolved(config)
+    assert isinstance(loaded, Config)
+    for name, value, spec in keys(loaded):
+        converted(f"{name}={shown(value)}", spec.type, value)
+    check_ranges(loaded)
+    _expand_home(loaded)
+    return loaded
+
+
+def _expand_home(settings: Any, prefix: str = "") -> None:
+    """Replace ``~`` at the beginning of every path, in place."""
+    for spec in fields(settings):
+        value, name = getattr(settings, spec.name), f"{prefix}{spec.name}"
+        if is_dataclass(value):
+            _expand_home(value, f"{name}.")
+        elif spec.metadata.get("is_path"):
+            setattr(settings, spec.name, home_expanded(value, name))
 
 
 def changed_keys(old: Mapping[str, Any], new: Config) -> list[str]:
@@ -265,7 +302,7 @@ def changed_keys(old: Mapping[str, Any], new: Config) -> list[str]:
     new_names = {key.name for key in keys(new)}
     # a run from a release without a key was trained with its default
     defaults = {key.name: key.value for key in keys(Config(method=type(new.method)()))}
-    changes = [f"{name}: {value} → (absent)" for name, value in _flatten(old) if name not in new_names]
+    changes = [f"{name}: {value} → (absent)" for name, value in flattened(old) if name not in new_names and value != {}]
     for key in keys(new):
         if key.spec.metadata.get("may_change"):
             continue
@@ -294,67 +331,32 @@ def describe_keys(config: Config) -> list[tuple[str, str, str, str]]:
 def _split(argument: str) -> tuple[str, str]:
     name, equals, value = argument.partition("=")
     if not equals or not name:
-        raise UserError(f"'{argument}' must be key=value, such as training.steps=1000 (--help lists the keys)")
+        raise UserError(f"'{shown(argument)}' must be key=value, such as training.steps=1000 (--help lists the keys)")
     return name.lstrip("-"), value
 
 
-def _set(config: DictConfig, known: list[str], name: str, value: Any, shown: str) -> DictConfig:
+def _set(config: DictConfig, known: Mapping[str, Any], name: str, value: Any, source: str) -> DictConfig:
+    """Set one key; ``source`` shows where its value comes from, and the value."""
     if name not in known:
         section = [key for key in known if key.startswith(name + ".")]
+        if section and value == {}:
+            return config
         if section:
-            raise UserError(f"{shown}: '{name}' is a section: set one of its keys, such as {section[0]}")
-        near = get_close_matches(name, known, n=1, cutoff=0.5)
+            raise UserError(f"{source}: '{name}' is a section: set one of its keys, such as {section[0]}")
+        near = get_close_matches(name[:_LONGEST_NAME], known, n=1, cutoff=0.5)
         # the most common mistake is a key without its section, or with another section
         near = [key for key in known if key.split(".")[-1] == name.split(".")[-1]][:1] or near
         hint = f"did you mean {near[0]}?" if near else "--help lists the keys"
-        raise UserError(f"{shown}: unknown key '{name}': {hint}")
-    # of the whole configuration, all but a section would be copied for nothing
-    section_name, _, leaf = name.rpartition(".")
-    container = config[section_name] if section_name else config
-    try:
+        raise UserError(f"{source}: unknown key '{shown(name)}': {hint}")
+    with reading(source, "give the value itself"):
+        if not is_reference(value):
+            value = converted(source, known[name], value)
+        # of the whole configuration, all but a section would be copied for nothing
+        section_name, _, leaf = name.rpartition(".")
+        container = config[section_name] if section_name else config
         merged = OmegaConf.merge(container, {leaf: value})
-        OmegaConf.select(merged, leaf, throw_on_missing=True)
-        OmegaConf.to_object(merged)
-    except OmegaConfBaseException as error:
-        kind = {key.name: type(key.value).__name__ for key in keys(OmegaConf.to_object(config))}[name]
-        kind = {
-            "int": "an integer",
-            "float": "a number",
-            "bool": "true or false",
-            "list": "a list such as [64,128]",
-        }.get(kind, "a string")
-        raise UserError(f"{shown}: {name} must be {kind} ({str(error).splitlines()[0]})") from None
-    assert isinstance(merged, DictConfig)
-    if not section_name:
-        return merged
-    config[section_name] = merged
-    return config
-
-
-def _read_preset(preset: str, method_name: str, folder: Path | None) -> list[tuple[str, Any]]:
-    if preset.endswith((".yaml", ".yml")):
-        path = Path(preset)
-    elif folder is not None:
-        path = folder / f"{preset}.yaml"
-    else:
-        raise UserError(f"preset={preset}: there is no folder of presets here: give the path of a YAML file")
-    if not path.is_file():
-        names = sorted(file.stem for file in folder.glob("*.yaml")) if folder and folder.is_dir() else []
-        raise UserError(f"preset={preset}: there is no file {path} (presets: {', '.join(names) or 'none'})")
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path))
-    except Exception as error:
-        raise UserError(f"preset={preset}: {path} is not valid YAML: {str(error).splitlines()[0]}") from None
-    if not isinstance(content, dict):
-        raise UserError(f"preset={preset}: {path} must contain keys and values")
-    sections = content.pop("methods", None) or {}
-    own = sections.get(method_name, {})
-    return list(_flatten(content)) + list(_flatten(own))
-
-
-def _flatten(tree: Mapping[Any, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in tree.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+        assert isinstance(merged, DictConfig)
+        if not section_name:
+            return merged
+        config[section_name] = merged
+        return config

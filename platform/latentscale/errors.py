@@ -5,17 +5,30 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from latentscale.wording import escaped, shown
+
+# what is at fault stands at the beginning, the remedy at the end
+_LONGEST_MESSAGE = 1_200
+
 
 class UserError(Exception):
     """An error that the user can fix; the message is one line with the key, file or shard and the remedy.
 
-    Entry points print only the message and exit with status 2.
+    Entry points print only the message and exit with status 2. Newlines and control characters, which the user's
+    values and names may contain, are escaped, and what is too long to be read is left out of its middle.
 
     Attributes:
         shared: whether every process of a node raises it, so that only one process needs to print it.
     """
 
     shared = False
+
+    def __init__(self, message: str = "") -> None:
+        message = escaped(message)
+        if len(message) > _LONGEST_MESSAGE:
+            half = _LONGEST_MESSAGE // 2
+            message = f"{message[:half]} … {message[-half:]}"
+        super().__init__(message)
 
     def on_every_process(self) -> "UserError":
         """The same error, marked as shared."""
@@ -25,6 +38,20 @@ class UserError(Exception):
 
 class Interruption(UserError):
     """A failure after which the same command may succeed, such as an unreachable remote. Exit status 75."""
+
+
+def system_error(error: OSError, then: str) -> UserError:
+    """A failure of the system at a file that nothing else has explained.
+
+    Args:
+        then: what to do once it is fixed.
+
+    Raises:
+        OSError: ``error`` itself, if it names no file.
+    """
+    if error.filename is None:
+        raise error
+    return UserError(f"{shown(os.fsdecode(error.filename))}: {error.strerror}: fix that, then {then}")
 
 
 USER_STATUS = 2

@@ -3,13 +3,13 @@
 The command line (``latentscale.commands.option_parameters``), the checks and the class's documentation come from them.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import Field, field, fields
 from typing import Any, TypeVar
 
 from latentscale.errors import UserError
-from latentscale.settings import allowed_range, is_allowed, setting
+from latentscale.settings import allowed_in_words, is_allowed, setting
+from latentscale.wording import shown
 
 T = TypeVar("T")
 
@@ -100,6 +100,5 @@ def documented(kind: type[T]) -> type[T]:
 def _check(spec: Field[Any], value: Any) -> None:
     if value == spec.metadata["typed_default"] or is_allowed(spec, value):
         return
-    finite = not isinstance(value, float) or math.isfinite(value)
-    allowed = f"{allowed_range(spec)} {spec.metadata['unit']}".strip() if finite else "a finite number"
-    raise UserError(f"{flag(spec)} {value} is not allowed: it must be {allowed}")
+    allowed = f"{allowed_in_words(spec, value)} {spec.metadata['unit']}".strip()
+    raise UserError(f"{flag(spec)} {shown(value)} is not allowed: it must be {allowed}")

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import signal
 import sys
 import threading
@@ -16,11 +17,20 @@ from latentscale.config import Config, describe_keys, load_config
 from latentscale.distributed.deepspeed_settings import launcher_settings
 from latentscale.distributed.exiting import exit_process
 from latentscale.distributed.topology import Topology
-from latentscale.errors import CTRL_C_STATUS, INTERRUPTED_STATUS, USER_STATUS, Interruption, UserError
+from latentscale.errors import (
+    CTRL_C_STATUS,
+    INTERRUPTED_STATUS,
+    USER_STATUS,
+    Interruption,
+    UserError,
+    interruptible_imports,
+    system_error,
+)
 from latentscale.launching.exit_reports import ExitReason, ExitReport, write_exit_report
 from latentscale.methods.base import Method
 from latentscale.package_data import data_folder
 from latentscale.shell_command import shell_command
+from latentscale.standard_streams import make_lasting
 from latentscale.wording import counted
 
 if TYPE_CHECKING:
@@ -32,7 +42,7 @@ REPORT_SECONDS = 1.0
 
 
 class StopRequest:
-    """Turns SIGTERM and SIGINT into a flag for the training loop, from the loop's first call on.
+    """Turns SIGTERM, SIGINT and SIGHUP into a flag for the training loop, from the loop's first call on.
 
     Before that call, while processes join, networks are built and the first step is compiled, nothing can be lost: a
     signal ends the process after REPORT_SECONDS, as a stopped one. A thread does this, since the main thread may be
@@ -48,7 +58,7 @@ class StopRequest:
         os.set_blocking(write_end, False)
         # the interpreter writes to it when a signal arrives, whatever the main thread does
         signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in _stopping_signals():
             signal.signal(number, self._record)
         threading.Thread(target=self._end_before_training, args=(read_end,), name="signals", daemon=True).start()
 
@@ -66,10 +76,16 @@ class StopRequest:
         while number := os.read(read_end, 1):
             if self._training:
                 return
-            if number[0] in (signal.SIGTERM, signal.SIGINT):
+            if number[0] in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
                 time.sleep(REPORT_SECONDS)
                 if not self._training:
                     exit_before_training()
+
+
+def _stopping_signals() -> list[signal.Signals]:
+    """A terminal that is closed sends SIGHUP, which ``nohup`` lets a program ignore."""
+    ignores_hangup = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [signal.SIGTERM, signal.SIGINT, *([] if ignores_hangup else [signal.SIGHUP])]
 
 
 @dataclass(frozen=True)
@@ -118,10 +134,11 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
     Exits with status 2 and one line after an error that the user must fix, and with status 130 at a Ctrl-C that does
     not wait for the loop to stop.
     """
+    make_lasting(drops_all="--dry-run" not in arguments)
     try:
         options, overrides = _parse(method, recipe, launch, arguments)
         try:
-            config = load_config(method.Settings, method.name, recipe, overrides, launch.presets, launcher_settings())
+            config = load(method, recipe, overrides, launch.presets)
         except UserError as error:
             raise error.on_every_process() from None
         if options.dry_run:
@@ -133,11 +150,39 @@ def run(method: type[Method], recipe: Mapping[str, Any], launch: Launch, argumen
     except UserError as error:
         fail(error)
     except OSError as error:
-        if error.filename is None:
-            raise
-        fail(UserError(f"{error.filename}: {error.strerror}: fix that, then run the same command to continue"))
+        fail(system_error(error, "run the same command to continue"))
     except KeyboardInterrupt:
         exit_process(CTRL_C_STATUS)
+
+
+def load(method: type[Method], recipe: Mapping[str, Any], overrides: Sequence[str], presets: Path) -> Config:
+    """The configuration of a run; where ``data.path`` is given, what is left open follows from the data.
+
+    Args:
+        method: what is trained.
+        recipe: its defaults, dotted keys to values.
+        overrides: ``key=value`` arguments.
+        presets: folder of the presets.
+
+    Raises:
+        UserError: a setting is wrong, or the data cannot be used.
+    """
+    if names_own_data(overrides):
+        with interruptible_imports():
+            from latentscale.own_data import own_data, print_notes
+            from latentscale.progress_bar import progress_bar
+
+        with progress_bar() as report:
+            found = own_data(method, recipe, overrides, presets, report)
+        print_notes(found.notes)
+        recipe, overrides = found.recipe, found.arguments
+    return load_config(method.Settings, method.name, recipe, overrides, presets, launcher_settings())
+
+
+def names_own_data(arguments: Sequence[str]) -> bool:
+    """Whether a command line names data of the user's own."""
+    given = dict(argument.partition("=")[::2] for argument in arguments)
+    return bool(given.get("data.path")) and given.get("data.name", "shards") == "shards"
 
 
 def _train(config: Config, method: type[Method]) -> None:
@@ -154,7 +199,8 @@ def _train(config: Config, method: type[Method]) -> None:
 
 def print_outcome(outcome: "Outcome", method: type[Method]) -> None:
     """Print how the run ended, the evaluation, and where the results are; called on rank 0."""
-    from latentscale.evaluation.explain import explain
+    with interruptible_imports():
+        from latentscale.evaluation.explain import explain
 
     if not outcome.finished:
         print(
@@ -193,9 +239,11 @@ def exit_before_training() -> NoReturn:
 
 def dry_run(config: Config, method: type[Method]) -> str:
     """The resolved configuration, the network sizes and the step plan, as text."""
-    from latentscale.training.checks import plan_dry_run
-    from latentscale.training.method_building import network_sizes
-    from latentscale.training.plan import RunPlan
+    with interruptible_imports():
+        from latentscale.training.checks import plan_dry_run
+        from latentscale.training.memory import memory_in_words
+        from latentscale.training.method_building import network_sizes
+        from latentscale.training.plan import RunPlan
 
     plan = plan_dry_run(config, method)
     steps, shape = plan.steps, " × ".join(map(str, plan.shape))
@@ -216,6 +264,7 @@ def dry_run(config: Config, method: type[Method]) -> str:
         f" {steps.processes} processes × {steps.process_batch} images, accumulation {steps.accumulation}"
         f" × micro-batch {steps.microbatch}",
         f"the same steps with processes×accumulation: {allowed}",
+        memory_in_words(plan),
         f"run: {config.training.steps:,} steps, {config.training.steps * steps.batch / 1000:,.0f} kimg{epochs}",
         *(f"note: {remark}" for remark in method.remarks(config.method, config.training.steps)),
     ]
@@ -241,10 +290,11 @@ def fail(error: UserError) -> NoReturn:
     """
     rank, local_rank = os.environ.get("RANK", "0"), os.environ.get("LOCAL_RANK", "0")
     temporary = isinstance(error, Interruption)
-    if local_rank == "0" or not error.shared:
-        where = "" if rank == "0" or error.shared else f"rank {rank}: "
+    # a rank that is no number may be what is wrong
+    if not error.shared or not re.fullmatch("0*[1-9][0-9]*", local_rank):
+        where = f"rank {rank}: " if re.fullmatch("[1-9][0-9]{0,8}", rank) and not error.shared else ""
         print(f"error: {where}{error}", file=sys.stderr, flush=True)
-    if rank.isdigit():
+    if re.fullmatch("[0-9]{1,9}", rank):
         write_exit_report(
             ExitReport(int(rank), ExitReason.FAILED if temporary else ExitReason.USER_ERROR, message=str(error))
         )

@@ -5,6 +5,10 @@ from dataclasses import MISSING, Field, field, fields
 from typing import Any
 
 from latentscale.errors import UserError
+from latentscale.wording import shown
+
+LONGEST_SECONDS = 2_000_000
+"""23 days. The system's waits count milliseconds in 32 bits, and fail for more."""
 
 
 def setting(
@@ -18,6 +22,7 @@ def setting(
     above: float | None = None,
     choices: tuple[str, ...] | tuple[int, ...] = (),
     may_change: bool = False,
+    is_path: bool = False,
 ) -> Any:
     """A dataclass field with the metadata for `--help`, validation and resuming.
 
@@ -29,6 +34,7 @@ def setting(
         above: exclusive lower bound.
         choices: the allowed values.
         may_change: whether a resumed run may have a different value.
+        is_path: whether ``~`` at its beginning is the home folder.
     """
     metadata = {
         "help": help,
@@ -38,6 +44,7 @@ def setting(
         "above": above,
         "choices": choices,
         "may_change": may_change,
+        "is_path": is_path,
     }
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)
@@ -60,15 +67,25 @@ def allowed_range(spec: Field[Any]) -> str:
 
 
 def is_allowed(spec: Field[Any], value: Any) -> bool:
-    """Whether a single value is in its field's range; a float must also be finite."""
+    """Whether a single value is in its field's range; a float must also be finite, and an integer fit into 64 bits."""
     meta = spec.metadata
     return not (
         (isinstance(value, float) and not math.isfinite(value))
+        or (isinstance(value, int) and not -(2**63) <= value < 2**63)
         or (meta.get("choices") and value not in meta["choices"])
         or (meta.get("above") is not None and not value > meta["above"])
         or (meta.get("minimum") is not None and not value >= meta["minimum"])
         or (meta.get("maximum") is not None and not value <= meta["maximum"])
     )
+
+
+def allowed_in_words(spec: Field[Any], value: Any) -> str:
+    """What a value that is not allowed must be, with a field's range."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"a finite number {allowed_range(spec)}".strip()
+    if isinstance(value, int) and abs(value) >= 2**63 and not spec.metadata.get("maximum"):
+        return f"{allowed_range(spec)} and below 2**63".removeprefix(" and ")
+    return allowed_range(spec)
 
 
 def check_ranges(settings: Any, prefix: str = "") -> None:
@@ -85,4 +102,4 @@ def check_ranges(settings: Any, prefix: str = "") -> None:
             continue
         for element in value if isinstance(value, list) else [value]:
             if element is not None and not is_allowed(spec, element):
-                raise UserError(f"{key}={element} is not allowed: it must be {allowed_range(spec) or 'finite'}")
+                raise UserError(f"{key}={shown(element)} is not allowed: it must be {allowed_in_words(spec, element)}")

@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 from layouts import built, fill, noise, pixels, samples
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image
 
 from latentscale.building.pixels import MAX_PIXELS, read_header, upright_pixels
 from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
-from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.sources.listing import UnreadableItem
 
 
@@ -69,68 +68,49 @@ def test_other_modes_become_rgb_as_pillow_converts_them(mode):
     assert kept == ("JPEG" if mode == "YCbCr" else "")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_what_exif_turns_is_turned(orientation):
+def test_what_exif_turns_is_turned(orientation, kind):
     image = noise(2, (8, 4))
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
-    content = encoded(image, "PNG", exif=exif)
+    content = encoded(image, kind, exif=exif, **({"lossless": True} if kind == "WEBP" else {}))
     stored = np.asarray(image)
     upright = {
         1: stored, 2: stored[:, ::-1], 3: stored[::-1, ::-1], 4: stored[::-1], 5: stored.transpose(1, 0, 2),
         6: np.rot90(stored, -1), 7: np.rot90(stored, 2).transpose(1, 0, 2), 8: np.rot90(stored),
     }[orientation]  # fmt: skip
     np.testing.assert_array_equal(array(content), upright)
-    assert upright_pixels(content, 3).file_format == ("PNG" if orientation == 1 else "")
+    found = upright_pixels(content, 3)
+    assert found.file_format == (kind if orientation == 1 and kind != "TIFF" else "")
+    assert found.notes == ([] if orientation == 1 else ["turned as EXIF says"])
     header = read_header(content)
     assert (header.height, header.width) == upright.shape[:2]
 
 
-def turned_file(image: Image.Image, kind: str, orientation: int) -> bytes:
-    """An encoded file whose orientation is in the format's own place, or for XMP in an XMP packet of a TIFF."""
-    if kind == "TIFF":
-        return encoded(image, kind, tiffinfo={ExifTags.Base.Orientation: orientation})
-    if kind == "TIFF, LZW":
-        settings = {"compression": "tiff_lzw", "tiffinfo": {ExifTags.Base.Orientation: orientation}}
-        return encoded(image, "TIFF", **settings)
-    if kind == "TIFF, XMP":
-        packet = f'<x:xmpmeta><rdf:RDF><rdf:Description tiff:Orientation="{orientation}"/></rdf:RDF></x:xmpmeta>'
-        return encoded(image, "TIFF", tiffinfo={ExifTags.Base.XMLPacket: packet.encode()})
-    lossless = {"WEBP": {"lossless": True}}.get(kind, {})
-    return encoded(image, kind, exif=orientation_exif(orientation), **lossless)
+def test_tiffs_of_one_upright_size_are_of_one_size(tmp_path):
+    turned = encoded(noise(3, (60, 40)), "TIFF", tiffinfo={ExifTags.Base.Orientation: 6})
+    fill(tmp_path / "in", {"a.tif": turned, "b.png": encoded(noise(4, (40, 60)))})
+    built("folder", tmp_path / "in", tmp_path / "out")
+    assert pixels(tmp_path / "out/train").shape == (2, 3, 60, 40)
+    np.testing.assert_array_equal(
+        pixels(tmp_path / "out/train")[0], np.rot90(np.asarray(noise(3, (60, 40))), -1).transpose(2, 0, 1)
+    )
 
 
-@pytest.mark.parametrize("kind", ["TIFF", "TIFF, LZW", "TIFF, XMP", "PNG", "JPEG", "WEBP", "AVIF"])
-def test_every_format_that_records_an_orientation_is_measured_and_turned_alike(tmp_path, kind):
-    Image.init()
-    if kind not in Image.SAVE and not kind.startswith("TIFF"):
-        pytest.skip(f"this Pillow knows no {kind}")
-    # blocks, so that lossy formats keep which corner is which
-    image = noise(2, (3, 2)).resize((48, 32), Image.Resampling.NEAREST)
-    for orientation in range(1, 9):
-        content = turned_file(image, kind, orientation)
-        with Image.open(io.BytesIO(encoded(image, exif=orientation_exif(orientation)))) as opened:
-            expected = np.asarray(ImageOps.exif_transpose(opened)).astype(int)
-        header, found = read_header(content), upright_pixels(content, 3)
-        assert (header.height, header.width) == expected.shape[:2]
-        assert np.abs(np.asarray(found.image).astype(int) - expected).mean() < 12
-        assert found.notes == (["turned as EXIF says"] if orientation > 1 else [])
-        # training decodes a sample of this format as the build does
-        if kind != "TIFF, XMP":
-            np.testing.assert_array_equal(
-                decode(content, (3, *expected.shape[:2]), "x"), array(content).transpose(2, 0, 1)
-            )
-        fill(tmp_path / f"{orientation}", {"a.img.tif": content, "b.png": encoded(found.image)})
-        size = ShardedDataset.open(
-            built("folder", tmp_path / f"{orientation}", tmp_path / f"out{orientation}").out / "train"
-        )
-        assert size.shape == (3, *expected.shape[:2])
-
-
-def orientation_exif(orientation: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    return exif
+@pytest.mark.parametrize("resolution", [None, 32])
+def test_bytes_before_the_end_of_a_jpeg_cost_nothing(tmp_path, resolution):
+    whole = encoded(noise(3, (32, 32)), "JPEG", quality=95)
+    fill(tmp_path / "in", {"a.jpg": whole[:-2] + b"\x12\x34\x56" * 5 + whole[-2:], "b.jpg": whole})
+    result = built("folder", tmp_path / "in", tmp_path / "out", **({"resolution": resolution} if resolution else {}))
+    first, second = pixels(tmp_path / "out/train")
+    np.testing.assert_array_equal(first, second)
+    assert [sample.extension for sample in samples(tmp_path / "out/train")] == ["png", "jpg"]
+    assert result.notes == {"bytes before the end of the JPEG left out": 1}
+    # what is missing cannot be made up
+    fill(tmp_path / "cut", {"a.jpg": whole[:-200] + whole[-2:]})
+    with pytest.raises(UserError, match=r"a\.jpg is not a readable image \(Corrupt JPEG data: premature end"):
+        built("folder", tmp_path / "cut", tmp_path / "new")
 
 
 def test_a_turned_jpeg_is_written_anew_and_an_upright_one_kept(tmp_path):
@@ -172,23 +152,6 @@ def test_of_an_animation_the_first_frame_is_taken():
     prepared = upright_pixels(content, 3)
     assert np.asarray(prepared.image)[0, 0].tolist() == [255, 0, 0]
     assert (prepared.file_format, prepared.notes) == ("", ["first frame taken"])
-
-
-@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
-@pytest.mark.parametrize("orientation", [1, 3, 6])
-def test_of_a_tiff_of_several_pages_the_first_is_taken(tmp_path, orientation, compression):
-    pages = [noise(number, (8, 4)) for number in range(3)]
-    settings = {"compression": compression, "tiffinfo": {ExifTags.Base.Orientation: orientation}}
-    content = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:], **settings)
-    turned = ["turned as EXIF says"] if orientation > 1 else []
-    assert upright_pixels(content, 3).notes == ["first frame taken", *turned]
-    expected = np.rot90(np.asarray(pages[0]), {1: 0, 3: 2, 6: -1}[orientation])
-    np.testing.assert_array_equal(array(content), expected)
-    header = read_header(content)
-    assert (header.height, header.width) == expected.shape[:2]
-    fill(tmp_path / "in", {"a.tif": content})
-    built("folder", tmp_path / "in", tmp_path / "out")
-    np.testing.assert_array_equal(pixels(tmp_path / "out/train")[0], expected.transpose(2, 0, 1))
 
 
 def bomb(width: int, height: int) -> bytes:

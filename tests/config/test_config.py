@@ -1,5 +1,7 @@
 """The configuration: who overrides whom, and how what is wrong is refused."""
 
+import os
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,11 @@ from latentscale.config import changed_keys, describe_keys, keys, load_config
 from latentscale.errors import UserError
 from latentscale.methods.pvdgan import PVDGANSettings
 from latentscale.methods.registry import METHODS
+
+# each line repeats the one before it nine times: a list of 9¹⁰ elements
+ALIASES = b"x0: &x0 [1]\n" + b"".join(
+    b"x%d: &x%d [%s]\n" % (i, i, b",".join([b"*x%d" % (i - 1)] * 9)) for i in range(1, 11)
+)
 
 
 def load(*arguments: str, recipe: dict[str, object] | None = None, presets: Path | None = None):
@@ -102,3 +109,98 @@ def test_every_key_explains_itself(name: str) -> None:
     kinds = {row[0]: row[1] for row in rows}
     assert kinds["data.label_probabilities"] == "list of numbers"
     assert kinds["latent.categories"] == "list of integers"
+
+
+@pytest.mark.parametrize("text", [
+    "[1,", "{a", "*x", "'", "@", "%", "!!python/object:x", "!!int x", "\x00", "\udcff", "${", "${x}", "${${",
+    "9" * 5000, "[" * 3000, "[" * 3000 + "]" * 3000, "", " ", "\n", "{}", "[[1]]", "[{}]", "[true]", "[2.5]",
+    "null", "1:30", "010", "1e400", "yes", "&a [*a]", "[1" + "0" * 400 + "]", "nan", "[.nan]", "2024-01-01",
+    "x" * 70_000, "\x1b[2J", "-" * 9,
+])  # fmt: skip
+@pytest.mark.parametrize(
+    "key", ["training.batch", "optimizer.learning_rate", "network.widths", "data.label_probabilities"]
+)
+def test_no_text_ends_in_anything_but_one_line_with_the_key(key: str, text: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        load(f"{key}={text}")
+    message = str(refusal.value)
+    assert message.startswith(key)
+    assert message.isprintable()
+    assert len(message) < 600
+    assert not re.search(r"<class|NoneType|Config\b|Error|Traceback", message)
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        (b"training: {batch: 3\nlatent: {dim: 2}\n", ["small.yaml", "line 2", "not valid YAML"]),
+        (b"training.batch: 3\ntraining.batch: 4\n", ["small.yaml", "line 2", "duplicate"]),
+        (b"training: {batch: {}}\n", ["training.batch={}", "an integer"]),
+        (b"training: [1, 2]\n", ["training=[1, 2]", "section"]),
+        (b"training: 3\n", ["training=3", "section"]),
+        (b"network: {widths: {a: 1}}\n", ["network.widths.a=1", "unknown key"]),
+        (b"run.dir: [a]\n", ["run.dir=['a']", "text"]),
+        (b"run.dir: true\n", ["run.dir=true", "quotes"]),
+        (b'run.dir: "a\\0b"\n', ["run.dir=a\\x00b", "NUL"]),
+        (b'run.dir: ""\ndata.decoder: ""\n', ["data.decoder='' is not allowed"]),
+        (b'data.decoder: "fast\\npillow"\n', ["data.decoder=fast\\npillow is not allowed"]),
+        (b"- training\n", ["small.yaml", "keys and values", "a list"]),
+        (b"just words\n", ["just words", "unknown key"]),
+        (b"methods: {pvdgan: 3}\n", ["methods.pvdgan", "keys and values"]),
+        (b"methods: [pvdgan]\n", ["methods must", "a list"]),
+        (b"training.batch: \xff\n", ["small.yaml", "UTF-8"]),
+        (b"training.batch: 3\n\x07\n", ["small.yaml", "character"]),
+        (ALIASES, ["small.yaml"]),
+        (b"a: &a [*a]\n", ["small.yaml", "recursive"]),
+        (b"? [1]\n: 2\n", ["small.yaml"]),
+        (b"training.batch: " + b"[" * 5000 + b"]" * 5000, ["small.yaml", "nested too deeply"]),
+        (b"training.batch: " + b"9" * 5000, ["small.yaml", "digits"]),
+        (b"run.dir: ${run.dir}\n", ["run.dir"]),
+        (b"run.dir: ${nowhere}\n", ["run.dir", "nowhere"]),
+        (b"#" * (2**20 + 1), ["small.yaml", "1 MiB"]),
+        (b"training.batch: !!set {1}\n", ["small.yaml"]),
+    ],
+)  # fmt: skip
+def test_no_preset_ends_in_anything_but_one_line(content: bytes, parts: list[str], tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_bytes(content)
+    with pytest.raises(UserError) as refusal:
+        load("preset=small", presets=tmp_path)
+    message = str(refusal.value)
+    assert message.startswith(("preset", parts[0]))
+    assert message.isprintable()
+    assert not re.search(r"<class|NoneType|ListConfig|DictConfig|Error\b", message)
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize("content", ["", "# nothing\n", "methods: {pvdgan: null}\n", "methods:\n", "training: {}\n"])
+def test_an_empty_section_of_a_preset_changes_nothing(content: str, tmp_path: Path) -> None:
+    (tmp_path / "small.yaml").write_text(content)
+    assert load("preset=small", presets=tmp_path).training == load().training
+
+
+def test_a_value_may_refer_to_the_environment_and_to_another_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FOLDER", "here")
+    (tmp_path / "small.yaml").write_text("run.dir: ${oc.env:FOLDER}/${training.batch}\ntraining.batch: 7\n")
+    assert load("preset=small", presets=tmp_path).run.dir == "here/7"
+
+
+@pytest.mark.parametrize("name", ["training.\n", "\x1b[31m", "", " ", "x" * 5000, "training.batch.x", "method", "ａ"])
+def test_a_name_that_is_no_key_is_shown_on_one_line(name: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        load(f"{name}=1")
+    assert str(refusal.value).isprintable()
+    assert len(str(refusal.value)) < 700
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "long name"])
+def test_a_preset_that_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / ("p" * 300 + ".yaml" if kind == "long name" else "p.yaml")
+    if kind == "pipe":
+        os.mkfifo(path)
+    if kind == "folder":
+        path.mkdir()
+    with pytest.raises(UserError, match=r"^preset="):
+        load(f"preset={path}")

@@ -68,8 +68,31 @@ def test_folders_are_searched_in_order(tmp_path: Path) -> None:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         Image.new("L", (2, 2)).save(tmp_path / name)
     (tmp_path / "notes.txt").write_text("no image")
-    found = [str(path.relative_to(tmp_path)) for path in image_files([tmp_path])]
-    assert found == ["a.jpg", "b.png", "sub/c.PNG"]
+    for name in ("scan.pdf", "clip.mpg", "data.h5", "drawing.eps", "photo.HEIC", "sub/raw.cr2"):
+        (tmp_path / name).write_bytes(b"content")
+    files, notes = image_files([tmp_path])
+    assert [str(path.relative_to(tmp_path)) for path in files] == ["a.jpg", "b.png", "sub/c.PNG"]
+    assert notes == [
+        f"{tmp_path}: ignored 5 files without an image's file name",
+        f"{tmp_path}: ignored 1 .cr2 file, which Pillow does not read: convert them to JPEG or PNG first",
+        f"{tmp_path}: ignored 1 .heic file, which Pillow does not read: convert them to JPEG or PNG first",
+    ]
+
+
+def test_damaged_images_are_left_out_and_named_where_that_is_asked_for(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 64), "red").save(tmp_path / "whole.jpg")
+    (tmp_path / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-200])
+    (tmp_path / "text.png").write_text("no image")
+    Image.new("F", (4, 4)).save(tmp_path / "float.tif")
+    files = sorted(tmp_path.iterdir())
+    loaded = load_images(files, (3, 64, 64), skip_damaged=True)
+    assert [Path(name).name for name in loaded.names] == ["whole.jpg"]
+    assert len(loaded.images) == 1
+    left_out = [note for note in loaded.notes if note.startswith("left out: ")]
+    names = [Path(note.removeprefix("left out: ").split()[0]).name for note in left_out]
+    assert names == ["cut.jpg", "float.tif", "text.png"]
+    none = load_images([tmp_path / "text.png"], (3, 4, 4), skip_damaged=True)
+    assert (none.names, tuple(none.images.shape)) == ([], (0, 3, 4, 4))
 
 
 def test_errors_name_files_that_cannot_be_used(tmp_path: Path) -> None:

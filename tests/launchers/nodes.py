@@ -1,7 +1,6 @@
 """Node launchers on this machine's loopback, as if each were another node's."""
 
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import TypeVar
 import psutil
 
 from latentscale.launching.process_tree import rank_of
-from launching import ROOT, Processes, free_port
+from launching import ROOT, Process, Processes, free_port
 
 T = TypeVar("T")
 STUB_WORKER = str(ROOT / "tests" / "launchers" / "stub_worker.py")
@@ -23,19 +22,21 @@ class Nodes:
         starter: which leaves nothing behind.
         count: of nodes.
         processes_per_node: of the run.
+        interpreters: start interpreters for launchers, agents and processes, instead of forking all of them from a
+            process that has imported torch.
     """
 
-    def __init__(self, starter: Processes, count: int, processes_per_node: int = 1) -> None:
-        self._starter = starter
+    def __init__(self, starter: Processes, count: int, processes_per_node: int = 1, interpreters: bool = False) -> None:
+        self._starter, self._interpreters = starter, interpreters
         self.count, self.processes_per_node = count, processes_per_node
         self._port = str(free_port())
-        self.launchers: list[subprocess.Popen[str]] = []
+        self.launchers: list[Process] = []
 
     def start(self, command: Sequence[str], options: Mapping[str, object]) -> None:
         """Start all, the last node first: it waits for node 0."""
         self.launchers = [self.start_one(rank, command, options) for rank in reversed(range(self.count))][::-1]
 
-    def start_one(self, rank: int, command: Sequence[str], options: Mapping[str, object]) -> subprocess.Popen[str]:
+    def start_one(self, rank: int, command: Sequence[str], options: Mapping[str, object]) -> Process:
         """Start one node's launcher."""
         said = {
             "nodes": self.count, "node-rank": rank, "processes-per-node": self.processes_per_node,
@@ -43,7 +44,10 @@ class Nodes:
         }  # fmt: skip
         parts = [part for name, value in said.items() for part in (f"--{name}", str(value))]
         argv = [sys.executable, "-m", "latentscale.launching.node", "--cpu", *parts, *command]
-        return self._starter.start(argv, PYTHONPATH=str(ROOT / "platform"))
+        return self._starter.start(
+            argv, interpreter=self._interpreters, forks_children=not self._interpreters,
+            PYTHONPATH=str(ROOT / "platform"),
+        )  # fmt: skip
 
     def rank(self, number: int) -> psutil.Process:
         """A rank's process, once it is there."""

@@ -60,6 +60,8 @@ def test_those_that_this_machine_can_run(name: str, processes: Processes, tmp_pa
     parts[1] = str(FOLDER / f"{name}.yaml")
     parts[2] = RECIPE
     # the recipe refuses another world size than the file's head says, and a GPU's file runs where there is none
-    finished = processes.run([ACCELERATE, "launch", *parts, f"run.dir={tmp_path}", *overrides(training__steps=2)])
+    finished = processes.run(
+        [ACCELERATE, "launch", *parts, f"run.dir={tmp_path}", *overrides(training__steps=2)], forks_children=True
+    )
     assert finished.code == 0, finished.err[-2000:]
     assert "trained pvdgan for 2 steps" in finished.out

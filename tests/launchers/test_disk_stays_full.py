@@ -18,7 +18,7 @@ def test_a_disk_that_stays_full_is_given_up_after_the_restarts(
 ) -> None:
     small_disk.resize(2**21)
     folder, script = small_disk.path / "run", slowed_script(tmp_path / "slow.py", "pvdgan")
-    nodes = Nodes(processes, 1)
+    nodes = Nodes(processes, 1, interpreters=True)
     nodes.start([str(script), f"run.dir={folder}", *overrides(**SETTINGS)], {"max-restarts": 1, "pause-seconds": 0.2})
     kept = folder / "checkpoints" / "step-000000005"
     until(kept.exists)

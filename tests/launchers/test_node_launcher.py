@@ -139,7 +139,7 @@ def test_sigterm_before_there_are_processes_is_a_stop(
     count: int, processes_per_node: int, processes: Processes, tmp_path: Path
 ) -> None:
     """The signal reaches accelerate launch, or a recipe, while it imports libraries."""
-    nodes = Nodes(processes, count, processes_per_node)
+    nodes = Nodes(processes, count, processes_per_node, interpreters=True)
     nodes.start([STUB_WORKER, str(tmp_path), "100000", "import"], {**AGAIN, "stopped-status": 75})
     launcher = psutil.Process(nodes.launchers[0].pid)
     until(launcher.children)

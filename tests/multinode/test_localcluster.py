@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from forked_launchers import forked_launchers
 from nodes import STUB_WORKER, Nodes, until
 from states import final_state, worst_difference
 from torch import Tensor
@@ -89,10 +90,11 @@ def arguments(folder: Path, processes: int) -> list[str]:
 def test_three_nodes_train_like_one_process(
     processes_per_node: int, cluster: LocalCluster, alone: dict[str, Tensor], tmp_path: Path
 ) -> None:
-    launchers = cluster.launch(
-        arguments(tmp_path, 3 * processes_per_node), processes_per_node=processes_per_node, rendezvous_seconds=30
-    )
-    assert cluster.wait(120) == [0, 0, 0], [launcher.output[-2000:] for launcher in launchers]
+    with forked_launchers():
+        launchers = cluster.launch(
+            arguments(tmp_path, 3 * processes_per_node), processes_per_node=processes_per_node, rendezvous_seconds=30
+        )
+        assert cluster.wait(120) == [0, 0, 0], [launcher.output[-2000:] for launcher in launchers]
     assert worst_difference(final_state(tmp_path), alone) <= TOLERANCE
 
 

@@ -6,9 +6,11 @@ tests/distributed/test_faults.py, which needs no root.
 
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from forked_launchers import forked_launchers
 from states import final_state, worst_difference
 from torch import Tensor
 
@@ -32,6 +34,13 @@ SETTINGS: dict[str, object] = {
     "distributed__timeout_seconds": TIMEOUT_SECONDS,
     "telemetry__progress": "true",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forked() -> Iterator[None]:
+    """No launcher, agent or process of a run imports torch anew: test_localcluster.py starts interpreters."""
+    with forked_launchers():
+        yield
 
 
 @pytest.fixture(scope="module")

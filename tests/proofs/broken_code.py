@@ -3,15 +3,19 @@
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
+import pytest
 from faults_in_code import FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parents[2]
+LIMIT_SECONDS = 900.0
 COPIED = (
     "platform",
     "recipes",
@@ -38,11 +42,42 @@ def apply(fault: Fault, root: Path) -> None:
     path.write_text(text.replace(fault.right, fault.wrong))
 
 
-def run_tests(root: Path, tests: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
-    """The tests on a copy of the code, the first failure ending them."""
+class Outcome(NamedTuple):
+    """How tests ended.
+
+    Attributes:
+        passed: all of them.
+        failure: the first test that failed, with pytest's reason; empty if none did, or none could be run.
+        output: what pytest printed.
+    """
+
+    passed: bool
+    failure: str
+    output: str
+
+
+def run_tests(root: Path, tests: tuple[str, ...], limit_seconds: float = LIMIT_SECONDS) -> Outcome:
+    """Run tests on a copy of the code until the first fails.
+
+    Tests that cannot be collected, and tests that are not over in time, are no failure: they show nothing of the code.
+    """
     environment = {**os.environ, "PYTHONPATH": str(root / "platform"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", *tests]
-    return subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    ) as process:  # fmt: skip
+        try:
+            output = process.communicate(timeout=limit_seconds)[0]
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            return Outcome(False, "", f"not over after {limit_seconds:.0f} s")
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    failed = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR ")) and "::" in line]
+    some_failed = process.returncode == pytest.ExitCode.TESTS_FAILED and bool(failed)
+    return Outcome(process.returncode == 0, failed[0].partition(" ")[2] if some_failed else "", output)
 
 
 def broken_code(arguments: list[str]) -> bool:
@@ -56,7 +91,7 @@ def broken_code(arguments: list[str]) -> bool:
     if unknown := set(wanted) - {fault.name for fault in FAULTS}:
         parser.error(f"there is no fault {', '.join(sorted(unknown))}")
     faults = [fault for fault in FAULTS if not wanted or fault.name in wanted]
-    found = 0
+    found, on_whole = 0, dict[tuple[str, ...], Outcome]()
     with TemporaryDirectory(prefix="latentscale-faults-") as folder:
         whole = Path(folder) / "whole"
         for name in COPIED:
@@ -69,15 +104,18 @@ def broken_code(arguments: list[str]) -> bool:
             start, broken = time.monotonic(), Path(folder) / "broken"
             shutil.copytree(whole, broken)
             apply(fault, broken)
-            before, after = run_tests(whole, fault.tests), run_tests(broken, fault.tests)
+            if fault.tests not in on_whole:
+                on_whole[fault.tests] = run_tests(whole, fault.tests)
+            before, after = on_whole[fault.tests], run_tests(broken, fault.tests)
             shutil.rmtree(broken)
-            failed = [line for line in after.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-            if before.returncode != 0:
-                verdict = f"cannot be judged, for the tests fail on whole code:\n{before.stdout[-2000:]}"
-            elif after.returncode != 1 or not failed:
+            if not before.passed:
+                verdict = f"CANNOT BE JUDGED: its tests do not pass on the whole code:\n{before.output[-2000:]}"
+            elif after.passed:
                 verdict = f"NOT FOUND by {' '.join(fault.tests)}"
+            elif not after.failure:
+                verdict = f"CANNOT BE JUDGED: its tests do not run on the broken code:\n{after.output[-2000:]}"
             else:
-                verdict, found = f"found by {failed[0].split()[1]}", found + 1
+                verdict, found = f"found by {after.failure[:300]}", found + 1
             print(f"{fault.name}: {verdict} ({time.monotonic() - start:.0f} s)")
     print(f"{found} of {len(faults)} faults were found")
     return found == len(faults)

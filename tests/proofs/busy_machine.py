@@ -27,7 +27,8 @@ TIMED = (
 def busy(processes: int) -> Iterator[None]:
     """Processes that compute without end, in turns of work and rest that last from milliseconds to seconds."""
     work = (
-        "import random, time\n"
+        "import ctypes, random, signal, time\n"
+        "ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends with its parent\n"
         "while True:\n"
         "    until = time.monotonic() + random.expovariate(2)\n"
         "    while time.monotonic() < until: pass\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 import prove
 import psutil
 import pytest
-from broken_code import apply
+from broken_code import apply, run_tests
 from busy_machine import TIMED, busy, busy_machine
 from faults_in_code import FAULTS, Fault
 
@@ -72,6 +72,27 @@ def test_a_fault_that_no_longer_fits_is_named(tmp_path: Path) -> None:
     (tmp_path / "file.py").write_text("a = 1\na = 1\n")
     with pytest.raises(ValueError, match=r"file.py has 'a = 1' 2 times, not once: bring old fault up to date"):
         apply(Fault("old fault", "file.py", "a = 1", "a = 2", ()), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("content", "passed", "failure"),
+    [
+        ("def test_it(): pass", True, ""),
+        ("def test_it(): assert 1 == 2", False, "test_it.py::test_it - assert 1 == 2"),
+        (
+            "import pytest\n@pytest.fixture\ndef broken(): raise ValueError('here')\ndef test_it(broken): pass",
+            False, "test_it.py::test_it - ValueError: here",
+        ),
+        ("import not_there\ndef test_it(): pass", False, ""),
+        ("import time\ndef test_it(): time.sleep(60)", False, ""),
+    ],
+    ids=["passes", "fails", "a fixture fails", "is not collected", "takes too long"],
+)  # fmt: skip
+def test_only_a_test_that_fails_finds_a_fault(content: str, passed: bool, failure: str, tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(content)
+    outcome = run_tests(tmp_path, ("test_it.py",), 5 if "sleep" in content else 60)
+    assert (outcome.passed, outcome.failure) == (passed, failure), outcome.output
 
 
 def test_names_of_faults_differ() -> None:

@@ -177,39 +177,6 @@ def test_a_bad_name_in_a_zip_is_named(tmp_path, name, reason):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data.zip", "out"]
 
 
-@pytest.mark.parametrize("system", [0, 3, 10], ids=["MS-DOS", "Unix", "Windows"])
-@pytest.mark.parametrize("prefix", ["", ".\\", "my pets\\", "my pets/"])
-def test_a_backslash_in_a_zip_is_between_folders(tmp_path, system, prefix):
-    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
-        for folder in ("", "train\\", "train\\cat\\"):
-            if prefix + folder:
-                archive.writestr(windows_member(prefix + folder, system), b"")
-        for number in range(8):
-            split, animal = ("test", "train")[number % 2], ("cat", "dog")[number // 4]
-            archive.writestr(windows_member(f"{prefix}{split}\\{animal}\\{number}.png", system), image_bytes(number))
-        archive.writestr(windows_member(f"{prefix}__MACOSX\\9.png", system), image_bytes(9))
-    assert built("zip", tmp_path / "pets.zip", tmp_path / "out", shuffle=False).counts == {"train": 4, "test": 4}
-    train = ShardedDataset.open(tmp_path / "out/train")
-    assert train.labels == ["cat", "dog"]
-    found = [(sample.origin["name"].rpartition("/")[2], sample.label) for sample in samples(tmp_path / "out/train")]
-    assert found == [("1.png", 0), ("3.png", 0), ("5.png", 1), ("7.png", 1)]
-
-
-def windows_member(name: str, system: int) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo("x")
-    info.filename, info.create_system = name, system
-    return info
-
-
-def test_one_image_under_both_separators_is_in_the_zip_twice(tmp_path):
-    with zipfile.ZipFile(tmp_path / "pets.zip", "w") as archive:
-        archive.writestr("cat/1.png", image_bytes(1))
-        archive.writestr(windows_member("cat\\1.png", 0), image_bytes(2))
-        archive.writestr("cat/2.png", image_bytes(2))
-    with pytest.raises(UserError, match=r"cat/1\.png is in the archive twice"):
-        built("zip", tmp_path / "pets.zip", tmp_path / "out")
-
-
 def test_links_encryption_and_damage_in_a_zip_are_named(tmp_path):
     path = tmp_path / "data.zip"
     link = zipfile.ZipInfo("link.png")

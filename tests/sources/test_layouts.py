@@ -1,6 +1,5 @@
 """Published layouts become the splits, labels and pixels that they mean."""
 
-import gzip
 import json
 from pathlib import Path
 
@@ -155,68 +154,6 @@ def test_emnist_is_turned_and_its_mapping_read(tmp_path):
     assert ShardedDataset.open(tmp_path / "new/train").name == "emnist-digits"
 
 
-def idx_of(array: np.ndarray, code: int) -> bytes:
-    """An idx file of any type, by the format's code for it."""
-    kind = {9: "i1", 11: ">i2", 12: ">i4", 13: ">f4"}[code]
-    return bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(kind).tobytes()
-
-
-@pytest.mark.parametrize("prefix", ["", "qmnist-"])
-def test_the_class_is_the_first_column_of_qmnists_labels(tmp_path, prefix):
-    columns = np.arange(320).reshape(40, 8)
-    columns[:, 0] = np.arange(40) % 7 * 3
-    for part, chosen, pack in (("train", slice(0, 30), gzip.compress), ("test", slice(30, 40), bytes)):
-        images = digit_arrays(40)[0][chosen]
-        end = ".gz" if pack is gzip.compress else ""
-        fill(tmp_path / "q", {f"{prefix}{part}-images-idx3-ubyte{end}": pack(idx_bytes(images))})
-        fill(tmp_path / "q", {f"{prefix}{part}-labels-idx2-int{end}": pack(idx_of(columns[chosen], 12))})
-    built("idx", tmp_path / "q", tmp_path / "out")
-    train = ShardedDataset.open(tmp_path / "out/train")
-    assert (train.name, train.labels) == (prefix.rstrip("-") or "q", ["0", "3", "6", "9", "12", "15", "18"])
-    found = [sample.label for split in ("train", "test") for sample in samples(tmp_path / "out" / split)]
-    assert found == [number % 7 for number in range(40)]
-    # unlike EMNIST's, its images stand upright
-    np.testing.assert_array_equal(pixels(tmp_path / "out/train")[:, 0], digit_arrays(30)[0])
-
-
-@pytest.mark.parametrize(
-    ("name", "content", "message"),
-    [
-        ("labels-idx2-int", idx_of(np.zeros((6, 5)), 12), r"has shape \[6, 5\], neither \[images\] nor QMNIST's"),
-        ("labels-idx2-int", idx_of(np.zeros((4, 8)), 12), "has 4 labels, but train-images-idx3-ubyte has 6 images"),
-        ("labels-idx1-int", idx_of(np.zeros(6), 13), "holds float32, not whole numbers"),
-        ("labels.csv", b"5\n0\n", "is no idx file of labels such as train-labels-idx1-ubyte"),
-        ("labels-idx1-ubyte.xz", b"", "is no idx file of labels such as train-labels-idx1-ubyte"),
-    ],
-)
-def test_labels_beside_idx_images_are_read_or_named(tmp_path, name, content, message):
-    fill(tmp_path / "in", {"train-images-idx3-ubyte": idx_bytes(digit_arrays(6)[0]), f"train-{name}": content})
-    with pytest.raises(UserError, match=rf"train-{name}.*{message}") as refused:
-        built("idx", tmp_path / "in", tmp_path / "out")
-    assert "\n" not in str(refused.value)
-    built("idx", tmp_path / "in", tmp_path / "out", labels="none")
-    assert ShardedDataset.open(tmp_path / "out/train").labels == []
-    with pytest.raises(UserError, match=r"--labels folders is not for idx.*: give auto or none"):
-        built("idx", tmp_path / "in", tmp_path / "new", labels="folders")
-
-
-@pytest.mark.parametrize("beside", [True, False], ids=["and files beside them", "alone"])
-@pytest.mark.parametrize("gz", [True, False], ids=["gzipped", "plain"])
-def test_folders_with_the_names_of_idx_files_hold_them(tmp_path, beside, gz):
-    mnist(tmp_path / "in", gz=gz)
-    expected = {path.name: path.read_bytes() for path in (tmp_path / "in").iterdir()}
-    for name, content in expected.items():
-        (tmp_path / "in" / name).unlink()
-        fill(tmp_path / "in" / name, {name: content})
-        if beside:
-            fill(tmp_path / "in", {name.replace("-idx", ".idx"): content})
-    built("idx", tmp_path / "in", tmp_path / "out")
-    assert ShardedDataset.open(tmp_path / "out/train").labels == list("0123456789")
-    images, labels = digit_arrays(20, 40)
-    np.testing.assert_array_equal(pixels(tmp_path / "out/test")[:, 0], images)
-    assert [sample.label for sample in samples(tmp_path / "out/test")] == labels.tolist()
-
-
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -346,3 +283,40 @@ def test_labels_of_one_idx_split_alone_are_not_dropped_in_silence(tmp_path):
     (root / "train-labels-idx1-ubyte").unlink()
     built("idx", root, tmp_path / "out")
     assert ShardedDataset.open(tmp_path / "out/train").labels == []
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["beside", "inside"])
+def test_folders_of_the_files_names_are_no_idx_files(tmp_path, inside):
+    """As Kaggle's MNIST unpacks: a folder of each file's name, and the file in it, beside it, or both."""
+    files = contents(mnist(tmp_path / "files", gz=False))
+    for name, content in files.items():
+        fill(tmp_path / "in", {f"{name}/{name if inside else 'other'}": content})
+        if not inside:
+            fill(tmp_path / "in", {name.replace("-idx", ".idx"): content})
+    built("idx", tmp_path / "in", tmp_path / "out")
+    images, labels = digit_arrays(20, 40)
+    np.testing.assert_array_equal(pixels(tmp_path / "out/test")[:, 0], images)
+    assert [sample.label for sample in samples(tmp_path / "out/test")] == labels.tolist()
+
+
+@pytest.mark.parametrize(("code", "kind"), [(0x0C, ">i4"), (0x0B, ">i2"), (0x09, "i1")])
+@pytest.mark.parametrize("columns", [1, 8])
+def test_labels_in_whole_numbers_of_any_size_are_read(tmp_path, code, kind, columns):
+    """QMNIST's have eight columns, of which the first is the class."""
+    root = mnist(tmp_path / "in", gz=False)
+    for part, count in (("train", 40), ("t10k", 20)):
+        (root / f"{part}-labels-idx1-ubyte").unlink()
+        rows = np.full((count, columns), 77)
+        rows[:, 0] = np.arange(count) % 7
+        sizes = np.array(rows.shape if columns > 1 else rows.shape[:1], ">u4")
+        content = bytes([0, 0, code, len(sizes)]) + sizes.tobytes() + rows.astype(kind).tobytes()
+        (root / f"{part}-labels-idx2-int").write_bytes(content)
+    built("idx", root, tmp_path / "out")
+    assert ShardedDataset.open(tmp_path / "out/train").labels == list("0123456")
+    assert [sample.label for sample in samples(tmp_path / "out/test")] == [n % 7 for n in range(20)]
+    (root / "train-labels-idx2-int").write_bytes(content)
+    with pytest.raises(UserError, match=r"train-labels-idx2-int has 20 labels, but train-images-idx3-ubyte has 40"):
+        built("idx", root, tmp_path / "new")
+    (root / "train-labels-idx2-int").write_bytes(content[:-1])
+    with pytest.raises(UserError, match=r"train-labels-idx2-int cannot be read \(its header promises"):
+        built("idx", root, tmp_path / "new")

@@ -3,11 +3,9 @@
 import importlib.util
 import itertools
 import json
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import IO
 
 import pytest
 from PIL import Image
@@ -47,20 +45,21 @@ def test_some_steps_of_each_method(
     script: ModuleType, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first run is started as the script does; the others are forked, with the same arguments and log."""
-    start, begun = subprocess.run, itertools.count()
+    run_logged, begun = script.run_logged, itertools.count()
 
-    def started(command: list[str], stdout: IO[str], stderr: IO[str], env: dict[str, str]) -> object:
+    def run_forked(command: list[str], log: Path) -> int:
         if next(begun) == 0:
-            return start(command, stdout=stdout, stderr=stderr, env=env)
-        finished = processes.run(command, **{name: env[name] for name in ("OMP_NUM_THREADS", "LATENTSCALE_CACHE")})
-        stdout.write(finished.out + finished.err)
-        return subprocess.CompletedProcess(command, finished.code)
+            status: int = run_logged(command, log)
+            return status
+        finished = processes.run(command)
+        log.write_text(finished.out + finished.err)
+        return finished.code
 
     chosen = ["vanilla", "infogan", "cgpgan", "cgpgan_large"]
     out = tmp_path / "out"
     command = [str(SCRIPT), "--steps", str(STEPS), "--seeds", "3", "--jobs", "2", "--experiments", *chosen]
     monkeypatch.setattr(sys, "argv", [*command, "--runs", str(tmp_path / "runs"), "--out", str(out)])
-    monkeypatch.setattr(script.subprocess, "run", started)
+    monkeypatch.setattr(script, "run_logged", run_forked)
     script.main()
     runs = {run["experiment"]: run for run in json.loads((out / "results.json").read_text())["runs"]}
     assert set(runs) == set(chosen)

@@ -21,7 +21,6 @@ from latentscale.latents.draws import Purpose, permutation
 from latentscale.parallel_map import Report
 from latentscale.shards.dataset_writer import Description, refuse_existing, with_own_name, write_error
 from latentscale.shards.partial_dataset import discard_partial, partial_folder
-from latentscale.sources.labels import Labels
 from latentscale.sources.listing import Listing, Problem
 
 _MAX_LISTED_LEFT_OUT = 1000
@@ -103,17 +102,16 @@ def build_dataset(
                 preparation = ImagePreprocessor(listing.reader, images, listing.patches, required_size, options.origins)
             built = Built(out, skipped=list(listing.problems))
             for split, items in listing.splits.items():
-                labels = listing.labels_of(split)
-                writing = SplitWriter(split, items, len(labels.names), out, progress, options, built.skipped)
+                writing = SplitWriter(split, items, len(listing.labels.names), out, progress, options, built.skipped)
                 done = writing.run(preparation, report)
                 built.add(split, done, writing.resumed_samples)
                 description = Description(
                     options.name or listing.name,
                     shape,
-                    labels.names,
+                    listing.labels.names,
                     options.licence or listing.licence,
-                    labels.sizes,
-                    _description_extras(source, listing, labels, images, done),
+                    listing.labels.sizes,
+                    _description_extras(source, listing, images, done),
                 )
                 description.write(progress.data / split, done.entries, done.extensions)
             if listing.same_in_test:
@@ -164,13 +162,11 @@ def _identity(source: str, listing: Listing, images: ImageOptions, options: Buil
     return dict(json.loads(json.dumps(identity)))
 
 
-def _description_extras(
-    source: str, listing: Listing, labels: Labels, images: ImageOptions, done: SplitProgress
-) -> dict[str, Any]:
+def _description_extras(source: str, listing: Listing, images: ImageOptions, done: SplitProgress) -> dict[str, Any]:
     left_out = [*listing.problems, *(Problem(name, reason) for name, reason in done.skipped)]
     return {
         "source": source,
-        **({"label_names": list(labels.of)} if labels.of else {}),
+        **({"label_names": list(listing.labels.of)} if listing.labels.of else {}),
         "transform": describe_transform(images, listing),
         **({"converted": dict(sorted(done.notes.items()))} if done.notes else {}),
         **({"left_out": [str(problem) for problem in left_out[:_MAX_LISTED_LEFT_OUT]]} if left_out else {}),

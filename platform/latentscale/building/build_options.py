@@ -131,6 +131,7 @@ class BuildOptions:
         panel=Panel.SHARDS,
         unit="processes",
         minimum=0,
+        maximum=1024,
         default_text="one per CPU",
     )
     shuffle: bool | None = option(

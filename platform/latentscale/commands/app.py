@@ -14,7 +14,8 @@ import typer
 from typer.core import TyperGroup
 from typer.main import get_command
 
-from latentscale.errors import UserError
+from latentscale.errors import UserError, interruptible_imports, system_error
+from latentscale.home_folder import expanded_arguments
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class DeferredCommand:
 
     def load(self, name: str) -> Any:
         """The command, with its options and its own help."""
-        command = getattr(import_module(f"latentscale.commands.{name}"), name)
+        with interruptible_imports():
+            command = getattr(import_module(f"latentscale.commands.{name}"), name)
         if isinstance(command, typer.Typer):
             return get_command(command)
         alone = typer.Typer(rich_markup_mode="rich", add_completion=False, pretty_exceptions_enable=False)
@@ -103,7 +105,10 @@ def latentscale(
 def main() -> None:
     """Run the command line; a user error ends with one line on stderr and exit status 2."""
     try:
-        app()
+        app(expanded_arguments(sys.argv[1:]))
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        print(f"error: {system_error(error, 'run the same command again')}", file=sys.stderr)
         sys.exit(2)

@@ -1,15 +1,25 @@
 """``latentscale invert``."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from latentscale.errors import UserError
+from latentscale.wording import counted, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import Tensor
+
+
+class OnError(StrEnum):
+    """What happens at an image that cannot be read."""
+
+    FAIL = "fail"
+    SKIP = "skip"
+
 
 TABLE_ROWS = 40
 NOTES_SHOWN = 10
@@ -29,6 +39,9 @@ def invert(
     picture_images: Annotated[
         int, typer.Option(min=1, help="Draw at most this many images in reconstructions.png.")
     ] = 96,
+    on_error: Annotated[
+        OnError, typer.Option(help="fail ends at an image that cannot be read; skip leaves it out and names it.")
+    ] = OnError.FAIL,
     device: Annotated[
         str | None, typer.Option(help="cpu, cuda, cuda:1, ...; by default a GPU if there is one.")
     ] = None,
@@ -70,11 +83,10 @@ def invert(
             raise UserError(f"{path} exists: choose another folder with --out, or replace it with --force")
     inverter = Inverter.load(run, device, batch_images)
     inverter.model.require_encoder()
-    files = image_files(images)
+    files, notes = image_files(images)
     console, messages = Console(), Console(stderr=True)
 
     names: list[str] = []
-    notes: list[str] = []
     shown: list[tuple[Tensor, Tensor]] = []
     latents, errors = [], []
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
@@ -82,18 +94,23 @@ def invert(
         task = progress.add_task("inverting", total=len(files))
         for start in range(0, len(files), batch_images):
             # batch by batch, because a folder may not fit into memory
-            loaded = load_images(files[start : start + batch_images], inverter.model.shape)
+            part = files[start : start + batch_images]
+            loaded = load_images(part, inverter.model.shape, skip_damaged=on_error is OnError.SKIP)
+            notes += loaded.notes
+            progress.advance(task, len(part))
+            if not loaded.names:
+                continue
             real = from_uint8(loaded.images)
             latent = inverter.encode(real)
             reconstructed = inverter.decode(latent)
             latents.append(latent)
             errors.append(squared_error_per_image(real, reconstructed))
-            if start < picture_images:
+            if len(names) < picture_images:
                 shown.append((real, reconstructed))
             names += loaded.names
-            notes += loaded.notes
-            progress.advance(task, len(loaded.names))
 
+    if not names:
+        raise UserError(f"none of {counted(len(files), 'image')} can be read: {notes[-1].removeprefix('left out: ')}")
     latent, psnr = torch.cat(latents), psnr_db(torch.cat(errors))
     scores = None if inverter.variance is None else inverter.ood_score_of_latents(latent)
     arrays = {
@@ -119,20 +136,19 @@ def invert(
 
     _print_notes(messages, notes)
     _print_table(console, names, psnr, scores)
-    console.print(f"latents: {latents_path}", soft_wrap=True, highlight=False)
+    console.print(escaped(f"latents: {latents_path}"), soft_wrap=True, markup=False, highlight=False)
     drawn = f" (the first {len(real)} of {len(names)} images)" if len(real) < len(names) else ""
-    console.print(f"picture: {picture_path}{drawn}", soft_wrap=True, highlight=False)
+    console.print(escaped(f"picture: {picture_path}{drawn}"), soft_wrap=True, markup=False, highlight=False)
 
 
 def _print_notes(console: "Console", notes: list[str]) -> None:
     for note in notes[:NOTES_SHOWN]:
-        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+        console.print(escaped(f"note: {note}"), soft_wrap=True, markup=False, highlight=False)
     if len(notes) > NOTES_SHOWN:
         console.print(f"note: and {len(notes) - NOTES_SHOWN} more images were converted", highlight=False)
 
 
 def _print_table(console: "Console", names: list[str], psnr: "Tensor", scores: "Tensor | None") -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -142,10 +158,17 @@ def _print_table(console: "Console", names: list[str], psnr: "Tensor", scores: "
         table.add_column("OOD score, nats", justify="right", no_wrap=True)
     columns = [psnr] if scores is None else [psnr, scores]
     for index, name in enumerate(names[:TABLE_ROWS]):
-        table.add_row(escape(name), *(f"{column[index]:.2f}" for column in columns))
+        table.add_row(_cell(name), *(f"{column[index]:.2f}" for column in columns))
     if len(names) > TABLE_ROWS:
         table.add_row(f"... {len(names) - TABLE_ROWS} more in latents.npz")
     if len(names) > 1:
         table.add_section()
         table.add_row("median", *(f"{column.quantile(0.5):.2f}" for column in columns), style="bold")
     console.print(table)
+
+
+def _cell(text: str) -> str:
+    """A user's text in a table: on one line, and without rich's markup."""
+    from rich.markup import escape
+
+    return escape(escaped(text))

@@ -8,10 +8,10 @@ import typer
 from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.commands.new_dataset import new_folder
 from latentscale.commands.option_parameters import with_options
-from latentscale.commands.progress_bar import progress_bar
+from latentscale.progress_bar import progress_bar
 from latentscale.sources.layout_names import LAYOUTS as SOURCE_HELP
 from latentscale.sources.source_options import Panel, SourceOptions
-from latentscale.wording import counted
+from latentscale.wording import counted, escaped
 
 if TYPE_CHECKING:
     from latentscale.building.build_dataset import Built
@@ -33,8 +33,6 @@ Build a dataset of shards from images, in the layout in which they were publishe
   latentscale shards build idx mnist/ --out data/mnist --pad 32
   latentscale shards build celeba celeba/ --out data/celeba --resolution 256 \\
       --fit stretch --attributes Bangs,Male,Smiling
-  latentscale shards build folder scans/ --out data/scans \\
-      --splits train=clinic1,test=clinic2
   latentscale shards build clusters --out data/clusters --shard-size 8
   python recipes/pvdgan.py data.name=shards data.path=data/photos
 
@@ -92,28 +90,25 @@ def _print_built(built: "Built", listing: "Listing") -> None:
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for note in listing.notes:
-        console.print(f"note: {note}")
+        console.print(escaped(f"note: {note}"))
     for what, count in sorted(built.notes.items()):
-        console.print(f"note: {counted(count, 'image')}: {what}")
+        console.print(escaped(f"note: {counted(count, 'image')}: {what}"))
     for problem in built.skipped[:SKIPPED_SHOWN]:
-        console.print(f"left out: {problem}")
+        console.print(escaped(f"left out: {problem}"))
     if len(built.skipped) > SKIPPED_SHOWN:
         console.print(f"left out: {len(built.skipped) - SKIPPED_SHOWN} more, all named in dataset.json")
-    if summary := listing.labelled():
-        console.print(summary)
     noun = ("point",) if listing.generated else ("image",) if listing.patches is None else ("patch", "patches")
     for split, count in built.counts.items():
-        console.print(f"{split}: {counted(count, *noun)}, {_label_names(listing, split)}")
+        console.print(escaped(f"{split}: {counted(count, *noun)}, {_label_names(listing.labels.names)}"))
     counts = ", ".join(f"{count} {split}" for split, count in built.counts.items())
     resumed = f" ({built.resumed_samples} of them by an earlier run)" if built.resumed_samples else ""
     samples = "sample" if sum(built.counts.values()) == 1 else "samples"
-    console.print(f"{built.out}: {counts} {samples}{resumed}, {built.bytes / 2**20:.1f} MB")
+    console.print(f"{escaped(str(built.out))}: {counts} {samples}{resumed}, {built.bytes / 2**20:.1f} MB")
 
 
-def _label_names(listing: "Listing", split: str) -> str:
+def _label_names(names: tuple[str, ...]) -> str:
     from latentscale.sources.listing import display_name
 
-    names = listing.labels_of(split if split in listing.splits else "train").names
     if not names:
         return "no labels"
     more = f", and {len(names) - LABELS_SHOWN} more" if len(names) > LABELS_SHOWN else ""

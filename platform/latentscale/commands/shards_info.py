@@ -7,7 +7,7 @@ import typer
 
 from latentscale.commands.storage import options_for
 from latentscale.errors import UserError
-from latentscale.wording import counted
+from latentscale.wording import counted, escaped
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -71,7 +71,7 @@ def info(
             raise UserError(
                 f"{target} cannot be written ({error.strerror}): name another file with --picture"
             ) from error
-        console.print(f"picture: {target}", soft_wrap=True, markup=False)
+        console.print(escaped(f"picture: {target}"), soft_wrap=True, markup=False)
 
 
 def _print_facts(
@@ -80,17 +80,16 @@ def _print_facts(
     datasets: list[tuple[str, "ShardedDataset"]],
     descriptions: list[dict[str, Any]],
 ) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     first = datasets[0][1]
-    table = Table(title=escape(f"{first.name} in {folder}"), title_justify="left", box=None, pad_edge=False)
+    table = Table(title=_cell(f"{first.name} in {folder}"), title_justify="left", box=None, pad_edge=False)
     for title in ("split", "samples", "shards", "MB", "each", "files"):
         table.add_column(title, justify="left" if title in ("split", "files") else "right")
     for name, dataset in datasets:
         megabytes = dataset.shard_sizes_bytes.sum() / 2**20
         table.add_row(
-            escape(name),
+            _cell(name),
             str(dataset.count),
             str(len(dataset.shard_counts)),
             f"{megabytes:.1f}",
@@ -100,20 +99,20 @@ def _print_facts(
     console.print(table)
     description = descriptions[0]
     facts = Table(box=None, show_header=False, pad_edge=False)
-    facts.add_row("licence", escape(first.licence))
+    facts.add_row("licence", _cell(first.licence))
     if "source" in description:
-        facts.add_row("source", escape(str(description["source"])))
+        facts.add_row("source", _cell(str(description["source"])))
     for number, step in enumerate((description.get("transform") or {}).get("steps", ())):
-        facts.add_row("" if number else "made" if len(first.shape) == 1 else "images", escape(str(step)))
+        facts.add_row("" if number else "made" if len(first.shape) == 1 else "images", _cell(str(step)))
     for (name, _), one in zip(datasets, descriptions, strict=True):
         for what, count in (one.get("converted") or {}).items():
-            facts.add_row("converted", escape(f"{name}: {counted(count, 'image')}: {what}"))
+            facts.add_row("converted", _cell(f"{name}: {counted(count, 'image')}: {what}"))
         if one.get("left_out"):
             left_out = f"{counted(len(one['left_out']), 'image')}, the first: {one['left_out'][0]}"
-            facts.add_row("left out", escape(f"{name}: {left_out}"))
+            facts.add_row("left out", _cell(f"{name}: {left_out}"))
         if one.get("split"):
             how = (f"{key} {value}" for key, value in one["split"].items() if key != "of")
-            facts.add_row("split", escape(f"{name}: {', '.join(how)}"))
+            facts.add_row("split", _cell(f"{name}: {', '.join(how)}"))
     facts.add_row("fingerprint", first.fingerprint)
     console.print(facts)
 
@@ -128,7 +127,6 @@ def _shape(shape: tuple[int, ...]) -> str:
 def _print_labels(console: "Console", datasets: list[tuple[str, "ShardedDataset"]]) -> None:
     import numpy as np
     from rich.bar import Bar
-    from rich.markup import escape
     from rich.table import Table
 
     first = datasets[0][1]
@@ -145,7 +143,14 @@ def _print_labels(console: "Console", datasets: list[tuple[str, "ShardedDataset"
     shown = list(order) if len(order) <= LABELS_SHOWN else sorted(order, key=lambda k: -int(total[k]))[:LABELS_SHOWN]
     for label in shown:
         bar = Bar(largest, 0, int(total[label]), width=BAR_CELLS, color="cyan")
-        table.add_row(escape(first.labels[label]), *(str(found[label]) for found in counts.values()), bar)
+        table.add_row(_cell(first.labels[label]), *(str(found[label]) for found in counts.values()), bar)
     console.print(table)
     if len(first.labels) > len(shown):
         console.print(f"and {counted(len(first.labels) - len(shown), 'rarer label')}")
+
+
+def _cell(text: str) -> str:
+    """A user's text in a table: on one line, and without rich's markup."""
+    from rich.markup import escape
+
+    return escape(escaped(text))

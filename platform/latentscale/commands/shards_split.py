@@ -6,9 +6,10 @@ from typing import Annotated
 import typer
 
 from latentscale.commands.new_dataset import new_folder, shard_bytes
-from latentscale.commands.progress_bar import progress_bar
 from latentscale.commands.storage import options_for
 from latentscale.errors import UserError
+from latentscale.progress_bar import progress_bar
+from latentscale.wording import escaped
 
 
 def split(
@@ -76,7 +77,7 @@ def split(
         counts = split_dataset(
             folder, out, plan, shard_bytes(shard_size), seed, stratified, report, options_for(folder)
         )
-    print(f"{out}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples")
+    print(escaped(f"{out}: {', '.join(f'{count} {name}' for name, count in counts.items())} samples"))
 
 
 def _parse_fractions(text: str) -> dict[str, float]:

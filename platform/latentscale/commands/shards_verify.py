@@ -4,10 +4,10 @@ from typing import Annotated
 
 import typer
 
-from latentscale.commands.progress_bar import progress_bar
 from latentscale.commands.storage import options_for
 from latentscale.processors import processors
-from latentscale.wording import counted
+from latentscale.progress_bar import progress_bar
+from latentscale.wording import counted, escaped
 
 LINES_SHOWN = 200
 
@@ -24,6 +24,7 @@ def verify(
         int | None,
         typer.Option(
             min=0,
+            max=1024,
             metavar="PROCESSES",
             help="Worker processes; 0 does all work in the main process.",
             show_default="one per CPU",
@@ -46,13 +47,13 @@ def verify(
     with progress_bar() as report:
         verified = verify_dataset(folder, processors() if workers is None else workers, report, options_for(folder))
     for line in verified.broken[:LINES_SHOWN]:
-        print(f"broken: {line}")
+        print(escaped(f"broken: {line}"))
     if len(verified.broken) > LINES_SHOWN:
         print(f"broken: {len(verified.broken) - LINES_SHOWN} more")
     samples, shards = counted(verified.samples, "sample"), counted(verified.shards, "shard")
     checked = f"{samples} in {shards} of {counted(verified.datasets, 'dataset')}"
     if verified.broken:
         faults = counted(len(verified.broken), "fault")
-        print(f"{folder}: {faults} in {checked}: copy the named files again, or rebuild the dataset")
+        print(f"{escaped(folder)}: {faults} in {checked}: copy the named files again, or rebuild the dataset")
         raise typer.Exit(2)
-    print(f"{folder}: {checked}, all intact")
+    print(f"{escaped(folder)}: {checked}, all intact")

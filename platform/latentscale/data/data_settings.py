@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from latentscale.decoding.decoder import DECODERS
-from latentscale.settings import setting
+from latentscale.settings import LONGEST_SECONDS, setting
 
 
 @dataclass
@@ -15,7 +15,18 @@ class DataSettings:
     )
     path: str = setting(
         "",
-        "folder that holds dataset.json and its shards, or the URL of one: s3://BUCKET/KEY, gs://…, http(s)://…, file://…",
+        "folder of shards, of images, or of idx files, a .zip or .tar of images, or the URL of shards: s3://BUCKET/KEY,"
+        " gs://…, http(s)://…, file://…; implies data.name=shards",
+        may_change=True,
+        is_path=True,
+    )
+    resolution: int = setting(
+        0,
+        "where data.path holds images instead of shards: side to which they are cropped and resized when they are built"
+        " into shards; 0: a power of two up to 256 that most of them reach",
+        unit="pixels",
+        minimum=0,
+        maximum=8192,
         may_change=True,
     )
     mode: str = setting(
@@ -25,7 +36,10 @@ class DataSettings:
         choices=("indexed", "streaming"),
     )
     cache_folder: str = setting(
-        "", "each node's folder for shards from URLs; empty: shards/ in the user's cache folder", may_change=True
+        "",
+        "each node's folder for shards from URLs; empty: shards/ in the user's cache folder",
+        may_change=True,
+        is_path=True,
     )
     cache_bytes: int = setting(
         64 * 2**30,
@@ -39,6 +53,7 @@ class DataSettings:
         "how long to retry a failing URL; must be less than distributed.timeout_seconds",
         unit="seconds",
         minimum=0,
+        maximum=LONGEST_SECONDS,
         may_change=True,
     )
     stall_seconds: float = setting(
@@ -46,6 +61,7 @@ class DataSettings:
         "a transfer fails after this long without a byte; in streaming, without a complete range of 4 MiB",
         unit="seconds",
         above=0,
+        maximum=LONGEST_SECONDS,
         may_change=True,
     )
     shape: list[int] = setting(

@@ -11,6 +11,7 @@ from latentscale.storage.cached_remote import CachedFolder
 from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
 from latentscale.storage.remote import is_remote, reason
 from latentscale.storage.user_cache import default_shard_cache
+from latentscale.wording import shown
 
 BUNDLED = ("digits", "clusters")
 DATASETS = (*BUNDLED, "shards")
@@ -42,10 +43,12 @@ def open_dataset(
         raise UserError(f"split {split!r} does not exist: use one of {', '.join(SPLITS)}")
     if name in BUNDLED:
         if path:
-            raise UserError(f"data.path={path} is not used by data.name={name}: leave it out or set data.name=shards")
+            raise UserError(
+                f"data.path={shown(path)} is not used by data.name={name}: leave it out or set data.name=shards"
+            )
         return ShardedDataset.open(bundled_folder(name, split))
     if name != "shards":
-        raise UserError(f"data.name={name} does not exist: use one of {', '.join(DATASETS)}")
+        raise UserError(f"data.name={shown(name)} does not exist: use one of {', '.join(DATASETS)}")
     if not path:
         raise UserError("data.path is missing: data.name=shards needs the folder that holds dataset.json")
     if is_remote(path):

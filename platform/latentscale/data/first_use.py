@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from latentscale.atomic import refuse_special_file
 from latentscale.decoding.points import POINT_EXTENSION, encode_point
 from latentscale.shards.dataset_writer import ShardsExist, write_shards
 from latentscale.shards.sample import Sample
@@ -38,7 +39,7 @@ def bundled_folder(name: str, split: str) -> Path:
     """
     folder = cache_folder() / f"{name}-v1" / split
     if not (folder / DATASET_FILE).exists():
-        with _lock(cache_folder() / f".{name}-v1-{split}.lock"), suppress(ShardsExist):
+        with node_lock(cache_folder() / f".{name}-v1-{split}.lock"), suppress(ShardsExist):
             if not (folder / DATASET_FILE).exists():
                 _WRITE[name](split, folder)
     return folder
@@ -82,8 +83,9 @@ _WRITE: dict[str, Callable[[str, Path], None]] = {"digits": _write_digits, "clus
 
 
 @contextmanager
-def _lock(path: Path) -> Iterator[None]:
+def node_lock(path: Path) -> Iterator[None]:
     """Hold a lock shared by the processes of this node; does nothing where the file system has no locks."""
+    refuse_special_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.open("w")

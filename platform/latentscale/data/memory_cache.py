@@ -1,6 +1,7 @@
 """Read a small dataset: decode each sample once and keep it in memory."""
 
 import os
+import re
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from latentscale.data.step_reader import Block, StepReader
 from latentscale.data.unreadable_samples import Skipped, UnreadableSample
 from latentscale.decoding.sample_arrays import sample_bytes
 from latentscale.errors import UserError
+from latentscale.wording import shown
 
 # per reading process; a larger dataset is decoded again in every epoch
 MEMORY_CACHE_BYTES = 128 * 2**20
@@ -25,9 +27,9 @@ def memory_cache_bytes() -> int:
         UserError: the environment variable is not a number.
     """
     chosen = os.environ.get(MEMORY_CACHE_BYTES_VARIABLE, "") or str(MEMORY_CACHE_BYTES)
-    if not chosen.isdecimal():
+    if not re.fullmatch("[0-9]{1,18}", chosen):
         raise UserError(
-            f"{MEMORY_CACHE_BYTES_VARIABLE}={chosen} must be a number of bytes, 0 or more: correct it or unset it"
+            f"{MEMORY_CACHE_BYTES_VARIABLE}={shown(chosen)} must be a number of bytes, 0 or more: correct or unset it"
         )
     return int(chosen)
 

@@ -1,7 +1,6 @@
 """Fetch remote shards before they are read: the order says which shards the next windows need."""
 
 import logging
-import os
 import weakref
 from itertools import zip_longest
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor
 
 from latentscale.data.order import Order
 from latentscale.data.step_reader import Block, StepReader
+from latentscale.environment import integer_from_environment
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.dataset_files import StorageOptions
 from latentscale.storage.prefetch import ShardPrefetcher
@@ -72,7 +72,7 @@ class PrefetchingReader:
     def warn_if_cache_is_small(self, step: int, options: StorageOptions) -> None:
         """Warn if the node's cache cannot hold the shards that its processes read at the same time."""
         now = self._ahead(step * self._stream_batch, self._stream_batch)
-        processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        processes = integer_from_environment("LOCAL_WORLD_SIZE", 1, minimum=1, maximum=2**20)
         everything = int(self._dataset.shard_sizes_bytes.sum())
         at_once = min(everything, processes * int(self._dataset.shard_sizes_bytes[now].sum()))
         if at_once > options.cache_bytes:

@@ -1,5 +1,6 @@
 """Engines: the configured Accelerator, and a phase under the engine that the run uses."""
 
+import os
 from datetime import timedelta
 from typing import Any
 
@@ -12,24 +13,40 @@ from latentscale.distributed.ddp import DDPPhase
 from latentscale.distributed.deepspeed_settings import clear_launcher_environment
 from latentscale.distributed.phases import DistributedPhase
 from latentscale.distributed.topology import prefer_loopback, uses_gpu
+from latentscale.errors import UserError
 from latentscale.methods.phase import Phase
+from latentscale.wording import shown
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.float32, "fp64": torch.float64}
 
 
 def make_accelerator(timeout_seconds: float, **options: Any) -> Accelerator:
-    """An Accelerator without mixed precision (phases autocast), buffer broadcasts or DeepSpeed."""
+    """An Accelerator without mixed precision (phases autocast), buffer broadcasts or DeepSpeed.
+
+    Raises:
+        UserError: Accelerate does not understand a variable of the environment.
+    """
     prefer_loopback()
     clear_launcher_environment()
-    return Accelerator(
-        cpu=not uses_gpu(),
-        mixed_precision="no",
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
-            InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds)),
-        ],
-        **options,
-    )
+    try:
+        return Accelerator(
+            cpu=not uses_gpu(),
+            mixed_precision="no",
+            kwargs_handlers=[
+                DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True),
+                InitProcessGroupKwargs(timeout=timedelta(seconds=timeout_seconds)),
+            ],
+            **options,
+        )
+    except ValueError as error:
+        variables = {name: value for name, value in os.environ.items() if name.startswith("ACCELERATE_")}
+        named = [name for name, value in variables.items() if value and value.lower() in str(error).lower()]
+        if not named:
+            raise
+        raise UserError(
+            f"{named[0]}={shown(variables[named[0]])} in the environment is nothing that Accelerate understands:"
+            " correct or unset it"
+        ) from None
 
 
 def distribute(

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from latentscale.distributed.agreement import is_distributed
+from latentscale.errors import UserError
 from latentscale.methods.phase import Batch, Phase, Terms
 
 AfterForward = Callable[[Terms, bool], Tensor | None]
@@ -57,6 +58,7 @@ class DistributedPhase(ABC):
             raise RuntimeError(f"phase {phase.name} registered a network after Phase.__init__: name it in `owned`")
         phase.train_only_owned()
         self.compiled: nn.Module = phase
+        self._compile_backend = compile_backend
         if compile_backend:
             # otherwise Dynamo splits the phase at DDP's bucket boundaries, in the middle of a gradient penalty
             torch._dynamo.config.optimize_ddp = False
@@ -67,13 +69,21 @@ class DistributedPhase(ABC):
 
         Args:
             after_forward: the vector that it returns is summed in place; it is ready after `wait_for_piggyback`.
+
+        Raises:
+            UserError: the backend of ``torch.compile`` does not work here.
         """
         self.phase.train_only_owned()
         for parameter in self.parameters:
             parameter.grad = None
         results = []
         for index, batch in enumerate(batches):
-            terms = self._forward_backward(batch, len(batches), index == len(batches) - 1, after_forward)
+            try:
+                terms = self._forward_backward(batch, len(batches), index == len(batches) - 1, after_forward)
+            except RuntimeError as error:
+                if not self._compile_backend or not isinstance(error, torch._dynamo.exc.BackendCompilerFailed):
+                    raise
+                raise self._cannot_compile(error) from error
             results.append(terms._replace(loss=terms.loss.detach()))
         return results
 
@@ -148,6 +158,14 @@ class DistributedPhase(ABC):
                 self.optimizer.state[parameter] = {
                     kind: value.clone().to(parameter.device) for kind, value in found[name].items()
                 }
+
+    def _cannot_compile(self, error: Exception) -> UserError:
+        reason = str(getattr(error, "inner_exception", error)).strip().splitlines()
+        return UserError(
+            f"training.compile={self._compile_backend} does not work here"
+            f" ({reason[0] if reason else 'no reason given'}): install what it needs, choose another backend, or leave"
+            " it empty"
+        ).on_every_process()
 
     @abstractmethod
     def _forward_backward(self, batch: Batch, count: int, last: bool, after_forward: AfterForward) -> Terms:

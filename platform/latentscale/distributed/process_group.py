@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 
 from latentscale.distributed.topology import Topology, prefer_loopback, uses_gpu
+from latentscale.environment import integer_from_environment
 from latentscale.errors import Interruption, UserError
 
 _POLL_SECONDS = 0.1
@@ -82,14 +83,14 @@ def set_collective_timeout(timeout_seconds: float) -> None:
 def _store(topology: Topology, timeout: timedelta) -> dist.Store:
     """The key-value store at MASTER_ADDR, torchrun's or rank 0's, as with ``env://``, but without waiting."""
     elastic = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    host, port = os.environ.get("MASTER_ADDR", ""), os.environ.get("MASTER_PORT", "")
-    if not host or not port.isdigit():
+    host, port = os.environ.get("MASTER_ADDR", ""), integer_from_environment("MASTER_PORT", 0, maximum=65_535)
+    if not host or not port:
         raise UserError(
             f"WORLD_SIZE={topology.processes} without MASTER_ADDR and MASTER_PORT: use accelerate launch or torchrun"
         )
     return dist.TCPStore(
         host,
-        int(port),
+        port,
         is_master=topology.rank == 0 and not elastic,
         timeout=timeout,
         wait_for_workers=False,

@@ -4,6 +4,7 @@ A run has S streams whatever the number of processes. The global batch, the draw
 streams. A process owns a contiguous range of them, and accumulation processes that range in equal parts.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,7 @@ class StepPlan:
         """
         streams = streams or max(1, min(8, batch // 2))
         if batch % streams:
-            nearby = [count for count in divisors(batch) if count <= 64]
+            nearby = [count for count in range(1, min(batch, 64) + 1) if batch % count == 0]
             raise UserError(
                 f"training.batch={batch} is not divisible by distributed.streams={streams}:"
                 f" set distributed.streams to one of {', '.join(map(str, nearby))}"
@@ -92,4 +93,5 @@ class StepPlan:
 
 def divisors(number: int) -> list[int]:
     """The positive divisors, ascending."""
-    return [d for d in range(1, number + 1) if number % d == 0]
+    small = [d for d in range(1, math.isqrt(number) + 1) if number % d == 0]
+    return sorted({*small, *(number // d for d in small)})

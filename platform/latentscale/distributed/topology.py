@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from latentscale.environment import integer_from_environment
 from latentscale.errors import UserError
 
 
@@ -19,12 +20,14 @@ class Topology:
 
     @classmethod
     def from_environment(cls) -> "Topology":
-        """Read RANK, WORLD_SIZE and LOCAL_RANK, as torchrun and ``accelerate launch`` set them."""
-        read = {name: os.environ.get(name, default) for name, default in _DEFAULTS.items()}
-        try:
-            return cls(int(read["RANK"]), int(read["WORLD_SIZE"]), int(read["LOCAL_RANK"]))
-        except ValueError:
-            raise UserError(f"the launcher's RANK, WORLD_SIZE and LOCAL_RANK must be integers, not {read}") from None
+        """Read RANK, WORLD_SIZE and LOCAL_RANK, as torchrun and ``accelerate launch`` set them.
+
+        Raises:
+            UserError: one of them is not an integer in its range; names it.
+        """
+        processes = integer_from_environment("WORLD_SIZE", 1, minimum=1, maximum=_MOST_PROCESSES)
+        rank = integer_from_environment("RANK", 0, maximum=processes - 1)
+        return cls(rank, processes, integer_from_environment("LOCAL_RANK", 0, maximum=processes - 1))
 
     def check(self, expected_processes: int) -> None:
         """Check that the world has the size that the run requires (0: any).
@@ -56,11 +59,13 @@ class Topology:
             if os.environ.get(variable, harmless).lower() not in ("", "no", "none", "auto", "false", "0", harmless):
                 raise UserError(f"accelerate launch enables {what}, which recipes do not support: {remedy}")
 
-    @staticmethod
-    def processes_launched() -> int:
+    @classmethod
+    def processes_launched(cls) -> int:
         """World size; 1 if the launcher's value is not a number."""
-        size = os.environ.get("WORLD_SIZE", "1")
-        return int(size) if size.isdigit() else 1
+        try:
+            return cls.from_environment().processes
+        except UserError:
+            return 1
 
 
 def uses_gpu() -> bool:
@@ -98,4 +103,4 @@ _REFUSED = (
         "set training.accumulation=N, and give the launcher 1",
     ),
 )
-_DEFAULTS = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+_MOST_PROCESSES = 2**20

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentscale.decoding.image_conversion import centre_crop, eight_bit_grey
 from latentscale.errors import UserError
+from latentscale.sources.file_tree import walk
 
 RANGE_TOLERANCE = 1e-3
 """Float images may exceed [-1, 1] by this much, so that rounding in a resize or in bf16 is not an error."""
@@ -36,36 +37,48 @@ class LoadedImages(NamedTuple):
     notes: list[str]
 
 
-def image_files(paths: Sequence[Path | str]) -> list[Path]:
+class FoundImages(NamedTuple):
+    """Image files.
+
+    Attributes:
+        files: the image files.
+        notes: lines about other files in the folders.
+    """
+
+    files: list[Path]
+    notes: list[str]
+
+
+def image_files(paths: Sequence[Path | str]) -> FoundImages:
     """Expand a user's arguments: files are kept as given, folders are searched recursively in sorted order.
 
-    Hidden files and folders are left out.
+    The images of a folder are those that ``latentscale shards build folder`` takes. Hidden files and folders are left
+    out.
 
     Raises:
-        UserError: naming a path that does not exist or a folder without images.
+        UserError: naming a path that does not exist, a folder that cannot be read, or one without images.
     """
-    suffixes = Image.registered_extensions()
-    files = []
+    files: list[Path] = []
+    notes: list[str] = []
     for path in map(Path, paths):
         if path.is_dir():
-            found = [
-                file
-                for file in sorted(path.rglob("*"))
-                if file.suffix.lower() in suffixes
-                and file.is_file()
-                and not any(part.startswith(".") for part in file.relative_to(path).parts)
-            ]
-            if not found:
+            tree = walk(path)
+            if tree.problems:
+                raise UserError(f"{path}: {tree.problems[0]}")
+            if not tree.items:
                 raise UserError(f"{path} contains no images: give image files, or a folder of images")
-            files += found
+            files += [path / item.name for item in tree.items]
+            notes += [f"{path}: {note}" for note in tree.notes()]
         elif path.exists():
             files.append(path)
         else:
             raise UserError(f"{path} does not exist: give image files, or folders of images")
-    return files
+    return FoundImages(files, notes)
 
 
-def load_images(sources: Sequence[Image.Image | str | os.PathLike[str]], shape: tuple[int, ...]) -> LoadedImages:
+def load_images(
+    sources: Sequence[Image.Image | str | os.PathLike[str]], shape: tuple[int, ...], skip_damaged: bool = False
+) -> LoadedImages:
     """Read images and fit each to the model.
 
     The steps are, in this order: rotate as EXIF says; composite transparent images over white; convert to the model's
@@ -75,9 +88,11 @@ def load_images(sources: Sequence[Image.Image | str | os.PathLike[str]], shape: 
     Args:
         sources: files or open Pillow images.
         shape: (C, H, W) of the model.
+        skip_damaged: leave out files that cannot be read, with a note each.
 
     Raises:
-        UserError: naming a file that cannot be read, or if the model's samples are not grey or RGB images.
+        UserError: naming a file that cannot be read unless these are left out, or if the model's samples are not grey
+            or RGB images.
     """
     if len(shape) != 3 or shape[0] not in PILLOW_MODES:
         raise UserError(
@@ -86,12 +101,18 @@ def load_images(sources: Sequence[Image.Image | str | os.PathLike[str]], shape: 
         )
     images, names, notes = [], [], []
     for index, source in enumerate(sources):
-        if isinstance(source, Image.Image):
-            name = str(getattr(source, "filename", "")) or f"image {index}"
-            image, changes = _fit(source, name, shape)
-        else:
-            name = os.fspath(source)
-            image, changes = _fit(_open(Path(source)), name, shape)
+        try:
+            if isinstance(source, Image.Image):
+                name = str(getattr(source, "filename", "")) or f"image {index}"
+                image, changes = _fit(source, name, shape)
+            else:
+                name = os.fspath(source)
+                image, changes = _fit(_open(Path(source)), name, shape)
+        except UserError as error:
+            if not skip_damaged:
+                raise
+            notes.append(f"left out: {error}")
+            continue
         images.append(image)
         names.append(name)
         if changes:
@@ -109,14 +130,32 @@ def _open(path: Path) -> Image.Image:
         raise UserError(f"{path} does not exist") from error
     except UnidentifiedImageError as error:
         raise UserError(f"{path} is not an image that Pillow can read: convert it to PNG or JPEG") from error
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        # Pillow raises SyntaxError for some broken PNG files
+    except MemoryError:
+        raise
+    except Exception as error:  # on damaged files, Pillow's plugins raise errors of any type
         raise UserError(
             f"{path} cannot be read as an image ({error}): replace the file, it is damaged or too large"
         ) from error
 
 
 def _fit(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tensor, list[str]]:
+    """Fit an image to the model; returns uint8 ``[C, H, W]``, and what was changed.
+
+    Raises:
+        UserError: naming an image that cannot be converted.
+    """
+    try:
+        return _fitted(image, name, shape)
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # Pillow's errors for palettes, modes and EXIF data that it cannot use are of any type
+        raise UserError(
+            f"{name} cannot be converted to 8-bit grey or RGB ({error}; its pixels are of mode {image.mode}): convert "
+            "it first"
+        ) from error
+
+
+def _fitted(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tensor, list[str]]:
     channels, height, width = shape
     changes = []
     if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:

@@ -248,8 +248,10 @@ class TrainedModel:
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
         except (KeyError, TypeError, ValueError) as error:
+            missing = isinstance(error, KeyError)
+            reason = f"{error} is missing" if missing else "a value is of another type or out of range"
             raise UserError(
-                f"{path} does not describe a model of this release ({error!r}): save the model again"
+                f"{path} does not describe a model of this release ({reason}): save the model again"
             ) from error
         for name, each in networks.items():
             _require(folder / f"{name}.safetensors")
@@ -280,7 +282,12 @@ def _load_statistics(method: Method, path: Path) -> None:
     weights = {f"{name}.{key}" for name, each in method.statistics.items() for key, _ in each.named_parameters()}
     for name, tensor in stored.items():
         shape, negative = list(expected[name].shape), name not in weights and bool((tensor < 0).any())
-        if list(tensor.shape) != shape or not torch.isfinite(tensor).all() or negative:
+        if (
+            list(tensor.shape) != shape
+            or not tensor.is_floating_point()
+            or not torch.isfinite(tensor).all()
+            or negative
+        ):
             sign = "" if name in weights else " >= 0"
             raise UserError(f"{path}: {name} must contain finite numbers{sign} of shape {shape}: save the model again")
     for name, statistic in method.statistics.items():
@@ -349,6 +356,11 @@ def _load_weights(network: nn.Module, path: Path) -> None:
                 f"{path}: {name} has shape {list(tensor.shape)}, but the network in {CONFIG_FILE} needs "
                 f"{list(expected[name].shape)}: save the model again"
             )
+    for name, tensor in stored.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: {name} has weights that are not finite: use another run or an earlier model")
+        if not tensor.is_floating_point() and expected[name].is_floating_point():
+            raise UserError(f"{path}: {name} holds {tensor.dtype}, not floating-point weights: save the model again")
     # the stored type, so that a float64 model stays float64
     dtypes = {stored[name].dtype for name, _ in network.named_parameters()}
     if len(dtypes) != 1:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from latentscale.errors import UserError
+from latentscale.wording import shown
 
 
 class Prior(ABC):
@@ -198,7 +199,7 @@ class Custom(Prior):
         parts = weights * (values - self.mean).square()
         self.variance = float(parts.sum())
         if not float(parts[t.abs() > _REACH - 1].sum()) < 1e-3 * self.variance:
-            raise UserError(f"latent.quantile={source} has no finite variance: choose a law with lighter tails")
+            raise UserError(f"latent.quantile={shown(source)} has no finite variance: choose a law with lighter tails")
         self._entropy = float((weights * self._slope(u.clamp(_LEAST_SLOPE_U, 1 - _LEAST_SLOPE_U)).log()).sum())
 
     @property
@@ -248,26 +249,32 @@ class Custom(Prior):
         try:
             values = self.function(u)
         except Exception as error:
-            raise UserError(f"latent.quantile={self.source} failed on a tensor in (0, 1): {error!r}") from error
+            raise UserError(f"latent.quantile={shown(self.source)} failed on a tensor in (0, 1): {error!r}") from error
         if not isinstance(values, Tensor) or values.shape != u.shape or values.dtype != u.dtype:
-            raise UserError(f"latent.quantile={self.source} must return a tensor of its argument's shape and type")
+            raise UserError(
+                f"latent.quantile={shown(self.source)} must return a tensor of its argument's shape and type"
+            )
         # at the ends neighbouring u, or their values, round to the same number
         inner = values[(u > _LEAST_SLOPE_U) & (u < 1 - _LEAST_SLOPE_U)]
         if not bool(values.isfinite().all()) or not bool((inner.diff() > 0).all()):
-            raise UserError(f"latent.quantile={self.source} must be finite and strictly increasing inside (0, 1)")
+            raise UserError(
+                f"latent.quantile={shown(self.source)} must be finite and strictly increasing inside (0, 1)"
+            )
         return values
 
 
 def _imported(source: str) -> Callable[[Tensor], Tensor]:
     module, colon, function = source.partition(":")
     if not (module and colon and function):
-        raise UserError(f"latent.quantile={source} must be package.module:function with latent.law=custom")
+        raise UserError(f"latent.quantile={shown(source)} must be package.module:function with latent.law=custom")
     try:
         found = getattr(import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise UserError(f"latent.quantile={source}: {error}: put its folder on PYTHONPATH or fix the name") from error
+        raise UserError(
+            f"latent.quantile={shown(source)}: {error}: put its folder on PYTHONPATH or fix the name"
+        ) from error
     if not callable(found):
-        raise UserError(f"latent.quantile={source} must be a function, got {type(found).__name__}")
+        raise UserError(f"latent.quantile={shown(source)} must be a function, got {type(found).__name__}")
     called: Callable[[Tensor], Tensor] = found
     return called
 
@@ -291,7 +298,7 @@ def make_prior(name: str, quantile: str = "") -> Prior:
         raise UserError(f"latent.law={name} is unknown: choose one of {', '.join(LAWS)}")
     if quantile:
         raise UserError(
-            f"latent.quantile={quantile} is only used with latent.law=custom, not {name}: set latent.law=custom"
+            f"latent.quantile={shown(quantile)} is only used with latent.law=custom, not {name}: set latent.law=custom"
         )
     return PRIORS[name]()
 

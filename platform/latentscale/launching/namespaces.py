@@ -33,7 +33,12 @@ def unavailable_reason() -> str | None:
     if missing:
         return f"{', '.join(missing)} not found: install iproute2 and util-linux"
     probe = subprocess.run(["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "true"], capture_output=True)
-    return None if probe.returncode == 0 else f"this kernel does not allow namespaces ({probe.stderr.decode().strip()})"
+    if probe.returncode == 0:
+        return None
+    return (
+        f"namespaces are not allowed here ({probe.stderr.decode().strip()}): they need CAP_SYS_ADMIN, which a container"
+        " has with docker run --privileged"
+    )
 
 
 class Namespaces:

@@ -103,8 +103,10 @@ class NodeLauncher:
     async def run(self) -> int:
         """Start the processes, restart them after failures, and return the exit status."""
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop.record, number)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            # nohup ignores SIGHUP
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self.stop.record, number)
         async with self._serve_rendezvous():
             while True:
                 try:

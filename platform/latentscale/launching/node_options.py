@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from latentscale.errors import UserError
+from latentscale.settings import LONGEST_SECONDS
 
 DEFAULT_PORT = 29500
 
@@ -54,8 +55,10 @@ class NodeOptions:
             if getattr(self, name) < minimum:
                 raise UserError(f"{flag(name)} {getattr(self, name)}: must be at least {minimum}")
         for name in ("pause_seconds", "rendezvous_seconds", "grace_seconds"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise UserError(f"{flag(name)} {getattr(self, name)}: must be a number of seconds, 0 or more")
+            if not 0 <= getattr(self, name) <= LONGEST_SECONDS:
+                raise UserError(
+                    f"{flag(name)} {getattr(self, name)}: must be a number of seconds, from 0 to {LONGEST_SECONDS}"
+                )
         if not 0 <= self.node_rank < self.nodes:
             raise UserError(f"--node-rank {self.node_rank}: with --nodes {self.nodes} it must be 0 to {self.nodes - 1}")
         if not 0 < self.main_port < 65536:

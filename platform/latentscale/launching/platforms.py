@@ -1,11 +1,13 @@
 """A node's options from the environment of a platform, such as Slurm or Kubernetes, and from the command line."""
 
 import os
+import re
 import subprocess
 from collections.abc import Callable, Mapping
 
 from latentscale.errors import UserError
 from latentscale.launching.node_options import flag
+from latentscale.wording import shown
 
 _COUNTED = ("auto", "gpu", "cpu")
 
@@ -72,6 +74,6 @@ def _read(name: str, variable: str, text: str, count: Callable[[str], int]) -> o
     least, colon, most = text.partition(":")
     if name == "nodes" and colon and least != most:
         raise UserError(f"{variable}={text}: a run has a fixed number of nodes: give one number")
-    if not least.isdigit():
-        raise UserError(f"{variable}={text} must be a whole number")
+    if not re.fullmatch("[0-9]{1,9}", least):
+        raise UserError(f"{variable}={shown(text)} must be a whole number below 10**9")
     return int(least)

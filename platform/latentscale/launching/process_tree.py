@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import re
 import select
 import signal
 import sys
@@ -97,7 +98,7 @@ def rank_of(process: psutil.Process) -> int | None:
     """The rank in a process's environment; None where it has none or cannot be read."""
     with contextlib.suppress(psutil.Error, OSError):
         rank = process.environ().get("RANK", "")
-        return int(rank) if rank.isdigit() else None
+        return int(rank) if re.fullmatch("[0-9]{1,9}", rank) else None
     return None
 
 

@@ -1,6 +1,7 @@
 """How often a run was restarted, as reported by whoever starts its processes."""
 
 import os
+import re
 from collections.abc import Mapping
 
 RESTARTS_VARIABLE = "LATENTSCALE_RESTART_COUNT"
@@ -11,4 +12,4 @@ _TORCHELASTIC = "TORCHELASTIC_RESTART_COUNT"
 def restart_count(environment: Mapping[str, str] = os.environ) -> int:
     """0 at a run's first start; if it is more, the same command was repeated and the run continues."""
     counts = [environment.get(name, "0") for name in (RESTARTS_VARIABLE, _TORCHELASTIC)]
-    return max(int(count) if count.isdigit() else 0 for count in counts)
+    return max(int(count) if re.fullmatch("[0-9]{1,9}", count) else 0 for count in counts)

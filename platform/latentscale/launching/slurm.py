@@ -7,6 +7,7 @@ job (SLURM_RESTART_COUNT) continues its run even if the command has run.restart=
 """
 
 import os
+import re
 
 from latentscale.errors import UserError
 from latentscale.launching.node import exit_with, launch_node, make_parser
@@ -31,10 +32,10 @@ def run() -> int:
             " processes there"
         )
     gpus = os.environ.get("SLURM_GPUS_ON_NODE", "")
-    if options.get("processes_per_node") is None and gpus.isdigit() and int(gpus) > 0:
+    if options.get("processes_per_node") is None and re.fullmatch("[0-9]{1,9}", gpus) and int(gpus) > 0:
         options["processes_per_node"] = int(gpus)
     requeued = os.environ.get("SLURM_RESTART_COUNT", "0")
-    return launch_node(make_options(options), int(requeued) if requeued.isdigit() else 0)
+    return launch_node(make_options(options), int(requeued) if re.fullmatch("[0-9]{1,9}", requeued) else 0)
 
 
 if __name__ == "__main__":

@@ -59,7 +59,9 @@ class InvGANSettings(MethodSettings):
     feature_weight: float = setting(1.0, "full: weight of L_fm", minimum=0)
     cycle_weight: float = setting(1.0, "full: weight of the second cycle", minimum=0)
     mmd_weight: float = setting(1.0, "full: weight of MMD² between w and w_R", minimum=0)
-    mapping_layers: int = setting(2, "dense layers of M; Ghosh et al. 2022: 8 with StyleGAN, else 2", minimum=1)
+    mapping_layers: int = setting(
+        2, "dense layers of M; Ghosh et al. 2022: 8 with StyleGAN, else 2", minimum=1, maximum=100
+    )
     mapping_rate: float = setting(0.01, "multiplier of M's learning rate; at 1 w shrinks towards a constant", above=0)
 
 

@@ -26,6 +26,7 @@ class PosthocEncoderSettings(MethodSettings):
         "",
         "folder of the finished run whose averaged generator is inverted; a continued run keeps the one it has",
         may_change=True,
+        is_path=True,
     )
 
 

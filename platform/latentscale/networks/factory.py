@@ -78,7 +78,10 @@ class NetworkSettings:
         True, "codebook: categories are trainable embeddings (pages); false: one-hots concatenated with the latent"
     )
     mapping_layers: int = setting(
-        2, "style: layers of the generator's mapping network; 0 for none, if the method has one of its own", minimum=0
+        2,
+        "style: layers of the generator's mapping network; 0 for none, if the method has one of its own",
+        minimum=0,
+        maximum=100,
     )
     mapping_rate: float = setting(0.01, "style: learning rate multiplier of the mapping network", above=0)
 

@@ -46,9 +46,11 @@ def read_description(folder: DescribedFolder) -> dict[str, Any]:
             raise ValueError(f"format {description['format']!r}")
         version = int(description["version"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        # Python's words for a wrong type name its own types
+        reason = "a value of another kind" if isinstance(error, TypeError) else str(error)
         raise UserError(
-            f"{location} does not describe a latentscale dataset ({error}): name a folder written by latentscale shards"
-            " build"
+            f"{location} does not describe a latentscale dataset ({reason}): name a folder written by latentscale"
+            " shards build"
         ) from error
     if version > VERSION:
         raise UserError(

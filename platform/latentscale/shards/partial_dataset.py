@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from latentscale.atomic import flush_to_disk
+from latentscale.atomic import flush_to_disk, refuse_special_file
 from latentscale.errors import UserError
 from latentscale.shards.dataset_writer import refuse_existing, write_error
 
@@ -31,6 +31,7 @@ def partial_folder(out: Path, restart: bool) -> Iterator[Path]:
     """
     folder = out.parent / f".{out.name}.partial"
     folder.mkdir(parents=True, exist_ok=True)
+    refuse_special_file(folder / _LOCK)
     with (folder / _LOCK).open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

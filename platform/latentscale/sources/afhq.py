@@ -47,7 +47,6 @@ def list_afhq(path: Path | None, options: SourceOptions) -> Listing:
         reader=FileReader(root),
         tree=root,
         labels=Labels(CLASSES, of=("animal",)),
-        label_source="the names of folders",
         channels=3,
         uniform=True,
         sorted_by_label=True,

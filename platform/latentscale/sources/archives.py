@@ -6,9 +6,10 @@ from pathlib import Path
 
 from latentscale.errors import UserError
 from latentscale.shell_command import shell_command
-from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, OtherFiles, Problem, Reader
+from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, Reader
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
+from latentscale.wording import counted
 
 TOO_LARGE = f"is larger than {MAX_FILE_BYTES} bytes, the limit for one image"
 MAX_LABEL_FILE_BYTES = 2**28
@@ -16,11 +17,11 @@ MAX_LABEL_FILE_BYTES = 2**28
 
 @dataclass
 class Members:
-    """The contents of an archive: its images, the members that cannot be used, and the other members."""
+    """The contents of an archive: its images, the members that cannot be used, and the number of other members."""
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    others: OtherFiles = field(default_factory=OtherFiles)
+    others: int = 0
 
 
 def require_file(path: Path | None, kind: str) -> Path:
@@ -62,17 +63,18 @@ def archive_listing(
         raise UserError(f"{path} holds no images: name an archive of images")
     twice = {second.name for first, second in pairwise(items) if first.name == second.name}
     problems |= {Problem(name, "is in the archive twice") for name in twice}
-    kept = [item for item in items if item.name not in twice]
-    found = split_and_label(kept, options, sidecars, str(path))
+    found = split_and_label([item for item in items if item.name not in twice], options, sidecars, str(path))
     return Listing(
         name=path.stem,
         licence="unknown",
         splits=found.splits,
         reader=reader,
         labels=found.labels,
-        label_source=found.label_source,
         sorted_by_label=bool(found.labels.names),
         same_in_test=options.split == "all",
         problems=sorted(problems),
-        notes=members.others.notes("member", found.label_files) + found.notes,
+        notes=[
+            *([f"ignored {counted(members.others, 'member')} without an image's file name"] if members.others else []),
+            *found.notes,
+        ],
     )

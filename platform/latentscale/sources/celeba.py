@@ -55,7 +55,6 @@ def list_celeba(path: Path | None, options: SourceOptions) -> Listing:
         reader=FileReader(root),
         tree=root,
         labels=labels,
-        label_source="list_attr_celeba",
         channels=3,
         uniform=True,
         same_in_test=options.split == "all",

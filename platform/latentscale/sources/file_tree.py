@@ -2,22 +2,24 @@
 
 import os
 import stat
-from collections.abc import Collection, Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from latentscale.decoding.image_suffixes import UNREAD_SUFFIXES, suffix
 from latentscale.errors import UserError
 from latentscale.shell_command import shell_command
 from latentscale.sources.listing import (
     MAX_FILE_BYTES,
     Item,
-    OtherFiles,
     Problem,
     UnreadableItem,
     display_name,
     is_image,
     is_label_file,
 )
+from latentscale.wording import counted
 
 
 @dataclass
@@ -27,18 +29,31 @@ class Tree:
     Attributes:
         items: the images, by name; names are paths below the folder with ``/`` between.
         problems: images that are refused links, special files or unreadable.
-        others: the files that are not images.
+        others: number of files that are not images.
+        unread: number of photographs in formats that are not read, by suffix.
         label_files: names of the files that are named like label files.
     """
 
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
-    others: OtherFiles = field(default_factory=OtherFiles)
+    others: int = 0
+    unread: Counter[str] = field(default_factory=Counter)
     label_files: list[str] = field(default_factory=list)
 
-    def notes(self, read: Collection[str] = ()) -> list[str]:
-        """Lines about the ignored files, if there are any, but for the label files that were read."""
-        return self.others.notes("file", read)
+    def notes(self) -> list[str]:
+        """Lines about the ignored files, if there are any."""
+        return [
+            *([f"ignored {counted(self.others, 'file')} without an image's file name"] if self.others else []),
+            *unread_notes(self.unread),
+        ]
+
+
+def unread_notes(unread: Mapping[str, int]) -> list[str]:
+    """Lines about photographs in formats that are not read, whose number is given by suffix."""
+    return [
+        f"ignored {counted(count, f'{kind} file')}, which Pillow does not read: convert them to JPEG or PNG first"
+        for kind, count in sorted(unread.items())
+    ]
 
 
 @dataclass(frozen=True)
@@ -90,7 +105,10 @@ def walk(root: Path, follow_symlinks: bool = False) -> Tree:
         if is_label_file(name):
             tree.label_files.append(name)
         if not is_image(name):
-            tree.others.add(name)
+            if suffix(name) in UNREAD_SUFFIXES:
+                tree.unread[suffix(name)] += 1
+            elif not is_label_file(name):
+                tree.others += not os.path.basename(name).startswith(".")  # noqa: PTH119
             continue
         if entry.is_symlink() and (reason := _outside_root(entry, real_root, follow_symlinks)):
             tree.problems.append(Problem(name, reason))

@@ -4,13 +4,14 @@ from pathlib import Path
 
 from latentscale.errors import UserError
 from latentscale.sources.file_tree import FileReader, require_folder, walk
+from latentscale.sources.label_tables import LabelFile
 from latentscale.sources.listing import Listing
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles, split_and_label
+from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
 
 
 def list_folder(path: Path | None, options: SourceOptions) -> Listing:
-    """List the images of a tree; top folders such as train/, val/ and test/ are splits, the folders in them labels.
+    """List the images of a tree; top folders train/, val/ and test/ are splits, the folders in them are labels.
 
     Raises:
         UserError: the tree holds no images, or the requested labels are missing.
@@ -35,9 +36,8 @@ def list_folder(path: Path | None, options: SourceOptions) -> Listing:
         reader=FileReader(root),
         tree=root,
         labels=found.labels,
-        label_source=found.label_source,
         sorted_by_label=bool(found.labels.names),
         same_in_test=options.split == "all",
         problems=tree.problems,
-        notes=tree.notes(found.label_files) + found.notes,
+        notes=[*tree.notes(), *found.notes],
     )

@@ -1,101 +1,98 @@
-"""Which row of a table of labels belongs to which image, where the table's names are not exactly those of the files."""
+"""Finds the row of a label file for each image, where the two may spell the image's name differently."""
 
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
-from latentscale.sources.listing import IMAGE_SUFFIXES, display_name
+from latentscale.decoding.image_suffixes import IMAGE_SUFFIXES
+from latentscale.errors import UserError
+from latentscale.sources.listing import display_name
+from latentscale.wording import counted
 
 
-class Mismatch(Exception):
-    """A row fits several images, or several rows fit one; the message goes on after the table's name."""
+@dataclass(frozen=True)
+class Matched:
+    """The values of each image, and the names of rows without an image."""
+
+    values: list[list[str]]
+    unused: list[str]
 
 
-def match_rows(rows: Sequence[str], names: Sequence[str], folder: str = "") -> list[int | None]:
-    """The row of each image, None for an image without one.
+def match_rows(names: Sequence[str], rows: Mapping[str, list[str]], folder: str, file: str, location: str) -> Matched:
+    """Find each image's values.
 
-    The first of these rules by which a row fits an image decides:
-
-    1. The names are equal, as they are or below the table's own folder; ``\\`` is ``/``.
-    2. They are equal but for capital letters and for the composition of characters (NFC or NFD).
-    3. They are equal but for the image's suffix, which the row leaves out.
-    4. The row has more folders before the name, such as ``/kaggle/input/pets/1.png``.
-    5. The row has fewer, such as ``1.png`` for ``images/1.png``.
-
-    A row that fits no image is left over.
+    A name that is not in the file as it stands is looked for with ``/`` for a backslash and composed accents, then in
+    any case, and then without its suffix, where the file's name has none.
 
     Args:
-        rows: the names in the table, each once.
-        names: the images' names, with ``/`` between folders.
-        folder: the table's folder, ending in ``/``; the rows may name images relative to it.
+        names: of the images.
+        rows: the values by the name in the file, which may leave the folder out.
+        folder: of the file, ending in ``/`` or empty.
+        file, location: of the labels and of the images, for messages.
 
     Raises:
-        Mismatch: a row fits several images by one rule, or several rows fit one image.
+        UserError: an image has no row, or two rows or images cannot be told apart.
     """
-    found: list[int | None] = [None] * len(names)
-    plain_rows = [_plain(row) for row in rows]
-    folded_rows, folded = [_folded(row) for row in plain_rows], [_folded(name) for name in names]
-    stems = [_stem(name) for name in folded]
-    beneath = _folded(folder)
-
-    def step(
-        left: list[int], keys_of_name: Callable[[int], Iterable[str]], keys_of_row: Callable[[int], Iterable[str]]
-    ) -> list[int]:
-        images: dict[str, list[int]] = {}
-        for image, row in enumerate(found):
-            if row is None:
-                for key in keys_of_name(image):
-                    images.setdefault(key, []).append(image)
-        rest = []
-        for row in left:
-            hits = next((images[key] for key in keys_of_row(row) if key in images), [])
-            if len(hits) > 1:
-                first, second = (display_name(names[image]) for image in hits[:2])
-                raise Mismatch(f"names {display_name(rows[row])}, which fits {first} and {second}: name the whole path")
-            for image in hits:
-                if (other := found[image]) is not None:
-                    both = " and ".join(display_name(rows[number]) for number in (other, row))
-                    raise Mismatch(f"names {display_name(names[image])} twice, as {both}: keep one of the entries")
-                found[image] = row
-            if not hits:
-                rest.append(row)
-        return rest
-
-    left = step(list(range(len(rows))), lambda i: (names[i],), lambda r: (plain_rows[r], folder + plain_rows[r]))
-    left = left and step(left, lambda i: (folded[i],), lambda r: (folded_rows[r], beneath + folded_rows[r]))
-    left = left and step(left, lambda i: (stems[i],), lambda r: _if_stem(folded_rows[r], beneath + folded_rows[r]))
-    left = left and step(left, lambda i: {folded[i], stems[i]}, lambda r: _ends(folded_rows[r]))
-    if left:
-        wanted = {folded_rows[row] for row in left}
-        step(
-            left,
-            lambda i: wanted.intersection((*_ends(folded[i]), *_ends(stems[i]))),
-            lambda r: (folded_rows[r],),
+    spellings: list[tuple[Callable[[str], str], dict[str, list[str]]]] = [
+        (str, {name: [name] for name in rows}),
+        (_plain, _by(rows, _plain)),
+        (_folded, _by(rows, _folded)),
+        (_without_suffix, _by([name for name in rows if not _suffix(name)], _folded)),
+    ]
+    values: list[list[str]] = []
+    used: dict[str, str] = {}
+    missing = []
+    for name in names:
+        variants = (name, name.removeprefix(folder))
+        found = next(
+            (found for spell, level in spellings for variant in variants if (found := level.get(spell(variant)))), []
         )
+        if not found:
+            missing.append(name)
+            continue
+        if len(found) > 1:
+            raise UserError(
+                f"{file} names {display_name(found[0])} and {display_name(found[1])}, which may both be "
+                f"{display_name(name)}: keep one of them"
+            )
+        other = used.setdefault(found[0], name)
+        if other != name:
+            raise UserError(
+                f"{file} names {display_name(found[0])}, which may be {display_name(other)} or {display_name(name)}: "
+                "write names with their suffixes"
+            )
+        values.append(rows[found[0]])
+    unused = [name for name in rows if name not in used]
+    if missing:
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        hint = f"; it names {display_name(unused[0])}, which is not there" if unused else ""
+        raise UserError(
+            f"{file} has no label for {display_name(missing[0])}{more} (of {counted(len(names), 'image')} in "
+            f"{location}){hint}: add the missing labels, or use --labels none"
+        )
+    return Matched(values, unused)
+
+
+def _by(names: Iterable[str], spell: Callable[[str], str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        found.setdefault(spell(name), []).append(name)
     return found
 
 
 def _plain(name: str) -> str:
-    """A name with ``/`` between folders, without ``./`` and ``/`` before it."""
-    if "\\" not in name and not name.startswith((".", "/")):
-        return name
-    parts = name.replace("\\", "/").split("/")
-    return "/".join(part for part in parts if part not in ("", "."))
+    return unicodedata.normalize("NFC", name.replace("\\", "/")).removeprefix("./").lstrip("/")
 
 
 def _folded(name: str) -> str:
-    return (name if name.isascii() else unicodedata.normalize("NFC", name)).casefold()
+    return _plain(name).casefold()
 
 
-def _stem(name: str) -> str:
-    stem, dot, suffix = name.rpartition(".")
-    return stem if dot + suffix in IMAGE_SUFFIXES else name
+def _without_suffix(name: str) -> str:
+    return _folded(name)[: -len(_suffix(name))]
 
 
-def _if_stem(*names: str) -> Iterable[str]:
-    return [name for name in names if _stem(name) == name]
-
-
-def _ends(name: str) -> Iterable[str]:
-    """The name without its first folder, without its first two, and so on."""
-    parts = name.split("/")
-    return ["/".join(parts[number:]) for number in range(1, len(parts))]
+def _suffix(name: str) -> str:
+    """The image suffix of a name; empty if it has none."""
+    _, dot, suffix = name.rpartition(".")
+    return dot + suffix if (dot + suffix).casefold() in IMAGE_SUFFIXES else ""

@@ -10,8 +10,6 @@ from latentscale.errors import UserError
 MAX_COMBINATIONS = 2**12
 """Limit for several labels: dataset.json names every combination, and training holds a table of them."""
 
-_SHOWN = 5
-
 
 @dataclass(frozen=True)
 class Labels:
@@ -65,9 +63,6 @@ def labels_from_values(titles: Sequence[str], values: Sequence[Sequence[str]]) -
         raise UserError(
             f"{len(titles)} labels of {'x'.join(map(str, sizes))} categories make {math.prod(sizes)} combinations, "
             f"more than the {MAX_COMBINATIONS} that a dataset can have: choose fewer labels"
-            if len(sizes) > 1
-            else f"the label {titles[0]} has {sizes[0]} values, more than the {MAX_COMBINATIONS} that a dataset can "
-            "have: name another file with --labels FILE, or use --labels none"
         )
     if len(titles) == 1:
         return Labels(tuple(values[0]), of=tuple(titles))
@@ -75,27 +70,6 @@ def labels_from_values(titles: Sequence[str], values: Sequence[Sequence[str]]) -
         ", ".join(f"{title}={value}" for title, value in zip(titles, row, strict=True)) for row in product(*values)
     )
     return Labels(names, sizes, tuple(titles))
-
-
-def labels_without_training_images(
-    titles: Sequence[str], columns: Sequence[Sequence[str | None]], trained: Sequence[bool]
-) -> list[str]:
-    """A note for each column of labels of which some have no training image.
-
-    Args:
-        titles: titles of the columns.
-        columns: for each column, the value of every sample, None where it has no label.
-        trained: whether each sample is one of the train split.
-    """
-    notes = []
-    for title, column in zip(titles, columns, strict=True):
-        seen = {value for value, of_train in zip(column, trained, strict=True) if of_train}
-        unseen = _sorted_categories([value for value in column if value is not None and value not in seen])
-        if unseen and any(trained):
-            more = f" and {len(unseen) - _SHOWN} more" if len(unseen) > _SHOWN else ""
-            what = f"the label {title}=" if len(titles) > 1 else "the label " if len(unseen) == 1 else "the labels "
-            notes.append(f"no image of train has {what}{', '.join(map(repr, unseen[:_SHOWN]))}{more}")
-    return notes
 
 
 def _sorted_categories(column: Sequence[str]) -> list[str]:

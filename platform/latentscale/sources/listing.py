@@ -1,30 +1,18 @@
 """The listing that every source returns: its images by split, their properties, and a reader for any process."""
 
 import hashlib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from numpy.typing import NDArray
 
+from latentscale.decoding.image_suffixes import IMAGE_SUFFIXES, suffix
 from latentscale.sources.labels import Labels
-from latentscale.wording import counted
 
-IMAGE_SUFFIXES = frozenset(
-    (
-        *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"),
-        *(".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif", ".qoi"),
-    )
-)
-"""Files with these suffixes are images; other files are ignored."""
-
-LABEL_FILES = ("labels.json", "labels.csv")
-"""Names of label files in small letters; the first has precedence."""
-
-_TABLE_SUFFIXES = frozenset(
-    ("cls", "csv", "json", "jsonl", "mat", "ndjson", "npy", "npz", "parquet", "pkl", "tsv", "xls", "xlsx", "xml")
-)
+LABEL_FILES = ("labels.json", "labels.csv", "metadata.jsonl", "metadata.csv")
+"""Names of label files; the first has precedence."""
 
 MAX_FILE_BYTES = 2**29
 """A larger image file is refused before it is read."""
@@ -118,7 +106,6 @@ class Listing:
         splits: the images of each split.
         reader: reads the items.
         labels: the meaning of the items' labels.
-        label_source: where the labels come from, for the summary of a build.
         channels: 1 or 3 if the layout fixes it; None: read the images' headers.
         uniform: whether all images of the layout have one size.
         sorted_by_label: whether the images come label by label, so that the build should shuffle them.
@@ -135,7 +122,6 @@ class Listing:
     splits: dict[str, list[Item]]
     reader: Reader
     labels: Labels = field(default_factory=Labels)
-    label_source: str = ""
     channels: int | None = None
     uniform: bool = False
     sorted_by_label: bool = False
@@ -145,19 +131,6 @@ class Listing:
     generated: Generated | None = None
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-
-    def labels_of(self, split: str) -> Labels:
-        """The labels of a split; none where no image of the split has one, as of a flat folder val."""
-        return self.labels if any(item.label is not None for item in self.splits[split]) else Labels()
-
-    def labelled(self) -> str:
-        """A line about how many images have labels, and where these come from; empty if none has."""
-        items = [item for items in self.splits.values() for item in items]
-        count = sum(item.label is not None for item in items)
-        if not count:
-            return ""
-        source = f", from {self.label_source}" if self.label_source else ""
-        return f"labels: {len(self.labels.names)} for {count} of {counted(len(items), 'image')}{source}"
 
 
 def digest(items: Iterable[Item]) -> str:
@@ -177,51 +150,11 @@ def is_image(name: str) -> bool:
     """Whether a file name has an image suffix and is not hidden or in a folder that macOS adds to archives."""
     parts = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
-    base, dot, suffix = parts[-1].rpartition(".")
-    return bool(base) and not hidden and (dot + suffix).lower() in IMAGE_SUFFIXES
+    return not hidden and suffix(name) in IMAGE_SUFFIXES
 
 
 def is_label_file(name: str) -> bool:
     """Whether a file is named like a label file and is not in a hidden folder."""
     *folders, base = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in folders)
-    return base.lower() in LABEL_FILES and not hidden
-
-
-@dataclass
-class OtherFiles:
-    """The files of a source that are not images.
-
-    Attributes:
-        count: their number.
-        tables: the names of those that may hold labels, by their suffix.
-    """
-
-    count: int = 0
-    tables: list[str] = field(default_factory=list)
-
-    def add(self, name: str) -> None:
-        """Count a file; one that is hidden, or in a folder that macOS adds to archives, is left out."""
-        parts = name.split("/")
-        if any(part.startswith(".") or part == "__MACOSX" for part in parts):
-            return
-        self.count += 1
-        if parts[-1].rpartition(".")[2].lower() in _TABLE_SUFFIXES:
-            self.tables.append(name)
-
-    def notes(self, kind: str, read: Collection[str] = ()) -> list[str]:
-        """A line about the ignored files, if there are any.
-
-        Args:
-            kind: what the source calls its files.
-            read: the names of label files that were read.
-        """
-        count = self.count - len(read)
-        tables = sorted(set(self.tables).difference(read))
-        if not count:
-            return []
-        line = f"ignored {counted(count, kind)} without an image's file name"
-        if tables:
-            more = f" and {len(tables) - 1} more of such" if len(tables) > 1 else ""
-            line += f"; if {display_name(tables[0])}{more} holds labels, name a table of them with --labels FILE"
-        return [line]
+    return base in LABEL_FILES and not hidden

@@ -69,7 +69,6 @@ def list_mnist_c(path: Path | None, options: SourceOptions) -> Listing:
         # rows have full paths: the originals are in another folder
         reader=ArrayReader(Path()),
         labels=labels,
-        label_source="folders and files of labels" if labelled else "the names of folders",
         channels=1,
         uniform=True,
         notes=notes,

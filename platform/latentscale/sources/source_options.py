@@ -5,13 +5,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from latentscale.errors import UserError
 from latentscale.options import check_options, documented, given, option
 
 MAX_SIDE = 8192
 """Largest side of an image or patch that is written, in pixels: a dataset.json may state no larger RGB image."""
-SPLITS = ("train", "val", "test")
-SPLITS_EXAMPLE = "--splits train=Training,test=Testing"
 
 
 class Panel(StrEnum):
@@ -40,25 +37,6 @@ def comma_separated(text: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in text.split(",") if part.strip())
 
 
-def parse_splits(text: str) -> tuple[tuple[str, str], ...]:
-    """The pairs of a split and a folder in ``train=Training,test=Testing``.
-
-    Raises:
-        UserError: the text has another form.
-    """
-    pairs = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        split, equals, folder = (word.strip() for word in part.partition("="))
-        folder = "/".join(word for word in folder.replace("\\", "/").split("/") if word not in ("", "."))
-        if split not in SPLITS or not equals or not folder:
-            raise UserError(
-                f"--splits {ascii(text)[1:-1]} is not allowed: write SPLIT=FOLDER,..., where SPLIT is train, val or "
-                f"test, such as {SPLITS_EXAMPLE}"
-            )
-        pairs.append((split, folder))
-    return tuple(pairs)
-
-
 @documented
 @dataclass(frozen=True)
 class SourceOptions:
@@ -71,20 +49,18 @@ class SourceOptions:
         panel=Panel.LABELS,
         choices=("published", "all", "none"),
     )
-    splits: tuple[tuple[str, str], ...] = option(
+    splits: str = option(
         "",
-        "The folders of the splits train, val and test, where their names do not tell; * is the name of any folder, "
-        "as in train=*/train. Images in no such folder are left out.",
+        "The folders of the splits, where they are not called train, val or test (or Training, test2017, seg_train and "
+        "so on). Images outside of them are left out.",
         panel=Panel.LABELS,
-        metavar="SPLIT=FOLDER,...",
-        default_text="folders named like Train, testing, val_set",
-        parse=parse_splits,
+        metavar="train=DIR,test=DIR",
     )
     labels: str = option(
         "auto",
         'Labels of a folder or archive. FILE is CSV whose first line is "file,TITLE,...", or JSON such as '
-        '{"cat/1.png": "cat"}. auto reads labels.json, labels.csv or StyleGAN\'s dataset.json beside the images; '
-        "without such a file, folders are labels. none leaves all labels out, also those of idx files.",
+        '{"cat/1.png": "cat"}. auto reads labels.json, labels.csv, metadata.csv, metadata.jsonl or StyleGAN\'s '
+        "dataset.json beside the images; without such a file, folders are labels.",
         panel=Panel.LABELS,
         metavar="auto|folders|none|FILE",
     )

@@ -16,9 +16,10 @@ from latentscale.sources.archives import (
     file_stamp,
     require_file,
 )
+from latentscale.sources.label_tables import LabelFile
 from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, UnreadableItem, is_image, is_label_file
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.splits_and_labels import LabelFile, SidecarFiles
+from latentscale.sources.splits_and_labels import SidecarFiles
 
 _ENCRYPTED = 0x1
 
@@ -56,7 +57,7 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
     try:
         with zipfile.ZipFile(archive_path) as archive:
             members = _members(archive, file_stamp(archive_path))
-            named = {member_name(info): info for info in archive.infolist()}
+            named = {_name(info): info for info in archive.infolist()}
 
             def read_label_file(name: str) -> LabelFile | None:
                 info = named.get(name)
@@ -93,32 +94,28 @@ def _content(archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) ->
     return content
 
 
-def member_name(info: zipfile.ZipInfo) -> str:
-    """The name of a member with ``/`` between its folders, and after the last of them if it is a folder.
-
-    The format allows no other separator (APPNOTE.TXT, 4.4.17.1), but programs on Windows write ``\\``.
-    """
-    *folders, last = info.filename.replace("\\", "/").split("/")
-    return "/".join([*(folder for folder in folders if folder not in ("", ".")), last])
-
-
 def _members(archive: zipfile.ZipFile, stamp: tuple[int, int]) -> Members:
     members = Members()
     for number, info in enumerate(archive.infolist()):
-        name = member_name(info)
-        if reason := unsafe_name(info.orig_filename) or _refusal(info, name):
-            members.problems.append(Problem(info.orig_filename, reason))
+        name = _name(info)
+        if reason := unsafe_name(info.orig_filename) or _refusal(info):
+            members.problems.append(Problem(name, reason))
         elif is_image(name):
             members.items.append(Item(name, number, (info.file_size, info.CRC, *stamp)))
-        elif not name.endswith("/"):
-            members.others.add(name)
+        else:
+            members.others += not name.endswith("/")
     return members
 
 
-def _refusal(info: zipfile.ZipInfo, name: str) -> str:
+def _name(info: zipfile.ZipInfo) -> str:
+    """A member's name with ``/`` between folders: programs on Windows write ``\\``, which the format does not allow."""
+    return info.filename.replace("\\", "/").removeprefix("./")
+
+
+def _refusal(info: zipfile.ZipInfo) -> str:
     if stat.S_ISLNK(info.external_attr >> 16):
         return "is a symbolic link"
-    if not is_image(name):
+    if not is_image(_name(info)):
         return ""
     if info.flag_bits & _ENCRYPTED:
         return "is encrypted"

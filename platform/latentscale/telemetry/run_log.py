@@ -9,13 +9,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, ProgressColumn, Task
+from rich.table import Column
+from rich.text import Text
 
 from latentscale.atomic import new_file
+from latentscale.errors import UserError
 
 _MAX_PENDING_LINES = 100_000
 
@@ -23,19 +27,19 @@ _MAX_PENDING_LINES = 100_000
 class MetricsFile:
     """``metrics.jsonl``: one JSON object per line, truncated to the step that a run continues from.
 
+    Lines that are no records are left out.
+
     Non-finite values are written as null, since JSON has no NaN. Several threads may write lines. A line that cannot be
     written is held and written before the next one; a file that was deleted is created again.
     """
 
     def __init__(self, path: Path, start_step: int) -> None:
         kept = []
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a regular file: move it away, then run the same command to continue")
         if path.exists():
-            for line in path.read_text().splitlines():
-                try:
-                    record = json.loads(line)
-                except ValueError:  # the last line of a killed run
-                    continue
-                if record.get("step", 0) <= start_step:
+            for line in path.read_text(errors="replace").splitlines():
+                if (step := _step_of(line)) is not None and step <= start_step:
                     kept.append(line)
         with new_file(path) as new:
             new.write_text("".join(line + "\n" for line in kept))
@@ -72,6 +76,52 @@ class MetricsFile:
         self._file.close()
 
 
+class _FittingLine(ProgressColumn):
+    """Step, speed and time left, then what fits of the terminal's line: a bar, and the losses, the first ones first."""
+
+    BAR_WIDTH, BARS_FROM_WIDTH = 20, 100
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(Column(no_wrap=True, overflow="crop"))
+        self._console = console
+
+    def render(self, task: Task) -> Text:
+        """The line for the terminal's present width."""
+        width = self._console.width
+        total = task.total or 0
+        parts = [f"step {task.completed:,.0f}/{total:,.0f}", str(task.fields["speed"]), _time(task)]
+        if width >= self.BARS_FROM_WIDTH:
+            parts.insert(1, self._bar(task.completed / total if total else 0.0))
+        line = "  ".join(part for part in parts if part)
+        for loss in task.fields["losses"]:
+            if len(line) + 2 + len(loss) > width:
+                break
+            line += f"  {loss}"
+        return Text(line[:width])
+
+    def _bar(self, share: float) -> str:
+        full, empty = "=-" if self._console.options.ascii_only else "━╌"
+        done = round(self.BAR_WIDTH * min(1.0, share))
+        return full * done + empty * (self.BAR_WIDTH - done)
+
+
+def _time(task: Task) -> str:
+    """The time left, or the time taken by what is finished."""
+    if task.finished:
+        return str(timedelta(seconds=int(task.finished_time or 0)))
+    return "" if task.time_remaining is None else f"{timedelta(seconds=int(task.time_remaining))} left"
+
+
+def _step_of(line: str) -> float | None:
+    """The step of a record; None for what is no record, such as the last line of a killed run."""
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = record.get("step", 0) if isinstance(record, dict) else None
+    return step if isinstance(step, int | float) and not isinstance(step, bool) else None
+
+
 class ProgressLine:
     """Step, images per second, time left and some losses: a live line on a terminal, otherwise a line at intervals.
 
@@ -92,16 +142,12 @@ class ProgressLine:
         self._first: tuple[int, float] | None = None
         self._stopped = False
         self._progress = Progress(
-            TextColumn("step {task.completed:,.0f}/{task.total:,.0f}"),
-            BarColumn(bar_width=20),
-            TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(elapsed_when_finished=True),
-            TextColumn("{task.fields[losses]}"),
+            _FittingLine(self._console),
             console=self._console,
             refresh_per_second=2,  # drawing the line delays the training loop by milliseconds
             disable=not self._live,
         )
-        self._task = self._progress.add_task("train", total=total, completed=done, speed="", losses="")
+        self._task = self._progress.add_task("train", total=total, completed=done, speed="", losses=())
 
     def start(self) -> None:
         """Start drawing the live line."""
@@ -122,11 +168,11 @@ class ProgressLine:
     def report(self, step: int, record: Mapping[str, Any]) -> None:
         """Show the speed and losses of a report."""
         speed = f"{record['images_per_second']:,.0f} images/s"
-        losses = "  ".join(
+        losses = [
             f"{key.replace('discriminator/', 'D ').replace('generator/', 'G ')} {record[key]:.3f}"
             for key in self._shown
             if isinstance(record.get(key), float)
-        )
+        ]
         self._progress.update(self._task, completed=step, speed=speed, losses=losses)
         now = time.monotonic()
         self._first = self._first or (step, now)
@@ -136,7 +182,7 @@ class ProgressLine:
             left = (self.total - step) * (now - since) / (step - begun) if step > begun else math.nan
             time_left = f"  {left:,.0f} s left" if math.isfinite(left) else ""  # the first report has no speed yet
             self._console.print(
-                f"step {step:,}/{self.total:,}  {speed}{time_left}  {losses}",
+                f"step {step:,}/{self.total:,}  {speed}{time_left}  {'  '.join(losses)}",
                 highlight=False,
                 soft_wrap=True,
             )

@@ -84,10 +84,12 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """
     try:
         state: Mapping[str, Any] = json.loads((path / STATE).read_text())
+        if not isinstance(state, dict):
+            raise ValueError(f"{STATE} does not hold an object")
         tensors = load_file(path / TENSORS)
         skipped = [Skipped(*sample) for sample in state.get("skipped", [])]
         return Checkpoint(int(state["step"]), tensors, dict(state["config"]), dict(state["identity"]), skipped)
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
         raise UserError(
             f"checkpoint {path} cannot be read ({error}): move it away to continue from the previous one"
         ) from None

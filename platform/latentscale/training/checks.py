@@ -16,10 +16,11 @@ from latentscale.methods.base import Method
 from latentscale.networks.spec import ModelSpec
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.remote import is_remote
+from latentscale.training.memory import require_memory
 from latentscale.training.method_building import finished_generator, network_sizes
 from latentscale.training.plan import ModelPlan, RunPlan
 from latentscale.training.readers import storage_options
-from latentscale.wording import counted
+from latentscale.wording import counted, shown
 
 
 def plan_run(config: Config, method: type[Method]) -> RunPlan:
@@ -31,6 +32,7 @@ def plan_run(config: Config, method: type[Method]) -> RunPlan:
     plan = _plan_with_data(config, method)
     if method.frozen_generator:
         finished_generator(config, plan.spec)
+    require_memory(plan)
     return plan
 
 
@@ -103,8 +105,8 @@ def _check_step(config: Config, method: type[Method], processes: int) -> StepPla
     if training.compile and training.compile not in torch.compiler.list_backends(exclude_tags=()):
         known = ", ".join(torch.compiler.list_backends())
         raise UserError(
-            f"training.compile={training.compile} is not a backend of torch.compile: choose one of {known}, or leave it"
-            " empty"
+            f"training.compile={shown(training.compile)} is not a backend of torch.compile: choose one of"
+            f" {known}, or leave it empty"
         )
     if shape and len(shape) not in (1, 3):
         raise UserError(f"data.shape={list(shape)} must be [channels, height, width], [2] for points, or empty")
@@ -114,12 +116,14 @@ def _check_step(config: Config, method: type[Method], processes: int) -> StepPla
 def _open_data(config: Config, topology: Topology, steps: StepPlan) -> tuple[ShardedDataset, ShardedDataset]:
     """The training split, and the held-out split that pictures and evaluations use."""
     _refuse_retries_that_outlast_the_others(config, topology)
-    wanted, options = tuple(config.data.shape), storage_options(config)
+    wanted = tuple(config.data.shape)
+    # local shards need no cache, and so no home folder
+    options = storage_options(config) if is_remote(config.data.path) else None
     dataset = open_dataset(config.data.name, config.data.path or None, "train", options)
     if wanted and tuple(dataset.shape) != wanted:
         raise UserError(
-            f"data.shape={list(wanted)} but the samples of {dataset.name} are {list(dataset.shape)}: choose the preset"
-            " of that size, or other shards"
+            f"data.shape={list(wanted)} but the samples of {dataset.name} are {list(dataset.shape)}: leave data.shape"
+            " and preset out, so that settings follow from the data, or choose the preset of that size"
         )
     if dataset.count < steps.streams:
         raise UserError(

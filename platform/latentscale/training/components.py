@@ -1,5 +1,6 @@
 """What a run trains: networks, their phases under an engine, averages and statistics, as a checkpoint left them."""
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ from latentscale.training.ema import WeightAverage
 from latentscale.training.method_building import build_method
 from latentscale.training.optimizers import LearningRates, make_optimizer
 from latentscale.training.plan import RunPlan
+from latentscale.training.starting_weights import take_starting_weights
 from latentscale.training.state import TrainingState, broadcast_tensors, share_tensors
 
 
@@ -47,7 +49,7 @@ def build_components(plan: RunPlan, accelerator: Any, resumes: bool, tensors: di
         tensors: the checkpoint's, on rank 0, which sends them to the others; cleared once they are loaded.
 
     Raises:
-        UserError: on every process, if the checkpoint does not fit the run.
+        UserError: on every process, if the checkpoint does not fit the run, or there is nothing to start from.
     """
     config, device = plan.config, accelerator.device
     training, distributed = config.training, config.distributed
@@ -58,6 +60,10 @@ def build_components(plan: RunPlan, accelerator: Any, resumes: bool, tensors: di
     sums_dtype = torch.float64 if training.precision == "fp64" else torch.float32
     for statistic in method.statistics.values():
         statistic.to(device, sums_dtype)
+    if config.run.start_from and not resumes:
+        notes = take_starting_weights(config, method)
+        if plan.topology.rank == 0:
+            print(*notes, sep="\n", file=sys.stderr, flush=True)
     statistics = FusedStatistics(method.statistics, device, sums_dtype)
     average = WeightAverage(method.networks, training.ema_decay, method.unaveraged)
     phases = [

@@ -1,12 +1,169 @@
-"""Settings of the CPU memory allocator."""
+"""The memory of a run: what it needs at least, refused where there is less; and settings of the CPU's allocator."""
 
 import ctypes
+import math
 import os
+import resource
 import sys
 from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+import torch
+
+from latentscale.config import Config, keys
+from latentscale.distributed.topology import uses_gpu
+from latentscale.environment import integer_from_environment
+from latentscale.errors import UserError
+from latentscale.networks.factory import block_widths
+from latentscale.training.method_building import network_sizes
+from latentscale.training.plan import ModelPlan, RunPlan
+from latentscale.wording import shown
 
 # mallopt's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD; 32 MiB is the most that it takes for the latter
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+# of a decoding process, without the pages that it shares with the others
+_WORKER_BYTES = 20 * 2**20
+
+
+class Need(NamedTuple):
+    """What one thing of a run needs at least.
+
+    Attributes:
+        key: the setting that it grows with; ``network`` stands for those that size the networks.
+        size_bytes: in each process.
+        on_device: whether that is memory of the device that trains, rather than of the machine.
+    """
+
+    key: str
+    size_bytes: int
+    on_device: bool
+
+
+def least_memory(plan: ModelPlan) -> list[Need]:
+    """What a process of a run needs at least, by setting; a run takes more, but none takes less.
+
+    Counted are weights with their gradients, moments and average; a micro-batch with one feature map per block of both
+    networks; batches that are read ahead; decoding processes; and the draws of an evaluation.
+    """
+    config, steps = plan.config, plan.steps
+    element = 8 if config.training.precision == "fp64" else 4
+    sizes = network_sizes(plan)
+    frozen = sizes.pop("generator") if plan.method.frozen_generator else 0
+    # weights and their moving average; gradients and two moments, unless DeepSpeed may partition them
+    copies = 5 if config.distributed.engine == "ddp" else 2
+    sample = math.prod(plan.shape)
+    latent = plan.spec.latent_dim + plan.spec.category_dim
+    ahead = config.data.prefetch_steps * steps.process_batch * (sample + latent) * 4
+    evaluated = config.evaluation.images * latent * 8
+    if isinstance(plan, RunPlan):
+        evaluated += min(config.evaluation.images, plan.held_out.count) * sample
+    activation = 2 if config.training.precision == "bf16" else element
+    return [
+        Need("network", (copies * sum(sizes.values()) + frozen) * element, True),
+        Need("training.batch", steps.microbatch * _activations(plan) * activation, True),
+        Need("data.prefetch_steps", ahead, False),
+        Need("data.workers", config.data.workers * _WORKER_BYTES, False),
+        Need("evaluation.images", evaluated, False),
+    ]
+
+
+def require_memory(plan: ModelPlan) -> None:
+    """Refuse a run that needs more memory than there is, before anything is allocated.
+
+    Raises:
+        UserError: naming the setting that needs most of it, and about how much.
+    """
+    needs = least_memory(plan)
+    processes = integer_from_environment("LOCAL_WORLD_SIZE", 1, minimum=1, maximum=2**20)
+    if uses_gpu():
+        device = torch.cuda.get_device_properties(plan.topology.local_rank % torch.cuda.device_count())
+        _refuse(plan, [need for need in needs if need.on_device], device.total_memory, 1, "the GPU")
+        needs = [need for need in needs if not need.on_device]
+    _refuse(plan, needs, machine_memory(), processes, "this machine")
+
+
+def memory_in_words(plan: ModelPlan) -> str:
+    """What a process of the run needs at least, and what there is, in a line."""
+    needs = least_memory(plan)
+    most = max(needs, key=lambda need: need.size_bytes)
+    key = _widest(plan) if most.key == "network" else most.key
+    total = in_words(sum(need.size_bytes for need in needs))
+    return (
+        f"memory: at least about {total} in each process, most of it for {key}; this machine has"
+        f" {in_words(machine_memory())}"
+    )
+
+
+def machine_memory() -> int:
+    """How many bytes the processes of this machine may use: its memory and swap, or a limit of the system below."""
+    found = [psutil.virtual_memory().total + psutil.swap_memory().total]
+    for path in _CGROUP_LIMITS:
+        # absent outside of Linux, "max" without a limit
+        with suppress(OSError, ValueError):
+            found.append(int(path.read_text()))
+    if (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
+        found.append(limit)
+    return min(found)
+
+
+def in_words(size_bytes: int) -> str:
+    """``1.5 GiB``."""
+    for unit, factor in (("TiB", 2**40), ("GiB", 2**30)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:,.1f} {unit}"
+    return f"{size_bytes / 2**20:,.1f} MiB"
+
+
+def _refuse(plan: ModelPlan, needs: list[Need], available: int, processes: int, where: str) -> None:
+    if processes * sum(need.size_bytes for need in needs) <= available:
+        return
+    most = max(needs, key=lambda need: need.size_bytes)
+    key = _widest(plan) if most.key == "network" else most.key
+    value = _values(plan.config)[key]
+    each = f" in each of {processes} processes" if processes > 1 else ""
+    remedy = ", or raise training.accumulation" if key == "training.batch" else ""
+    raise UserError(
+        f"{key}={shown(value)} needs at least about {in_words(most.size_bytes)} of memory{each}, and {where} has"
+        f" {in_words(available)}: lower it{remedy}"
+    )
+
+
+def _activations(plan: ModelPlan) -> int:
+    """Elements of one sample and of one feature map per block in both networks."""
+    settings, shape = plan.config.network, plan.shape
+    if settings.family == "mlp":
+        return math.prod(shape) + 2 * sum(settings.widths)
+    widths = block_widths(settings, shape)
+    return math.prod(shape) + 2 * sum(width * (shape[-1] >> place) ** 2 for place, width in enumerate(widths))
+
+
+def _values(config: Config) -> dict[str, Any]:
+    return {key.name: key.value for key in keys(config)}
+
+
+def _widest(plan: ModelPlan) -> str:
+    """The setting that the networks have most of their parameters from: halving it saves most."""
+    found = []
+    for key, value in _values(plan.config).items():
+        section, _, name = key.rpartition(".")
+        if section not in ("network", "latent") or isinstance(value, bool | float | str) or not value:
+            continue
+        numbers = value if isinstance(value, list) else [value]
+        half = [max(1, each // 2) for each in numbers]
+        changed = replace(getattr(plan.config, section), **{name: half if isinstance(value, list) else half[0]})
+        config = replace(plan.config, **{section: changed})
+        spec = replace(plan.spec, latent_dim=config.latent.dim)
+        if plan.method.categorical and config.latent.categories:
+            spec = replace(spec, categories=tuple(config.latent.categories))
+        left = sum(network_sizes(replace(plan, config=config, spec=spec)).values())
+        found.append((left, max(numbers), key))
+    # the sides of a matrix save as much: of those, the longest
+    least = min(found)[0]
+    return max((number, key) for left, number, key in found if left <= 1.1 * least)[1]
 
 
 def keep_freed_memory() -> None:

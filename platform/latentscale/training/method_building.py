@@ -1,11 +1,12 @@
 """From a plan to its method: networks with their initial weights, or only their sizes."""
 
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import torch
 from torch import nn
 
-from latentscale.config import Config
+from latentscale.config import Config, keys
 from latentscale.errors import UserError
 from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.priors import make_prior
@@ -13,6 +14,9 @@ from latentscale.methods.base import Method
 from latentscale.networks.initialisation import initialize
 from latentscale.networks.spec import ModelSpec
 from latentscale.training.plan import ModelPlan
+from latentscale.wording import shown
+
+_UNBUILDABLE = 2**20
 
 
 def build_method(plan: ModelPlan) -> Method:
@@ -35,8 +39,16 @@ def network_sizes(plan: ModelPlan) -> dict[str, int]:
     Raises:
         UserError: naming the ``network.*`` key, if the networks cannot be built.
     """
-    with torch.device("meta"):
-        networks = _networks(plan)
+    try:
+        with torch.device("meta"):
+            networks = _networks(plan)
+    except (RuntimeError, OverflowError, TypeError, ValueError, MemoryError):
+        config = plan.config
+        key, size = max(_sizes(config), key=lambda one: one[1])
+        if size < _UNBUILDABLE:
+            raise
+        # the product of such sizes overflows
+        raise UserError(f"{key}={shown(size)} is too large for any network: lower it") from None
     return {name: sum(parameter.numel() for parameter in network.parameters()) for name, network in networks.items()}
 
 
@@ -84,6 +96,15 @@ def finished_generator(config: Config, spec: ModelSpec) -> nn.Module:
                 f"method.generator_run={run} has {key}={value}, this run {ours[key]}: give both the same value"
             )
     return model.method.networks["generator"]
+
+
+def _sizes(config: Config) -> Iterator[tuple[str, int]]:
+    """The keys that size the networks, each with its largest number."""
+    for key, value, _ in keys(config):
+        section = key.split(".")[0]
+        if section in ("network", "latent", "method") or key == "data.shape":
+            numbers = value if isinstance(value, list) else [value]
+            yield from ((key, number) for number in numbers if type(number) is int)
 
 
 def _networks(plan: ModelPlan) -> dict[str, nn.Module]:

@@ -10,6 +10,7 @@ from latentscale.distributed.topology import Topology
 from latentscale.methods.base import Method
 from latentscale.networks.spec import ModelSpec
 from latentscale.shards.sharded_dataset import ShardedDataset
+from latentscale.wording import counted
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,16 @@ class RunPlan(ModelPlan):
     dataset: ShardedDataset
     held_out: ShardedDataset
     order: Order
+
+    def in_words(self) -> str:
+        """What is trained and how a step is divided, in a line: a launcher may have dropped a setting unseen."""
+        steps = self.steps
+        processes = counted(steps.processes, "process", "processes")
+        return (
+            f"{self.method.name} on {self.dataset.count:,} samples of {self.dataset.name}, in"
+            f" {self.config.training.precision}: batch {steps.batch} = {processes} x accumulation"
+            f" {steps.accumulation} x {counted(steps.microbatch, 'sample')}"
+        )
 
     def identity(self) -> dict[str, str]:
         """What must stay the same, besides the configuration, for a run to be continued."""

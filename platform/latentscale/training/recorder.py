@@ -86,6 +86,7 @@ class Recorder:
             self._tensorboard = run_on_rank_zero(self.rank, self._open_tensorboard)
         if folder and folder.moved_to:
             self._progress.info(f"moved the earlier run to {folder.moved_to}")
+        self._progress.info(self._plan.in_words())
         for remark in self._plan.method.remarks(config.method, config.training.steps):
             self._progress.info(f"note: {remark}")
         if self._run.step:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import TextIO
 
-from latentscale.atomic import new_file
+from latentscale.atomic import new_file, refuse_special_file
 from latentscale.config import Config, changed_keys
 from latentscale.errors import Interruption, UserError
 from latentscale.launching.restarts import restart_count
@@ -93,6 +93,7 @@ class RunFolder:
 
     def _acquire(self) -> TextIO:
         self.path.mkdir(parents=True, exist_ok=True)
+        refuse_special_file(self.path / _LOCK)
         lock = (self.path / _LOCK).open("w")
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -56,6 +56,7 @@ class TrainingState:
             key = f"{prefix}/{name}"
             if key not in tensors or tensors[key].shape != tensor.shape:
                 raise UserError(f"the checkpoint does not fit this run: {key} is missing or has another shape")
+            _require_numbers(key, tensors[key], tensor.dtype)
             tensor.copy_(tensors[key])
             used.add(key)
         for phase in self._phases:
@@ -67,6 +68,11 @@ class TrainingState:
                     continue
                 if missing := sorted(set(keys) - set(there)):
                     raise UserError(f"the checkpoint does not fit this run: {keys[missing[0]]} is missing")
+                for own, moment in there.items():
+                    if not own.startswith("step/") and moment.shape != parameter.shape:
+                        raise UserError(f"the checkpoint does not fit this run: {keys[own]} has another shape")
+                    types = (torch.float32, torch.float64) if own.startswith("step/") else (parameter.dtype,)
+                    _require_numbers(keys[own], moment, *types)
                 moments |= there
                 used.update(keys[own] for own in there)
             phase.load_moments(moments)
@@ -79,6 +85,17 @@ class TrainingState:
             for prefix, module in self._modules.items()
             for name, tensor in module.state_dict().items()
         ]
+
+
+def _require_numbers(key: str, tensor: Tensor, *types: torch.dtype) -> None:
+    """Refuse a tensor of another type, which the optimizer could not use, and one that is not finite."""
+    if tensor.dtype not in types:
+        found, wanted = (str(dtype).removeprefix("torch.") for dtype in (tensor.dtype, types[0]))
+        raise UserError(f"the checkpoint does not fit this run: {key} holds {found}, not {wanted}")
+    if not torch.isfinite(tensor).all():
+        raise UserError(
+            f"the checkpoint's {key} is not finite: move the checkpoint away to continue from the previous one"
+        )
 
 
 @torch.no_grad()

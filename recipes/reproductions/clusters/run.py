@@ -27,6 +27,7 @@ import torch
 from PIL import Image
 from rich.progress import MofNCompleteColumn, Progress
 
+from latentscale.atomic import new_file
 from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.draws import Purpose
 from latentscale.pictures import PointCloud, draw_scatter, join_panels, save_png
@@ -115,11 +116,16 @@ def train(name: str, seed: int, folder: Path, steps: int) -> None:
         settings.append(f"method.prior_start_step={round(PRIOR_START * steps)}")
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, str(RECIPES / f"{experiment.method}.py"), *settings]
+    if status := run_logged(command, log):
+        raise SystemExit(f"error: {' '.join(command)} exited with status {status}: see {log}")
+
+
+def run_logged(command: Sequence[str], log: Path) -> int:
+    """Run a command on one thread, append what it prints to a file, and return its exit status."""
     with log.open("a") as output:
-        command = [sys.executable, str(RECIPES / f"{experiment.method}.py"), *settings]
-        finished = subprocess.run(command, stdout=output, stderr=output, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    if finished.returncode:
-        raise SystemExit(f"error: {' '.join(command)} exited with status {finished.returncode}: see {log}")
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        return subprocess.run(command, stdout=output, stderr=output, env=environment, check=False).returncode
 
 
 @torch.no_grad()
@@ -236,8 +242,9 @@ def main() -> None:
         with ThreadPoolExecutor(options.jobs) as pool:
             results, pictures = zip(*pool.map(train_and_measure, chosen), strict=True)
     draw_figures(dict(zip(chosen, pictures, strict=True)), options.out)
-    (options.out / "results.json").write_text(as_json(results))
-    (options.out / "results.md").write_text(table(results))
+    for name, text in (("results.json", as_json(results)), ("results.md", table(results))):
+        with new_file(options.out / name) as new:
+            new.write_text(text)
     print(table(results))
 
 

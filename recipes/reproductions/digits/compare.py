@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 
+from latentscale.atomic import new_file
 from latentscale.config import load_config
 from latentscale.data.datasets import open_dataset
 from latentscale.inversion.inverter import Inverter
@@ -108,8 +109,9 @@ def main() -> None:
         "runs": results,
         "config": configs,
     }
-    (options.out / "results.json").write_text(json.dumps(kept, indent=1) + "\n")
-    (options.out / "results.md").write_text(table(results))
+    for name, text in (("results.json", json.dumps(kept, indent=1) + "\n"), ("results.md", table(results))):
+        with new_file(options.out / name) as new:
+            new.write_text(text)
     save_png(picture(runs), options.out / "reconstructions.png")
     print(table(results))
     print(f"results: {options.out}")
