@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from layouts import built, fill, noise, pixels, samples
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageOps
 
 from latentscale.building.pixels import MAX_PIXELS, read_header, upright_pixels
 from latentscale.decoding.sample_arrays import decode
 from latentscale.errors import UserError
+from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.sources.listing import UnreadableItem
 
 
@@ -88,6 +89,53 @@ def test_what_exif_turns_is_turned(orientation, kind):
     assert (header.height, header.width) == upright.shape[:2]
 
 
+def turned_file(image: Image.Image, kind: str, orientation: int) -> bytes:
+    """An encoded file whose orientation is in the format's own place, or for XMP in an XMP packet of a TIFF."""
+    if kind == "TIFF":
+        return encoded(image, kind, tiffinfo={ExifTags.Base.Orientation: orientation})
+    if kind == "TIFF, LZW":
+        settings = {"compression": "tiff_lzw", "tiffinfo": {ExifTags.Base.Orientation: orientation}}
+        return encoded(image, "TIFF", **settings)
+    if kind == "TIFF, XMP":
+        packet = f'<x:xmpmeta><rdf:RDF><rdf:Description tiff:Orientation="{orientation}"/></rdf:RDF></x:xmpmeta>'
+        return encoded(image, "TIFF", tiffinfo={ExifTags.Base.XMLPacket: packet.encode()})
+    lossless = {"WEBP": {"lossless": True}}.get(kind, {})
+    return encoded(image, kind, exif=orientation_exif(orientation), **lossless)
+
+
+@pytest.mark.parametrize("kind", ["TIFF", "TIFF, LZW", "TIFF, XMP", "PNG", "JPEG", "WEBP", "AVIF"])
+def test_every_format_that_records_an_orientation_is_measured_and_turned_alike(tmp_path, kind):
+    Image.init()
+    if kind not in Image.SAVE and not kind.startswith("TIFF"):
+        pytest.skip(f"this Pillow knows no {kind}")
+    # blocks, so that lossy formats keep which corner is which
+    image = noise(2, (3, 2)).resize((48, 32), Image.Resampling.NEAREST)
+    for orientation in range(1, 9):
+        content = turned_file(image, kind, orientation)
+        with Image.open(io.BytesIO(encoded(image, exif=orientation_exif(orientation)))) as opened:
+            expected = np.asarray(ImageOps.exif_transpose(opened)).astype(int)
+        header, found = read_header(content), upright_pixels(content, 3)
+        assert (header.height, header.width) == expected.shape[:2]
+        assert np.abs(np.asarray(found.image).astype(int) - expected).mean() < 12
+        assert found.notes == (["turned as EXIF says"] if orientation > 1 else [])
+        # training decodes a sample of this format as the build does
+        if kind != "TIFF, XMP":
+            np.testing.assert_array_equal(
+                decode(content, (3, *expected.shape[:2]), "x"), array(content).transpose(2, 0, 1)
+            )
+        fill(tmp_path / f"{orientation}", {"a.img.tif": content, "b.png": encoded(found.image)})
+        size = ShardedDataset.open(
+            built("folder", tmp_path / f"{orientation}", tmp_path / f"out{orientation}").out / "train"
+        )
+        assert size.shape == (3, *expected.shape[:2])
+
+
+def orientation_exif(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    return exif
+
+
 def test_tiffs_of_one_upright_size_are_of_one_size(tmp_path):
     turned = encoded(noise(3, (60, 40)), "TIFF", tiffinfo={ExifTags.Base.Orientation: 6})
     fill(tmp_path / "in", {"a.tif": turned, "b.png": encoded(noise(4, (40, 60)))})
@@ -152,6 +200,23 @@ def test_of_an_animation_the_first_frame_is_taken():
     prepared = upright_pixels(content, 3)
     assert np.asarray(prepared.image)[0, 0].tolist() == [255, 0, 0]
     assert (prepared.file_format, prepared.notes) == ("", ["first frame taken"])
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("orientation", [1, 3, 6])
+def test_of_a_tiff_of_several_pages_the_first_is_taken(tmp_path, orientation, compression):
+    pages = [noise(number, (8, 4)) for number in range(3)]
+    settings = {"compression": compression, "tiffinfo": {ExifTags.Base.Orientation: orientation}}
+    content = encoded(pages[0], "TIFF", save_all=True, append_images=pages[1:], **settings)
+    turned = ["turned as EXIF says"] if orientation > 1 else []
+    assert upright_pixels(content, 3).notes == ["first frame taken", *turned]
+    expected = np.rot90(np.asarray(pages[0]), {1: 0, 3: 2, 6: -1}[orientation])
+    np.testing.assert_array_equal(array(content), expected)
+    header = read_header(content)
+    assert (header.height, header.width) == expected.shape[:2]
+    fill(tmp_path / "in", {"a.tif": content})
+    built("folder", tmp_path / "in", tmp_path / "out")
+    np.testing.assert_array_equal(pixels(tmp_path / "out/train")[0], expected.transpose(2, 0, 1))
 
 
 def bomb(width: int, height: int) -> bytes:

@@ -1,7 +1,6 @@
 """Decode any image file to upright 8-bit grey or RGB pixels."""
 
 import io
-import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,11 +9,17 @@ from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
-from latentscale.decoding.decoder import default_decoder
 from latentscale.decoding.image_conversion import eight_bit_grey
-from latentscale.decoding.pillow_decoder import UPRIGHT, ImageRefused, exif_orientation
+from latentscale.decoding.jpeg_warnings import (
+    UNREPORTED_BYTES,
+    extra_bytes,
+    followed_warning,
+    is_harmless,
+    reported_warning,
+)
+from latentscale.decoding.pillow_decoder import unreadable
 from latentscale.sources.listing import UnreadableItem
 
 MAX_PIXELS = 89_478_485
@@ -26,7 +31,6 @@ _MODES = {1: "L", 3: "RGB"}
 _CONVERTIBLE = ("1", "P", "CMYK", "YCbCr", "HSV")
 _ROTATED_ORIENTATIONS = range(2, 9)
 _PNG_DEPTH_OFFSET = 24
-_BYTES_BEFORE_END = re.compile(r"extraneous bytes before marker 0xd9")
 
 
 @dataclass
@@ -63,9 +67,8 @@ def read_header(content: bytes | NDArray[np.uint8]) -> Header:
     if isinstance(content, np.ndarray):
         return Header(content.shape[0], content.shape[1], content.ndim == 2)
     with _open(content) as image, _report_damage():
-        width, height = image.size
-        # Pillow has turned the size of a TIFF, and turns its pixels when it decodes them
-        if image.format != "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
+        width, height = _stored_size(image)
+        if image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8):
             width, height = height, width
         return Header(height, width, _is_grey(image))
 
@@ -84,10 +87,18 @@ def upright_pixels(
         image = Image.fromarray(np.ascontiguousarray(content))
         return Pixels(image if image.mode == mode else image.convert(mode), "", [])
     with _open(content) as image, _report_damage():
-        notes = _refuse_hidden_damage(image, content)
+        warning = reported_warning(content) if _is_jpeg(image) else ""
+        _refuse_hidden_damage(image, content, warning)
+        # counting a loaded TIFF's frames would drop its pixels
+        notes = ["first frame taken"] if image.format != "MPO" and getattr(image, "n_frames", 1) > 1 else []
         turned = image.format == "TIFF" and image.getexif().get(ExifTags.Base.Orientation, 1) in _ROTATED_ORIENTATIONS
         image.load()
-        notes += ["turned as EXIF says"] if turned else []
+        if warning != "":
+            # simplejpeg has not told whether pixels are lost
+            warning = followed_warning(content)
+            _refuse_lost_pixels(warning)
+            notes += ["bytes before the end of the JPEG left out"] * (extra_bytes(warning) > UNREPORTED_BYTES)
+        notes += ["turned as EXIF says"] * turned
         return _in_mode(image, content, mode, background, notes)
 
 
@@ -127,29 +138,30 @@ def _open(content: bytes) -> Image.Image:
     return image
 
 
-def _refuse_hidden_damage(image: Image.Image, content: bytes) -> list[str]:
-    """Refuse damage that Pillow decodes without an error, and files that the decoders used in training refuse.
+def _stored_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height as stored, before the orientation applies; Pillow gives a TIFF's after that of its tag."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        width, height = (int(image.tag_v2[tag]) for tag in (TiffImagePlugin.IMAGEWIDTH, TiffImagePlugin.IMAGELENGTH))
+        return width, height
+    return image.size
 
-    Returns:
-        What is unusual in the file although its pixels can be used; it must then be written anew.
-    """
+
+def _refuse_hidden_damage(image: Image.Image, content: bytes, warning: str | None) -> None:
+    """Refuse damage that Pillow decodes without an error."""
     if image.format == "PNG":
         # verify() checks the checksums, and leaves the image unusable
         with Image.open(io.BytesIO(content), formats=_formats()) as another:
             another.verify()
-    elif (
-        image.format in ("JPEG", "MPO")
-        and image.mode in ("L", "RGB")
-        and exif_orientation(image.info.get("exif")) == UPRIGHT
-    ):
-        try:
-            default_decoder().into(content, np.empty((image.height, image.width, len(image.getbands())), np.uint8))
-        except ImageRefused as refusal:
-            # all blocks were decoded; cameras and editors leave such bytes, and Pillow passes over them
-            if not _BYTES_BEFORE_END.search(refusal.reason):
-                raise UnreadableItem(refusal.reason) from refusal
-            return ["bytes before the end of the JPEG left out"]
-    return []
+    _refuse_lost_pixels(warning or "")
+
+
+def _refuse_lost_pixels(warning: str) -> None:
+    if warning and not is_harmless(warning):
+        raise UnreadableItem(unreadable(warning).reason)
+
+
+def _is_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB")
 
 
 def _is_grey(image: Image.Image) -> bool:
@@ -160,8 +172,6 @@ def _in_mode(
     image: Image.Image, content: bytes, mode: str, background: tuple[int, int, int] | None, notes: list[str]
 ) -> Pixels:
     file_format = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "WEBP": "WEBP"}.get(image.format or "", "")
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        notes.append("first frame taken")
     if image.getexif().get(ExifTags.Base.Orientation, 1) in _ROTATED_ORIENTATIONS:
         image = ImageOps.exif_transpose(image)
         notes.append("turned as EXIF says")

@@ -3,7 +3,8 @@
 simplejpeg decodes JPEG and imagecodecs decodes PNG, both directly into the batch; Pillow decodes everything else.
 tests/benchmarks/decoders.py measures which is fastest. Both come as wheels for Linux, macOS and Windows. All follow the
 same rules (`pillow_decoder`), which are checked on a file's header before a fast library decodes it. simplejpeg refuses
-some damaged files that Pillow accepts, so the JPEG library is part of a run's identity.
+some damaged files that Pillow accepts, so the JPEG library is part of a run's identity. Files whose only fault are
+bytes that no code uses are decoded by both.
 """
 
 import base64
@@ -17,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscale.decoding.jpeg_warnings import is_harmless
 from latentscale.decoding.pillow_decoder import UPRIGHT, decode_with_pillow, exif_orientation, refuse_size, unreadable
 from latentscale.errors import UserError
 
@@ -111,10 +113,12 @@ class Decoder:
             refuse_size((found_height, found_width), (height, width))
             if space not in _JPEG_SPACES[channels]:
                 return False
+        target = out if out.flags.c_contiguous else None
         try:
-            target = out if out.flags.c_contiguous else None
             pixels = self._simplejpeg.decode_jpeg(data, _JPEG_OUTPUT[channels], buffer=target)
         except ValueError as error:
+            if is_harmless(" ".join(str(error).split())):  # Pillow decodes it all the same
+                return False
             raise unreadable(error) from error
         if pixels.shape != shape:
             refuse_size(pixels.shape[:2], (height, width))
