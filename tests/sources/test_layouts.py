@@ -1,5 +1,6 @@
 """Published layouts become the splits, labels and pixels that they mean."""
 
+import gzip
 import json
 from pathlib import Path
 
@@ -283,6 +284,51 @@ def test_labels_of_one_idx_split_alone_are_not_dropped_in_silence(tmp_path):
     (root / "train-labels-idx1-ubyte").unlink()
     built("idx", root, tmp_path / "out")
     assert ShardedDataset.open(tmp_path / "out/train").labels == []
+
+
+def idx_of(array: np.ndarray, code: int) -> bytes:
+    """An idx file of any type, by the format's code for it."""
+    kind = {9: "i1", 11: ">i2", 12: ">i4", 13: ">f4"}[code]
+    return bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes() + array.astype(kind).tobytes()
+
+
+@pytest.mark.parametrize("prefix", ["", "qmnist-"])
+def test_the_class_is_the_first_column_of_qmnists_labels(tmp_path, prefix):
+    columns = np.arange(320).reshape(40, 8)
+    columns[:, 0] = np.arange(40) % 7 * 3
+    for part, chosen, pack in (("train", slice(0, 30), gzip.compress), ("test", slice(30, 40), bytes)):
+        images = digit_arrays(40)[0][chosen]
+        end = ".gz" if pack is gzip.compress else ""
+        fill(tmp_path / "q", {f"{prefix}{part}-images-idx3-ubyte{end}": pack(idx_bytes(images))})
+        fill(tmp_path / "q", {f"{prefix}{part}-labels-idx2-int{end}": pack(idx_of(columns[chosen], 12))})
+    built("idx", tmp_path / "q", tmp_path / "out")
+    train = ShardedDataset.open(tmp_path / "out/train")
+    assert (train.name, train.labels) == (prefix.rstrip("-") or "q", ["0", "3", "6", "9", "12", "15", "18"])
+    found = [sample.label for split in ("train", "test") for sample in samples(tmp_path / "out" / split)]
+    assert found == [number % 7 for number in range(40)]
+    # unlike EMNIST's, its images stand upright
+    np.testing.assert_array_equal(pixels(tmp_path / "out/train")[:, 0], digit_arrays(30)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("labels-idx2-int", idx_of(np.zeros((6, 5)), 12), r"has shape \[6, 5\], neither \[images\] nor QMNIST's"),
+        ("labels-idx2-int", idx_of(np.zeros((4, 8)), 12), "has 4 labels, but train-images-idx3-ubyte has 6 images"),
+        ("labels-idx1-int", idx_of(np.zeros(6), 13), "holds float32, not whole numbers"),
+        ("labels.csv", b"5\n0\n", "is no idx file of labels such as train-labels-idx1-ubyte"),
+        ("labels-idx1-ubyte.xz", b"", "is no idx file of labels such as train-labels-idx1-ubyte"),
+    ],
+)
+def test_labels_beside_idx_images_are_read_or_named(tmp_path, name, content, message):
+    fill(tmp_path / "in", {"train-images-idx3-ubyte": idx_bytes(digit_arrays(6)[0]), f"train-{name}": content})
+    with pytest.raises(UserError, match=rf"train-{name}.*{message}") as refused:
+        built("idx", tmp_path / "in", tmp_path / "out")
+    assert "\n" not in str(refused.value)
+    built("idx", tmp_path / "in", tmp_path / "out", labels="none")
+    assert ShardedDataset.open(tmp_path / "out/train").labels == []
+    with pytest.raises(UserError, match=r"--labels folders is not for idx.*: give auto or none"):
+        built("idx", tmp_path / "in", tmp_path / "new", labels="folders")
 
 
 @pytest.mark.parametrize("inside", [False, True], ids=["beside", "inside"])

@@ -1,23 +1,21 @@
-"""MNIST, Fashion-MNIST, Kuzushiji-MNIST and EMNIST as idx files, gzipped or not."""
+"""MNIST, Fashion-MNIST, Kuzushiji-MNIST, EMNIST and QMNIST as idx files, gzipped or not."""
 
 import re
-from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
 from latentscale.errors import UserError
-from latentscale.sources.arrays import ArrayReader, Row, load_array, load_numbers
+from latentscale.sources.arrays import ArrayReader, Row, load_array, load_classes
 from latentscale.sources.file_tree import require_folder
-from latentscale.sources.labels import Labels
-from latentscale.sources.listing import Item, Listing
+from latentscale.sources.labels import Labels, labels_from_values
+from latentscale.sources.listing import Item, Listing, origin_notes
 from latentscale.sources.source_options import SourceOptions
 
 SPLIT_OF_NAME = {"train": "train", "t10k": "test", "test": "test"}
 
-_IMAGES = re.compile(r"(?:(?P<subset>emnist-[a-z]+)-)?(?P<part>train|t10k|test)-images[.-]idx3-ubyte(?:\.gz)?")
-_IMAGE_ENDING = re.compile(r"images[.-]idx3-ubyte(\.gz)?$")
-# one number a sample, or QMNIST's eight, of which the first is the class
-_LABEL_ENDINGS = ("idx1-ubyte", "idx2-int")
+_SET_AND_PART = r"(?P<stem>(?:(?P<subset>emnist-[a-z]+|qmnist)-)?(?P<part>train|t10k|test))"
+_IMAGES = re.compile(_SET_AND_PART + r"-images[.-]idx3-ubyte(?:\.gz)?")
+_LABELS = re.compile(_SET_AND_PART + r"-labels[.-]idx[12]-(?:ubyte|byte|short|int)(?:\.gz)?")
 
 
 class IdxFiles(NamedTuple):
@@ -34,7 +32,13 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
         UserError: a file is missing or damaged, or the numbers of images and labels differ.
     """
     root = require_folder(path, "idx")
+    if options.labels not in ("auto", "none"):
+        raise UserError(f"--labels {options.labels} is not for idx, whose labels are in idx files: give auto or none")
     subset, files = find_idx(root, options.subset)
+    if options.labels == "none":
+        files = {split: pair._replace(labels=None) for split, pair in files.items()}
+    else:
+        _refuse_unread_labels(root, files)
     found = {split: load_array(pair.images) for split, pair in files.items()}
     for split, images in found.items():
         if images.ndim != 3:
@@ -44,13 +48,13 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
     if not labelled and any(values is not None for values in numbers.values()):
         without = next(pair.images for split, pair in files.items() if numbers[split] is None)
         raise UserError(
-            f"{without} has no label file next to it, but the other split has one: fetch the missing one, or move "
-            "the other away to build without labels"
+            f"{without} has no label file next to it, but the other split has one: fetch the missing one, or build "
+            "without labels by --labels none"
         )
     codes = sorted({int(code) for values in numbers.values() if values is not None for code in values})
     label_of = {code: label for label, code in enumerate(codes)}
     # EMNIST stores its images transposed
-    transposed = bool(subset)
+    transposed = subset.startswith("emnist-")
     splits: dict[str, list[Item]] = {}
     for split, pair in sorted(files.items(), key=lambda entry: entry[0] != "train"):
         status = pair.images.stat()
@@ -66,15 +70,18 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
             )
             for number in range(len(found[split]))
         )
+    labels = labels_from_values(("class",), (_names(root, subset, codes),)) if labelled else Labels()
+    notes = origin_notes(splits, labels, ", ".join(pair.labels.name for pair in files.values() if pair.labels))
     return Listing(
         name=subset or root.resolve().name,
         licence="as published with the idx files",
         splits=splits,
         reader=ArrayReader(root),
-        labels=Labels(_names(root, subset, codes), of=("class",)) if labelled else Labels(),
+        labels=labels,
         channels=1,
         uniform=True,
         same_in_test=options.split == "all",
+        notes=notes,
     )
 
 
@@ -89,21 +96,12 @@ def find_idx(root: Path, subset: str) -> tuple[str, dict[str, IdxFiles]]:
     Raises:
         UserError: there is none, or there are several and ``subset`` is empty.
     """
+    images, labels = _named(root, _IMAGES), _named(root, _LABELS)
     sets: dict[str, dict[str, IdxFiles]] = {}
-    for path in sorted(root.iterdir()):
-        # unpacking may leave a folder of the file's name beside the file, or around it
-        file = path / path.name if (path / path.name).is_file() else path
-        if (match := _IMAGES.fullmatch(path.name)) and file.is_file():
-            labels = [
-                candidate
-                for kind, separator, ending in product(_LABEL_ENDINGS, "-.", ("", ".gz"))
-                for name in [_IMAGE_ENDING.sub(f"labels{separator}{kind}{ending}", path.name)]
-                for candidate in (root / name, root / name / name)
-                if candidate.is_file()
-            ]
-            # an unpacked file sorts before its archive, so it is preferred
-            split, path = SPLIT_OF_NAME[match["part"]], file
-            sets.setdefault(match["subset"] or "", {}).setdefault(split, IdxFiles(path, next(iter(labels), None)))
+    for stem, (match, path) in images.items():
+        split = SPLIT_OF_NAME[match["part"]]
+        of_stem = labels.get(stem)
+        sets.setdefault(match["subset"] or "", {}).setdefault(split, IdxFiles(path, of_stem and of_stem[1]))
     if subset:
         sets = {name: files for name, files in sets.items() if name.removeprefix("emnist-") == subset}
     if not sets:
@@ -115,13 +113,41 @@ def find_idx(root: Path, subset: str) -> tuple[str, dict[str, IdxFiles]]:
     return next(iter(sets.items()))
 
 
+def _named(root: Path, pattern: re.Pattern[str]) -> dict[str, tuple[re.Match[str], Path]]:
+    """The files whose name fits the pattern, by its ``stem``.
+
+    An unpacked file is preferred to its archive. Kaggle's copy of MNIST has folders with the files' names, in which the
+    file is once more: those files come last.
+    """
+    folders = [path for path in sorted(root.iterdir()) if pattern.fullmatch(path.name) and path.is_dir()]
+    found: dict[str, tuple[re.Match[str], Path]] = {}
+    for folder in (root, *folders):
+        for path in sorted(folder.iterdir()):
+            if (match := pattern.fullmatch(path.name)) and path.is_file():
+                found.setdefault(match["stem"], (match, path))
+    return found
+
+
+def _refuse_unread_labels(root: Path, files: dict[str, IdxFiles]) -> None:
+    for pair in files.values():
+        match = _IMAGES.fullmatch(pair.images.name)
+        if pair.labels is not None or match is None:
+            continue
+        for path in sorted(root.iterdir()):
+            if path.name.startswith(match["stem"]) and "label" in path.name.lower():
+                raise UserError(
+                    f"{path} has a name of labels, but is no idx file of labels such as "
+                    f"{match['stem']}-labels-idx1-ubyte: fetch that one, or build without labels by --labels none"
+                )
+
+
 def _numbers(files: IdxFiles, images: int) -> list[int] | None:
     if files.labels is None:
         return None
-    labels = load_numbers(files.labels)
-    if labels.shape != (images,):
+    labels = load_classes(files.labels)
+    if len(labels) != images:
         raise UserError(
-            f"{files.labels} has {labels.size} labels, but {files.images.name} has {images} images: fetch both again"
+            f"{files.labels} has {len(labels)} labels, but {files.images.name} has {images} images: fetch both again"
         )
     return [int(label) for label in labels]
 

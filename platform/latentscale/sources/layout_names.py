@@ -8,7 +8,7 @@ LAYOUTS = {
     "afhq": "AFHQ v1, v2: {train,val}/{cat,dog,wild}; --split all",
     "celeba": "CelebA's aligned images with its lists (.txt or .csv)",
     "imagenet-patches": "square patches of the images of any tree",
-    "idx": "(Fashion-, Kuzushiji-, E)MNIST's idx files, .gz or not",
+    "idx": "(Fashion-, Kuzushiji-, E, Q)MNIST's idx files, .gz or not",
     "mnist-c": "MNIST-C, one folder per corruption; see --originals",
     "digits": "scikit-learn's 8x8 digits; takes no PATH",
     "photos": "patches of 11 bundled photographs; takes no PATH",

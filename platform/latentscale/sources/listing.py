@@ -1,7 +1,7 @@
 """The listing that every source returns: its images by split, their properties, and a reader for any process."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from latentscale.decoding.image_suffixes import IMAGE_SUFFIXES, suffix
 from latentscale.sources.labels import Labels
+from latentscale.wording import counted
 
 LABEL_FILES = ("labels.json", "labels.csv", "metadata.jsonl", "metadata.csv")
 """Names of label files; the first has precedence."""
@@ -131,6 +132,22 @@ class Listing:
     generated: Generated | None = None
     problems: list[Problem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+
+def origin_notes(splits: Mapping[str, Sequence[Item]], labels: Labels, origin: str) -> list[str]:
+    """Where the labels are from, and which of them no training image has; nothing without labels."""
+    if not labels.names:
+        return []
+    count = sum(item.label is not None for items in splits.values() for item in items)
+    notes = [f"labels of {counted(count, 'image')} from {origin}"]
+    if "train" in splits:
+        trained = {item.label for item in splits["train"]}
+        seen = {item.label for items in splits.values() for item in items}
+        if absent := sorted(label for label in seen - trained if label is not None):
+            shown = ", ".join(display_name(labels.names[label]) for label in absent[:5])
+            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
+            notes.append(f"no training image has the label{'s' if len(absent) > 1 else ''} {shown}{more}")
+    return notes
 
 
 def digest(items: Iterable[Item]) -> str:

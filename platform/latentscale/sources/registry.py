@@ -40,7 +40,7 @@ SOURCES = {
     "afhq": Source(list_afhq, frozenset({"split", "follow_symlinks"})),
     "celeba": Source(list_celeba, frozenset({"attributes", "split", "follow_symlinks"})),
     "imagenet-patches": Source(list_imagenet_patches, _LABELLING | _PATCHES | {"follow_symlinks"}),
-    "idx": Source(list_idx, frozenset({"split", "subset"})),
+    "idx": Source(list_idx, frozenset({"labels", "split", "subset"})),
     "mnist-c": Source(list_mnist_c, frozenset({"originals", "corruptions"})),
     "digits": Source(list_digits, frozenset({"split"})),
     "photos": Source(list_photos, _PATCHES | {"split"}),

@@ -60,7 +60,8 @@ class SourceOptions:
         "auto",
         'Labels of a folder or archive. FILE is CSV whose first line is "file,TITLE,...", or JSON such as '
         '{"cat/1.png": "cat"}. auto reads labels.json, labels.csv, metadata.csv, metadata.jsonl or StyleGAN\'s '
-        "dataset.json beside the images; without such a file, folders are labels.",
+        "dataset.json beside the images; without such a file, folders are labels. none leaves labels out, also those of "
+        "idx files.",
         panel=Panel.LABELS,
         metavar="auto|folders|none|FILE",
     )

@@ -11,7 +11,7 @@ from latentscale.sources.label_matching import match_rows
 from latentscale.sources.label_tables import METADATA_FILES, LabelFile, LabelTable, read_label_table
 from latentscale.sources.labels import Labels, labels_from_columns
 from latentscale.sources.labels_beside import LabelsBeside
-from latentscale.sources.listing import LABEL_FILES, Item, display_name
+from latentscale.sources.listing import LABEL_FILES, Item, display_name, origin_notes
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.split_folders import SPLITS, SplitFolders, find_splits, parse_splits, split_of_folder
 from latentscale.wording import counted
@@ -83,7 +83,9 @@ def split_and_label(items: list[Item], options: SourceOptions, sidecars: Sidecar
     if found.origin:
         items = [replace(item, label=label) for item, label in zip(items, found.of_image, strict=True)]
     splits = {split: [items[index] for index in folders.splits[split]] for split in SPLITS if split in folders.splits}
-    return Assigned(splits, found.labels, [*folders.notes, *found.notes, *_label_notes(splits, found)])
+    return Assigned(
+        splits, found.labels, [*folders.notes, *found.notes, *origin_notes(splits, found.labels, found.origin)]
+    )
 
 
 def _without(items: Sequence[Item], folders: SplitFolders) -> tuple[list[Item], SplitFolders]:
@@ -241,22 +243,6 @@ def _unused_note(file: str, unused: Sequence[str]) -> list[str]:
         return []
     count = counted(len(unused), "image")
     return [f"{file} also names {count} not there, such as {display_name(unused[0])}"]
-
-
-def _label_notes(splits: dict[str, list[Item]], found: _Found) -> list[str]:
-    """Where the labels are from, and which no training image has."""
-    if not found.origin:
-        return []
-    count = sum(item.label is not None for items in splits.values() for item in items)
-    notes = [f"labels of {counted(count, 'image')} from {found.origin}"]
-    if "train" in splits:
-        trained = {item.label for item in splits["train"]}
-        seen = {item.label for items in splits.values() for item in items}
-        if absent := sorted(label for label in seen - trained if label is not None):
-            shown = ", ".join(display_name(found.labels.names[label]) for label in absent[:5])
-            more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-            notes.append(f"no training image has the label{'s' if len(absent) > 1 else ''} {shown}{more}")
-    return notes
 
 
 def _folder(name: str) -> str:
