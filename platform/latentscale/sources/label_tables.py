@@ -3,20 +3,23 @@
 import csv
 import io
 import json
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+from latentscale.decoding.image_suffixes import IMAGE_SUFFIXES, suffix
 from latentscale.errors import UserError
 from latentscale.sources.listing import display_name
 
 FILE_TITLES = (
-    "file", "filename", "file_name", "filepath", "file_path", "name", "image", "image_name", "image_id", "image_path",
-    "img", "id", "path",
+    "file", "filename", "filepath", "name", "image", "imagename", "imagefile", "imagefilename", "imageid", "imagepath",
+    "imageindex", "img", "imgname", "imgpath", "imgid", "id", "path",
 )  # fmt: skip
-"""Titles of the column that names the images."""
+"""Titles of the column that names the images, in small letters, without spaces and underscores."""
 
 LABEL_TITLES = ("label", "labels", "class", "category", "target")
 """Titles of a column of labels in a file that also describes images otherwise."""
@@ -24,7 +27,7 @@ LABEL_TITLES = ("label", "labels", "class", "category", "target")
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 """Names that Hugging Face's image folders give such files."""
 
-_INDEX_TITLES = ("", "unnamed: 0", "index")
+_INDEX_TITLE = re.compile(r"|unnamed: ?\d+|index")
 _SHOWN = 40
 
 
@@ -44,11 +47,13 @@ class LabelTable:
         titles: of the labels; empty if the file gives none.
         rows: the values of each named image, one per title.
         notes: lines to print for the user.
+        none: whether the file says that the images have no labels.
     """
 
     titles: list[str] = field(default_factory=list)
     rows: dict[str, list[str]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    none: bool = False
 
 
 class _Damaged(Exception):
@@ -77,12 +82,15 @@ def read_label_table(file: LabelFile) -> LabelTable:
 
 def _csv_table(content: bytes, describes: bool) -> LabelTable:
     text = _decoded(content).replace("\0", "\ufffd")
+    if re.fullmatch(r"sep=[,;|\t]", text.partition("\n")[0].strip(" \r"), re.IGNORECASE):
+        # Excel's own line for the separator
+        text = text.partition("\n")[2]
     best: list[list[str]] = []
     damage = ""
-    for separator in ",;\t":
+    for separator in ",;\t|":
         try:
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-            rows = [row for row in reader if any(row)]
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True, skipinitialspace=True)
+            rows = [cells for row in reader if any(cells := [cell.strip() for cell in row])]
         except csv.Error as error:
             damage = damage or f"line {reader.line_num} is not CSV: {error}"
             continue
@@ -94,38 +102,76 @@ def _csv_table(content: bytes, describes: bool) -> LabelTable:
         first = text.strip().splitlines()[:1]
         shown = f"is {_shown(first[0])}" if first else "is missing"
         raise _Damaged(f"its first line must be titles, such as file,label or file;label, but {shown}")
-    titles = [title.strip() for title in best[0]]
-    key = _file_column([title.casefold() for title in titles], titles)
-    rows = [[cell.strip() for cell in row] for row in best[1:]]
+    titles = _without_end(best[0], 1)
+    rows = [[_composed(cell) for cell in _without_end(row, len(titles))] for row in best[1:]]
     for number, row in enumerate(rows, 2):
         if len(row) != len(titles):
             raise _Damaged(
                 f"row {number} ({_shown(row[0])}) has {len(row)} values, but its first row has {len(titles)} titles"
             )
-    skipped = {key} | {i for i, title in enumerate(titles) if title.casefold() in _INDEX_TITLES}
-    columns = [i for i in range(len(titles)) if i not in skipped]
+    key = _file_column(titles, rows)
+    columns = _label_columns(titles, rows, key)
     return _table([(row[key], [row[i] for i in columns]) for row in rows], [titles[i] for i in columns], describes)
 
 
-def _file_column(folded: Sequence[str], titles: Sequence[str]) -> int:
-    named = [number for number, title in enumerate(folded) if title in FILE_TITLES]
+def _without_end(row: list[str], length: int) -> list[str]:
+    """A row without the empty cells at its end that are beyond ``length``, such as Excel writes."""
+    while len(row) > length and not row[-1]:
+        row = row[:-1]
+    return row
+
+
+def _file_column(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> int:
+    """The column that names the images: of those with such a title, the one with the most names of image files."""
+    plain = [_plain(title) for title in titles]
+    named = [number for number, title in enumerate(plain) if title in FILE_TITLES]
     if not named:
         raise _Damaged(
             f"its first line must be titles, such as file,label, with one for the images' names: file, filename, name, "
             f"image_id or path; but is {_shown(','.join(titles))}"
         )
+    files = [sum(suffix(row[number]) in IMAGE_SUFFIXES for row in rows) for number in named]
     # "id" and "name" may also describe an image whose file has a column of its own
-    ranked = sorted(named, key=lambda number: FILE_TITLES.index(folded[number]))
-    return named[0] if named[0] == 0 else ranked[0]
+    ranked = sorted(
+        zip(named, files, strict=True), key=lambda pair: (-pair[1], pair[0] != 0, FILE_TITLES.index(plain[pair[0]]))
+    )
+    return ranked[0][0]
+
+
+def _label_columns(titles: Sequence[str], rows: Sequence[Sequence[str]], key: int) -> list[int]:
+    """The columns of labels: all but the file's, an index as pandas writes it, and other names of the same image."""
+    columns = []
+    for number, title in enumerate(titles):
+        cells = [row[number] for row in rows]
+        counts = all(cell.isascii() and cell.isdigit() for cell in cells) and len(set(cells)) == len(cells)
+        may_be_index = _INDEX_TITLE.fullmatch(title.casefold()) is not None
+        if number == key or (may_be_index and (counts or not any(cells))):
+            continue
+        if not title:
+            raise _Damaged(f"column {number + 1} has no title: give it one, or remove it")
+        columns.append(number)
+    others = [
+        number for number in columns if _plain(titles[number]) not in FILE_TITLES or _is_name(titles, rows, number)
+    ]
+    return others or columns
+
+
+def _is_name(titles: Sequence[str], rows: Sequence[Sequence[str]], number: int) -> bool:
+    """Whether a column has names of people or things, not of files."""
+    return _plain(titles[number]) == "name" and not all(suffix(row[number]) in IMAGE_SUFFIXES for row in rows)
+
+
+def _plain(title: str) -> str:
+    return re.sub(r"[\W_]+", "", title.casefold())
 
 
 def _json_table(content: bytes, describes: bool) -> LabelTable:
     """``{"cat/1.png": "cat", …}`` (several labels: a list or an object), or StyleGAN's pairs below ``labels``."""
     data = _json(_decoded(content))
-    if isinstance(data, Mapping) and _is_pairs(data.get("labels")):
+    if isinstance(data, Mapping) and data.get("labels") and _is_pairs(data["labels"]):
         data = data["labels"]
-    if isinstance(data, Mapping) and set(data) == {"labels"} and data["labels"] is None:
-        return LabelTable()
+    if isinstance(data, Mapping) and "labels" in data and data["labels"] in (None, []):
+        return LabelTable(notes=["it says that the images have no labels"], none=True)
     pairs: list[tuple[Any, Any]]
     if isinstance(data, Mapping):
         pairs = list(data.items())
@@ -154,11 +200,12 @@ def _records(rows: Sequence[Mapping[str, Any]], describes: bool) -> LabelTable:
     if not rows:
         return LabelTable()
     titles = list(rows[0])
-    key = titles[_file_column([title.casefold() for title in titles], titles)]
     for number, row in enumerate(rows, 1):
         if list(row) != titles and set(row) != set(titles):
             raise _Damaged(f"row {number} has the keys {_shown(', '.join(row))}, but the first has {', '.join(titles)}")
-    columns = [title for title in titles if title != key]
+    cells = [[str(row[title]) for title in titles] for row in rows]
+    key = titles[place := _file_column(titles, cells)]
+    columns = [titles[number] for number in _label_columns(titles, cells, place)]
     if describes and (labels := [title for title in columns if title.casefold() in LABEL_TITLES]):
         ignored = [title for title in columns if title not in labels]
         table = _table([(_name(row[key]), [_text(row[t], row[key]) for t in labels]) for row in rows], labels, False)
@@ -172,7 +219,7 @@ def _records(rows: Sequence[Mapping[str, Any]], describes: bool) -> LabelTable:
 def _values_table(pairs: Sequence[tuple[Any, Any]]) -> LabelTable:
     """Names with a value, a list of values, or an object of values."""
     if not pairs:
-        return LabelTable()
+        return LabelTable(notes=["it names no image"], none=True)
     first = pairs[0][1]
     rows: list[tuple[str, list[str]]] = []
     if isinstance(first, Mapping):
@@ -268,7 +315,16 @@ def _name(value: Any) -> str:
 def _text(value: Any, name: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise _Damaged(f"{_shown(name)} has the label {_shown(value)}, but labels must be names or whole numbers")
-    return str(value).strip()
+    return _composed(str(value).strip())
+
+
+def _composed(value: str) -> str:
+    """A value with its accents composed (NFC), so that labels that look equal are equal."""
+    if value.isascii():
+        return value
+    if any("\ud800" <= character <= "\udfff" for character in value):
+        raise _Damaged(f"{_shown(value)} is not valid Unicode")
+    return unicodedata.normalize("NFC", value)
 
 
 def _shown(value: Any) -> str:

@@ -52,7 +52,7 @@ class SourceOptions:
     splits: str = option(
         "",
         "The folders of the splits, where they are not called train, val or test (or Training, test2017, seg_train and "
-        "so on). Images outside of them are left out.",
+        "so on). * is the name of any folder, as in train=*/train. Images outside of them are left out.",
         panel=Panel.LABELS,
         metavar="train=DIR,test=DIR",
     )
@@ -60,8 +60,8 @@ class SourceOptions:
         "auto",
         'Labels of a folder or archive. FILE is CSV whose first line is "file,TITLE,...", or JSON such as '
         '{"cat/1.png": "cat"}. auto reads labels.json, labels.csv, metadata.csv, metadata.jsonl or StyleGAN\'s '
-        "dataset.json beside the images; without such a file, folders are labels. none leaves labels out, also those of "
-        "idx files.",
+        "dataset.json beside the images; without such a file, folders are labels. none leaves labels out, also those "
+        "of idx files.",
         panel=Panel.LABELS,
         metavar="auto|folders|none|FILE",
     )

@@ -1,8 +1,9 @@
 """Splits of images, taken from the names of their top folders."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations, takewhile
 
 from latentscale.errors import UserError
 from latentscale.sources.listing import display_name
@@ -17,6 +18,9 @@ _SPLIT_OF_WORD = {
 }
 # what stands beside such a word: training_set, seg_test, train_images, train2017
 _FILLERS = {"set", "data", "dataset", "split", "image", "images", "img", "imgs", "photos", "pictures", "seg"}
+
+# of thousands of classes the first few hundred show whether they hold the same folders
+_MOST_COMPARED = 300
 
 
 @dataclass
@@ -52,7 +56,7 @@ def parse_splits(text: str) -> dict[str, str]:
     split_of: dict[str, str] = {}
     for part in (part.strip() for part in text.split(",") if part.strip()):
         split, equals, folder = (word.strip() for word in part.partition("="))
-        folder = folder.strip("/")
+        folder = "/".join(word for word in folder.replace("\\", "/").split("/") if word not in ("", "."))
         if split not in SPLITS or not equals or not folder:
             raise UserError(
                 f"--splits {part} is not allowed: each part must be train=FOLDER, val=FOLDER or test=FOLDER, such as "
@@ -64,33 +68,44 @@ def parse_splits(text: str) -> dict[str, str]:
     return split_of
 
 
+def common_folders(names: Sequence[str]) -> list[str]:
+    """The folders that contain all names, outermost first."""
+    folders = [name.split("/")[:-1] for name in names]
+    first, last = (min(folders), max(folders)) if folders else ([], [])
+    return [folder for folder, other in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))]
+
+
 def find_splits(names: Sequence[str], wanted: str, chosen: Mapping[str, str], location: str) -> SplitFolders:
-    """Assign names to splits by their top folders.
+    """Assign names to splits by the folders at the top, below folders that contain all names.
 
     Args:
         names: names with ``/`` between folders.
         wanted: ``published``: the splits that the folders name; ``all`` or ``none``: one split, ``train``.
         chosen: the split of each folder as the user gives it; if empty, folders that are named like splits are splits.
+            A folder is at the top or further down, and ``*`` is any name of a folder, which stays as a class.
         location: the folder or archive, for messages.
 
     Raises:
         UserError: only some of the names are in folders of splits, two folders name one split, or folders look like
             splits without being named so.
     """
-    tops = [name.partition("/")[0] if "/" in name else "" for name in names]
-    folders = sorted(set(tops) - {""})
+    common = _above_splits(names)
     if chosen:
         if wanted == "none":
             raise UserError("--splits and --split none contradict each other: leave one out")
-        split_of = _chosen_folders(chosen, folders, location)
+        split_of = dict(chosen)
+        tops, below = _in_chosen_folders(names, common, chosen, location)
     else:
-        split_of = {folder: split for folder in folders if (split := split_of_folder(folder))}
+        names = [name.removeprefix(common) for name in names]
+        tops = [name.partition("/")[0] if "/" in name else "" for name in names]
+        split_of = _splits_of_folders(set(tops) - {""})
+        below = [name.partition("/")[2] if top in split_of else name for name, top in zip(names, tops, strict=True)]
     inside = [top in split_of for top in tops]
     if not any(inside):
         if wanted == "published":
             _refuse_unnamed_splits(names, location)
         return SplitFolders({"train": list(range(len(names)))}, list(names))
-    below = [name.partition("/")[2] if is_in else name for name, is_in in zip(names, inside, strict=True)]
+    _strip_repeated(tops, below, split_of)
     found = SplitFolders({}, below)
     if not all(inside):
         strays = [index for index, is_in in enumerate(inside) if not is_in]
@@ -123,12 +138,78 @@ def find_splits(names: Sequence[str], wanted: str, chosen: Mapping[str, str], lo
     return found
 
 
-def _chosen_folders(chosen: Mapping[str, str], folders: Sequence[str], location: str) -> dict[str, str]:
+def _above_splits(names: Sequence[str]) -> str:
+    """The folders that contain all names, ending in ``/``, but none that is a split.
+
+    It and the folders below it give splits and labels.
+    """
+    common = common_folders(names)
+    whole = "".join(f"{folder}/" for folder in common)
+    tops = {name.removeprefix(whole).partition("/")[0] if "/" in name.removeprefix(whole) else "" for name in names}
+    if "" in tops or len(_splits_of_folders(tops)) < len(tops):
+        common = list(takewhile(lambda folder: not split_of_folder(folder), common))
+    return "".join(f"{folder}/" for folder in common)
+
+
+def _splits_of_folders(folders: Collection[str]) -> dict[str, str]:
+    """The folders that are splits by their own names, or by those of others that differ in the split's word alone."""
+    found = {folder: split for folder in sorted(folders) if (split := split_of_folder(folder))}
+    alike: dict[tuple[str, ...], dict[str, str]] = {}
+    for folder in sorted(set(folders) - found.keys()):
+        words = re.findall(r"[^\W\d_]+|\d+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", folder).casefold())
+        named = [number for number, word in enumerate(words) if word in _SPLIT_OF_WORD]
+        if len(named) == 1:
+            others = (*words[: named[0]], "", *words[named[0] + 1 :])
+            alike.setdefault(others, {})[folder] = _SPLIT_OF_WORD[words[named[0]]]
+    for group in alike.values():
+        if len(set(group.values())) > 1:
+            found |= group
+    return found
+
+
+def _in_chosen_folders(
+    names: Sequence[str], common: str, chosen: Mapping[str, str], location: str
+) -> tuple[list[str], list[str]]:
+    """For each name the chosen folder that it is in, empty if none, and the name below that folder."""
+    tops, below = [""] * len(names), list(names)
+    whole = "".join(f"{folder}/" for folder in common_folders(names))
     for folder in chosen:
-        if folder not in folders:
-            there = ", ".join(map(display_name, folders[:10])) or "no folder"
-            raise UserError(f"--splits names the folder {display_name(folder)}, but {location} holds {there}")
-    return dict(chosen)
+        parts = ("([^/]+)/" if part == "*" else "[^/]*".join(map(re.escape, part.split("*"))) + "/"
+                 for part in folder.split("/"))  # fmt: skip
+        pattern = re.compile("".join(parts) + "(.+)", re.DOTALL)
+        for prefix in dict.fromkeys(("", common, whole)):
+            hits = [(index, match) for index, name in enumerate(names)
+                    if (match := pattern.fullmatch(name.removeprefix(prefix)))]  # fmt: skip
+            if hits:
+                break
+        else:
+            there = sorted(
+                {top for name in names if (top := name.removeprefix(whole).rpartition("/")[0].split("/")[0])}
+            )
+            shown = ", ".join(map(display_name, there[:10])) or "no folder"
+            raise UserError(f"--splits names the folder {display_name(folder)}, but {location} holds {shown}")
+        for index, match in hits:
+            if tops[index]:
+                raise UserError(
+                    f"--splits names the folders {display_name(tops[index])} and {display_name(folder)}, which both "
+                    f"hold {display_name(names[index])}: name folders of different images"
+                )
+            tops[index], below[index] = folder, "/".join(match.groups())
+    return tops, below
+
+
+def _strip_repeated(tops: Sequence[str], below: list[str], split_of: Mapping[str, str]) -> None:
+    """Leave out a folder that repeats its split's name, as in ``training_set/training_set/cat/1.png``."""
+    indices: dict[str, list[int]] = {}
+    for index, top in enumerate(tops):
+        if top in split_of:
+            indices.setdefault(top, []).append(index)
+    for top, inside in indices.items():
+        inner = {below[index].partition("/")[0] if "/" in below[index] else "" for index in inside}
+        name = inner.pop() if len(inner) == 1 else ""
+        if name and (name == top.rpartition("/")[2] or split_of_folder(name) == split_of[top]):
+            for index in inside:
+                below[index] = below[index].partition("/")[2]
 
 
 def _refuse_two_of_one_split(split_of: Mapping[str, str], location: str) -> None:
@@ -143,23 +224,37 @@ def _refuse_two_of_one_split(split_of: Mapping[str, str], location: str) -> None
 
 
 def _refuse_unnamed_splits(names: Sequence[str], location: str) -> None:
-    """Refuse top folders that hold folders of the same names: these are the classes, and the top folders are splits."""
-    classes: dict[str, set[str]] = {}
+    """Refuse top folders of which one holds all the folders of another: these are the classes, and the top ones splits.
+
+    Refuse too where folders below the top are named like splits.
+    """
+    leaves: dict[str, set[str]] = {}
+    within: dict[str, set[str]] = {}
+    inner: set[str] = set()
     for name in names:
-        parts = name.split("/")
-        if len(parts) < 3:
-            return
-        classes.setdefault(parts[0], set()).add(parts[1])
-    by_content: dict[frozenset[str], list[str]] = {}
-    for top, below in classes.items():
-        by_content.setdefault(frozenset(below), []).append(top)
-    for inner, tops in by_content.items():
-        if len(tops) > 1 and len(inner) > 1:
-            first, second = map(display_name, sorted(tops)[:2])
-            shown = ", ".join(map(display_name, sorted(inner)[:3]))
+        top, *below = name.split("/")[:-1] or [""]
+        path = "/".join(below)
+        if below and path not in leaves.setdefault(top, set()):
+            leaves[top].add(path)
+            inner.add(below[0])
+            within.setdefault(top, set()).update("/".join(below[:depth]) for depth in range(1, len(below) + 1))
+    splits = _splits_of_folders(inner)
+    if len(set(splits.values())) > 1:
+        example = next(name for name in names if len(parts := name.split("/")) > 2 and parts[1] in splits)
+        chosen = ",".join(f"{split}=*/{display_name(folder)}" for folder, split in splits.items())
+        raise UserError(
+            f"{location} has splits below other folders, such as {display_name(example)}: name them with "
+            f"--splits {chosen}, where * is the name of any folder, or take all images for training with --split none"
+        )
+    several = sorted(top for top, paths in leaves.items() if len(paths) > 1)[:_MOST_COMPARED]
+    for first, second in combinations(several, 2):
+        if within[first] <= within[second] or within[second] <= within[first]:
+            same = sorted(path.rpartition("/")[2] for path in leaves[first] & leaves[second])
+            a, b = display_name(first), display_name(second)
             raise UserError(
-                f"{location}: {first}/ and {second}/ hold folders of the same names ({shown}), as splits do: name the "
-                f"splits with --splits train={first},test={second}, or take all images for training with --split none"
+                f"{location}: {a}/ and {b}/ hold folders of the same names ({', '.join(map(display_name, same[:3]))}), "
+                f"as splits do: name the splits with --splits train={a},test={b}, or take all images for training with "
+                "--split none"
             )
 
 

@@ -1,6 +1,7 @@
 """Splits and labels of images, taken from the names of their folders or from label files beside them."""
 
 import os.path
+import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate, product
@@ -13,7 +14,14 @@ from latentscale.sources.labels import Labels, labels_from_columns
 from latentscale.sources.labels_beside import LabelsBeside
 from latentscale.sources.listing import LABEL_FILES, Item, display_name, origin_notes
 from latentscale.sources.source_options import SourceOptions
-from latentscale.sources.split_folders import SPLITS, SplitFolders, find_splits, parse_splits, split_of_folder
+from latentscale.sources.split_folders import (
+    SPLITS,
+    SplitFolders,
+    common_folders,
+    find_splits,
+    parse_splits,
+    split_of_folder,
+)
 from latentscale.wording import counted
 
 _STYLEGAN_FILE = "dataset.json"
@@ -50,12 +58,16 @@ class Assigned:
 
 @dataclass
 class _Found:
-    """Labels, the label of each image, and where they are from; no labels if ``origin`` is empty."""
+    """Labels, the label of each image, and where they are from; no labels if ``origin`` is empty.
+
+    ``none`` tells that a file says so.
+    """
 
     labels: Labels = field(default_factory=Labels)
     of_image: Sequence[int | None] = ()
     origin: str = ""
     notes: list[str] = field(default_factory=list)
+    none: bool = False
 
 
 def split_and_label(items: list[Item], options: SourceOptions, sidecars: SidecarFiles, location: str) -> Assigned:
@@ -74,17 +86,19 @@ def split_and_label(items: list[Item], options: SourceOptions, sidecars: Sidecar
             outside the folders of the splits or classes, or folders may be splits or classes.
     """
     chosen = parse_splits(options.splits)
-    common = _common_folder([item.name for item in items], chosen)
-    folders = find_splits([item.name.removeprefix(common) for item in items], options.split, chosen, location)
+    folders = find_splits([item.name for item in items], options.split, chosen, location)
     if folders.left_out:
         items, folders = _without(items, folders)
     names = [item.name for item in items]
+    common = _common_folder(names, chosen)
     found = _find_labels(names, folders, common, options, sidecars, location)
     if found.origin:
         items = [replace(item, label=label) for item, label in zip(items, found.of_image, strict=True)]
     splits = {split: [items[index] for index in folders.splits[split]] for split in SPLITS if split in folders.splits}
     return Assigned(
-        splits, found.labels, [*folders.notes, *found.notes, *origin_notes(splits, found.labels, found.origin)]
+        splits,
+        found.labels,
+        [*folders.notes, *_backslash_notes(names), *found.notes, *origin_notes(splits, found.labels, found.origin)],
     )
 
 
@@ -124,7 +138,7 @@ def _find_labels(
         if not found.origin and (beside := sidecars.beside) is not None:
             labels, numbers = labels_from_columns((beside.title,), [[beside.values[name] for name in names]])
             return _Found(labels, numbers, beside.origin, found.notes)
-        return found if found.origin else _by_folders(names, folders, options, location, found.notes)
+        return found if found.origin or found.none else _by_folders(names, folders, options, location, found.notes)
     if wanted == "folders":
         return _by_folders(names, folders, options, location, [])
     path = Path(wanted).expanduser()
@@ -141,7 +155,7 @@ def _find_labels(
 def _by_folders(
     names: Sequence[str], folders: SplitFolders, options: SourceOptions, location: str, notes: list[str]
 ) -> _Found:
-    first = [name.partition("/")[0] if "/" in name else None for name in folders.below]
+    first = _classes(folders.below)
     classes = {name for name in first if name is not None}
     must = options.labels == "folders"
     if not must and len(classes) < 2:
@@ -166,6 +180,23 @@ def _by_folders(
     )
 
 
+def _classes(below: Sequence[str]) -> list[str | None]:
+    """The top folder of each image below its split and below folders that hold all; None if it is in none."""
+    wrapping = "".join(f"{folder}/" for folder in common_folders(below))
+    inner = [name.removeprefix(wrapping) for name in below]
+    names = inner if any("/" in name for name in inner) else below
+    return [unicodedata.normalize("NFC", name.partition("/")[0]) if "/" in name else None for name in names]
+
+
+def _backslash_notes(names: Sequence[str]) -> list[str]:
+    if not (count := sum("\\" in name for name in names)):
+        return []
+    return [
+        f"{counted(count, 'name')} with a backslash, which is a part of the file's name here and not between folders: "
+        "if a zip from Windows was unpacked that way, build from the zip"
+    ]
+
+
 def _from_sidecars(names: Sequence[str], common: str, sidecars: SidecarFiles, location: str) -> _Found:
     """Labels by the file in the top folder or in a folder that contains all images, or by one in each folder.
 
@@ -183,7 +214,7 @@ def _from_sidecars(names: Sequence[str], common: str, sidecars: SidecarFiles, lo
             return _from_table(table, names, folder, file.name, location)
         notes += table.notes
         if base not in METADATA_FILES:
-            return _Found(notes=notes)
+            return _Found(notes=notes, none=True)
     below = sorted({_folder(name) for name in sidecars.names} - set(above))
     if not below:
         return _Found(notes=notes)
