@@ -6,10 +6,9 @@ from pathlib import Path
 
 from latentscale.errors import UserError
 from latentscale.shell_command import shell_command
-from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, Reader
+from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, Reader, other_notes
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
-from latentscale.wording import counted
 
 TOO_LARGE = f"is larger than {MAX_FILE_BYTES} bytes, the limit for one image"
 MAX_LABEL_FILE_BYTES = 2**28
@@ -22,6 +21,7 @@ class Members:
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     others: int = 0
+    tables: list[str] = field(default_factory=list)
 
 
 def require_file(path: Path | None, kind: str) -> Path:
@@ -74,7 +74,7 @@ def archive_listing(
         same_in_test=options.split == "all",
         problems=sorted(problems),
         notes=[
-            *([f"ignored {counted(members.others, 'member')} without an image's file name"] if members.others else []),
+            *other_notes(members.others, "member", members.tables),
             *found.notes,
         ],
     )

@@ -18,6 +18,8 @@ from latentscale.sources.listing import (
     display_name,
     is_image,
     is_label_file,
+    may_hold_labels,
+    other_notes,
 )
 from latentscale.wording import counted
 
@@ -30,6 +32,7 @@ class Tree:
         items: the images, by name; names are paths below the folder with ``/`` between.
         problems: images that are refused links, special files or unreadable.
         others: number of files that are not images.
+        tables: the names of those of them that may hold labels.
         unread: number of photographs in formats that are not read, by suffix.
         label_files: names of the files that are named like label files.
     """
@@ -37,13 +40,14 @@ class Tree:
     items: list[Item] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     others: int = 0
+    tables: list[str] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
     label_files: list[str] = field(default_factory=list)
 
     def notes(self) -> list[str]:
         """Lines about the ignored files, if there are any."""
         return [
-            *([f"ignored {counted(self.others, 'file')} without an image's file name"] if self.others else []),
+            *other_notes(self.others, "file", self.tables),
             *unread_notes(self.unread),
         ]
 
@@ -109,6 +113,7 @@ def walk(root: Path, follow_symlinks: bool = False) -> Tree:
                 tree.unread[suffix(name)] += 1
             elif not is_label_file(name):
                 tree.others += not os.path.basename(name).startswith(".")  # noqa: PTH119
+                tree.tables += [name] * may_hold_labels(name)
             continue
         if entry.is_symlink() and (reason := _outside_root(entry, real_root, follow_symlinks)):
             tree.problems.append(Problem(name, reason))

@@ -22,7 +22,8 @@ def match_rows(names: Sequence[str], rows: Mapping[str, list[str]], folder: str,
     """Find each image's values.
 
     A name that is not in the file as it stands is looked for with ``/`` for a backslash and composed accents, then in
-    any case, and then without its suffix, where the file's name has none.
+    any case, and then without its suffix, where the file's name has none. What is left is looked for by its end: the
+    file may have more folders before a name (``/kaggle/input/pets/1.png``) or fewer (``1.png`` for ``images/1.png``).
 
     Args:
         names: of the images.
@@ -39,7 +40,7 @@ def match_rows(names: Sequence[str], rows: Mapping[str, list[str]], folder: str,
         (_folded, _by(rows, _folded)),
         (_without_suffix, _by([name for name in rows if not _suffix(name)], _folded)),
     ]
-    values: list[list[str]] = []
+    row_of: dict[str, str] = {}
     used: dict[str, str] = {}
     missing = []
     for name in names:
@@ -61,8 +62,11 @@ def match_rows(names: Sequence[str], rows: Mapping[str, list[str]], folder: str,
                 f"{file} names {display_name(found[0])}, which may be {display_name(other)} or {display_name(name)}: "
                 "write names with their suffixes"
             )
-        values.append(rows[found[0]])
-    unused = [name for name in rows if name not in used]
+        row_of[name] = found[0]
+    row_of |= _by_ends(missing, [name for name in rows if name not in used], file)
+    missing = [name for name in missing if name not in row_of]
+    used_rows = set(row_of.values())
+    unused = [name for name in rows if name not in used_rows]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         hint = f"; it names {display_name(unused[0])}, which is not there" if unused else ""
@@ -70,7 +74,46 @@ def match_rows(names: Sequence[str], rows: Mapping[str, list[str]], folder: str,
             f"{file} has no label for {display_name(missing[0])}{more} (of {counted(len(names), 'image')} in "
             f"{location}){hint}: add the missing labels, or use --labels none"
         )
-    return Matched(values, unused)
+    return Matched([rows[row_of[name]] for name in names], unused)
+
+
+def _by_ends(names: Sequence[str], rows: Sequence[str], file: str) -> dict[str, str]:
+    """The row of each name of which the row is the end, or which is the end of the row, after a ``/``.
+
+    Raises:
+        UserError: a row is the end of several names, or several rows end in one.
+    """
+    if not names or not rows:
+        return {}
+    found: dict[str, str] = {}
+    whole = _by(names, _folded)
+    stems = _by(names, _without_suffix)
+    wanted = {_folded(row) for row in rows}
+    ends: dict[str, list[str]] = {}
+    for name in names:
+        for end in wanted.intersection((*_ends(_folded(name)), *_ends(_without_suffix(name)))):
+            ends.setdefault(end, []).append(name)
+    for row in rows:
+        spelled = _folded(row)
+        longer = (whole.get(end) or (stems.get(end) if not _suffix(end) else None) for end in _ends(spelled))
+        hits = next(filter(None, longer), None) or ends.get(spelled, [])
+        if len(hits) > 1:
+            raise UserError(
+                f"{file} names {display_name(row)}, which may be {display_name(hits[0])} or {display_name(hits[1])}: "
+                "write names with their folders"
+            )
+        if hits and (other := found.setdefault(hits[0], row)) != row:
+            raise UserError(
+                f"{file} names {display_name(other)} and {display_name(row)}, which may both be "
+                f"{display_name(hits[0])}: keep one of them"
+            )
+    return found
+
+
+def _ends(name: str) -> list[str]:
+    """The name without its first folder, without its first two, and so on."""
+    parts = name.split("/")
+    return ["/".join(parts[number:]) for number in range(1, len(parts))]
 
 
 def _by(names: Iterable[str], spell: Callable[[str], str]) -> dict[str, list[str]]:

@@ -13,7 +13,14 @@ from latentscale.sources.labels import Labels
 from latentscale.wording import counted
 
 LABEL_FILES = ("labels.json", "labels.csv", "metadata.jsonl", "metadata.csv")
-"""Names of label files; the first has precedence."""
+"""Names of label files in small letters; the first has precedence."""
+
+_TABLE_SUFFIXES = frozenset(
+    (".cls", ".csv", ".json", ".jsonl", ".mat", ".ndjson", ".npy", ".npz", ".parquet", ".pkl", ".tsv", ".xls", ".xlsx")
+)
+
+STYLEGAN_FILE = "dataset.json"
+"""StyleGAN's dataset tool writes labels here; other tools use the name for other things."""
 
 MAX_FILE_BYTES = 2**29
 """A larger image file is refused before it is read."""
@@ -170,8 +177,32 @@ def is_image(name: str) -> bool:
     return not hidden and suffix(name) in IMAGE_SUFFIXES
 
 
+def other_notes(count: int, kind: str, tables: Sequence[str]) -> list[str]:
+    """A line about files that are ignored, if there are any.
+
+    Args:
+        count: their number.
+        kind: what the source calls its files.
+        tables: the names of those that may hold labels.
+    """
+    if not count:
+        return []
+    line = f"ignored {counted(count, kind)} without an image's file name"
+    if tables:
+        more = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
+        line += f"; {display_name(min(tables))}{more} may hold labels: --labels FILE reads a table of them"
+    return [line]
+
+
+def may_hold_labels(name: str) -> bool:
+    """Whether a file that is no image is named like a table or a description, other than those that are looked for."""
+    *folders, base = name.split("/")
+    hidden = any(part.startswith(".") or part == "__MACOSX" for part in (*folders, base))
+    return suffix(base) in _TABLE_SUFFIXES and base != STYLEGAN_FILE and not hidden and not is_label_file(name)
+
+
 def is_label_file(name: str) -> bool:
     """Whether a file is named like a label file and is not in a hidden folder."""
     *folders, base = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in folders)
-    return base in LABEL_FILES and not hidden
+    return base.lower() in LABEL_FILES and not hidden

@@ -12,7 +12,7 @@ from latentscale.sources.label_matching import match_rows
 from latentscale.sources.label_tables import METADATA_FILES, LabelFile, LabelTable, read_label_table
 from latentscale.sources.labels import Labels, labels_from_columns
 from latentscale.sources.labels_beside import LabelsBeside
-from latentscale.sources.listing import LABEL_FILES, Item, display_name, origin_notes
+from latentscale.sources.listing import LABEL_FILES, STYLEGAN_FILE, Item, display_name, origin_notes
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.split_folders import (
     SPLITS,
@@ -23,9 +23,6 @@ from latentscale.sources.split_folders import (
     split_of_folder,
 )
 from latentscale.wording import counted
-
-_STYLEGAN_FILE = "dataset.json"
-"""StyleGAN's dataset tool writes labels here; other tools use the name for other things."""
 
 
 @dataclass(frozen=True)
@@ -205,8 +202,8 @@ def _from_sidecars(names: Sequence[str], common: str, sidecars: SidecarFiles, lo
     """
     notes: list[str] = []
     above = list(accumulate((f"{part}/" for part in common.split("/") if part), initial=""))
-    for folder, base in product(above, (*LABEL_FILES, _STYLEGAN_FILE)):
-        if (file := sidecars.read(folder + base)) is None:
+    for folder, base in product(above, (*LABEL_FILES, STYLEGAN_FILE)):
+        if (file := _read(sidecars, folder + base)) is None:
             continue
         _refuse_others([name for name in sidecars.names if _folder(name) != folder], location)
         table = read_label_table(file)
@@ -232,7 +229,7 @@ def _from_several(
     values: dict[str, list[str]] = {}
     files: list[str] = []
     for folder in folders:
-        file = next(file for base in LABEL_FILES if (file := sidecars.read(folder + base)) is not None)
+        file = next(file for base in LABEL_FILES if (file := _read(sidecars, folder + base)) is not None)
         table = read_label_table(file)
         if titles is not None and table.titles != titles:
             raise UserError(
@@ -274,6 +271,13 @@ def _unused_note(file: str, unused: Sequence[str]) -> list[str]:
         return []
     count = counted(len(unused), "image")
     return [f"{file} also names {count} not there, such as {display_name(unused[0])}"]
+
+
+def _read(sidecars: SidecarFiles, name: str) -> LabelFile | None:
+    """The label file of a name in whatever case of letters its last part is written."""
+    folder = _folder(name)
+    spelled = (other for other in sidecars.names if folder + other.removeprefix(folder).lower() == name)
+    return sidecars.read(next(spelled, name))
 
 
 def _folder(name: str) -> str:

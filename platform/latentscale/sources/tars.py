@@ -30,6 +30,7 @@ from latentscale.sources.listing import (
     display_name,
     is_image,
     is_label_file,
+    may_hold_labels,
 )
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.split_folders import split_of_folder
@@ -95,6 +96,7 @@ def list_tar(path: Path | None, options: SourceOptions) -> Listing:
             beside = labels_beside([item.name for item in members.items], others.keys(), content, str(whole))
         members.others = len(others) - sum(is_label_file(name) for name in others)
         members.others -= 0 if beside is None else beside.members
+        members.tables = [name for name in others if may_hold_labels(name)] if beside is None else []
         label_files = SidecarFiles([name for name in others if is_label_file(name)], read_label_file, beside)
         return archive_listing(whole, members, label_files, reader, options)
     except (OSError, UnreadableItem) as error:

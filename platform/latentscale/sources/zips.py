@@ -17,7 +17,16 @@ from latentscale.sources.archives import (
     require_file,
 )
 from latentscale.sources.label_tables import LabelFile
-from latentscale.sources.listing import MAX_FILE_BYTES, Item, Listing, Problem, UnreadableItem, is_image, is_label_file
+from latentscale.sources.listing import (
+    MAX_FILE_BYTES,
+    Item,
+    Listing,
+    Problem,
+    UnreadableItem,
+    is_image,
+    is_label_file,
+    may_hold_labels,
+)
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.splits_and_labels import SidecarFiles
 
@@ -102,8 +111,9 @@ def _members(archive: zipfile.ZipFile, stamp: tuple[int, int]) -> Members:
             members.problems.append(Problem(name, reason))
         elif is_image(name):
             members.items.append(Item(name, number, (info.file_size, info.CRC, *stamp)))
-        else:
-            members.others += not name.endswith("/")
+        elif not name.endswith("/") and not is_label_file(name):
+            members.others += 1
+            members.tables += [name] * may_hold_labels(name)
     return members
 
 
