@@ -206,7 +206,8 @@ def test_names_are_shown_on_one_line_and_as_they_are(processes: Processes, tmp_p
             path.write_bytes(image_bytes(number, (8, 8)))
     code, out, err = run(processes, tmp_path, "build", "folder", "images", "--out", "[red]\nnew", "--workers", "0")
     assert code == 0, err
-    assert out.startswith("train: 6 images, labels \\x1b[31md, [bold]c, a\\nb\n[red]\\nnew: 6 train samples")
+    summary = out.removeprefix("note: labels of 6 images from the folders' names\n")
+    assert summary.startswith("train: 6 images, labels \\x1b[31md, [bold]c, a\\nb\n[red]\\nnew: 6 train samples")
     code, shown, err = run(processes, tmp_path, "info", "[red]\nnew", "--picture", "[red]\n.png")
     assert code == 0, err
     for text in ("images in [red]\\nnew", "\\x1b[31md ", "[bold]c ", "a\\nb ", "picture: [red]\\n.png"):

@@ -215,7 +215,8 @@ def test_a_compiler_that_is_listed_but_not_installed_is_refused_in_one_line(
 ) -> None:
     finished = recipe(processes, "pvdgan", f"run.dir={tmp_path / 'run'}", f"training.compile={backend}")
     assert finished.code == 2
-    (line,) = finished.err.strip().splitlines()
+    first, line = finished.err.strip().splitlines()
+    assert first.startswith("pvdgan on 1,500 samples of digits")
     assert line.startswith(f"error: training.compile={backend} does not work here (")
     assert "or leave it empty" in line
 

@@ -93,7 +93,7 @@ def means(text: str, kind: Any, value: Any) -> bool:
             return bool(int(plain, 0) == value) and not re.match(r"-?0\d", plain)
         if kind is float:
             plain = bare.lower().replace("_", "")
-            return (int(plain, 0) if "0x" in plain else float(plain)) == value
+            return (int(plain, 0) if re.match(r"[+-]?0[xbo]", plain) else float(plain)) == value
     except ValueError:
         return False
     written = yaml.safe_load(text)

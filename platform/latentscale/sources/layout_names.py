@@ -3,7 +3,7 @@
 LAYOUTS = {
     "folder": "any tree; train/, val/, test/ are splits, others labels",
     "zip": "a zip file of such a tree, or of StyleGAN's dataset tool",
-    "tar": "such a tree in tar files: one, a folder, or a-{000..009}.tar",
+    "tar": "such a tree in a tar, a folder of tars, a-{00..09}.tar",
     "ffhq": "FFHQ, flat or in 00000/ ...; the first 50,000 train",
     "afhq": "AFHQ v1, v2: {train,val}/{cat,dog,wild}; --split all",
     "celeba": "CelebA's aligned images with its lists (.txt or .csv)",

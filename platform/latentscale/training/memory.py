@@ -89,11 +89,11 @@ def require_memory(plan: ModelPlan) -> None:
 def memory_in_words(plan: ModelPlan) -> str:
     """What a process of the run needs at least, and what there is, in a line."""
     needs = least_memory(plan)
-    most = max(needs, key=lambda need: need.size_bytes)
-    key = _widest(plan) if most.key == "network" else most.key
+    most = max(needs, key=lambda need: need.size_bytes).key
+    what = "the networks' weights, gradients and moments" if most == "network" else most
     total = in_words(sum(need.size_bytes for need in needs))
     return (
-        f"memory: at least about {total} in each process, most of it for {key}; this machine has"
+        f"memory: at least about {total} in each process, most of it for {what}; this machine has"
         f" {in_words(machine_memory())}"
     )
 
@@ -159,8 +159,10 @@ def _widest(plan: ModelPlan) -> str:
         spec = replace(plan.spec, latent_dim=config.latent.dim)
         if plan.method.categorical and config.latent.categories:
             spec = replace(spec, categories=tuple(config.latent.categories))
-        left = sum(network_sizes(replace(plan, config=config, spec=spec)).values())
-        found.append((left, max(numbers), key))
+        # where settings belong together, such as categories and their probabilities, half of one fits nothing
+        with suppress(UserError):
+            left = sum(network_sizes(replace(plan, config=config, spec=spec)).values())
+            found.append((left, max(numbers), key))
     # the sides of a matrix save as much: of those, the longest
     least = min(found)[0]
     return max((number, key) for left, number, key in found if left <= 1.1 * least)[1]
