@@ -184,7 +184,8 @@ def test_a_file_that_says_there_are_no_labels_is_believed_and_named(tmp_path, sa
     fill(tmp_path / "in", {"dataset.json": json.dumps(said).encode()})
     listing = listed(tmp_path / "in", ["00000/img0.png", "00001/img1.png"])
     assert listing.labels.names == ()
-    assert any("dataset.json: it " in note for note in listing.notes)
+    (note,) = listing.notes
+    assert "dataset.json: it " in note
 
 
 def test_label_files_are_found_in_any_case_of_letters(tmp_path):

@@ -74,7 +74,7 @@ def archive_listing(
         same_in_test=options.split == "all",
         problems=sorted(problems),
         notes=[
-            *other_notes(members.others, "member", members.tables),
+            *other_notes(members.others - found.described, "member", members.tables),
             *found.notes,
         ],
     )

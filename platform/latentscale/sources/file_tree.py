@@ -44,10 +44,10 @@ class Tree:
     unread: Counter[str] = field(default_factory=Counter)
     label_files: list[str] = field(default_factory=list)
 
-    def notes(self) -> list[str]:
-        """Lines about the ignored files, if there are any."""
+    def notes(self, read: int = 0) -> list[str]:
+        """Lines about the ignored files, if there are any; ``read`` of the other files were not ignored."""
         return [
-            *other_notes(self.others, "file", self.tables),
+            *other_notes(self.others - read, "file", self.tables),
             *unread_notes(self.unread),
         ]
 

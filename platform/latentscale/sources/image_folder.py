@@ -39,5 +39,5 @@ def list_folder(path: Path | None, options: SourceOptions) -> Listing:
         sorted_by_label=bool(found.labels.names),
         same_in_test=options.split == "all",
         problems=tree.problems,
-        notes=[*tree.notes(), *found.notes],
+        notes=[*tree.notes(found.described), *found.notes],
     )

@@ -46,18 +46,20 @@ class Assigned:
 
     Attributes:
         notes: lines to print for the user.
+        described: whether StyleGAN's file was read, which is no label file by its name alone.
     """
 
     splits: dict[str, list[Item]]
     labels: Labels
     notes: list[str]
+    described: bool = False
 
 
 @dataclass
 class _Found:
     """Labels, the label of each image, and where they are from; no labels if ``origin`` is empty.
 
-    ``none`` tells that a file says so.
+    ``none`` tells that a file says so, ``described`` that StyleGAN's file was read.
     """
 
     labels: Labels = field(default_factory=Labels)
@@ -65,6 +67,7 @@ class _Found:
     origin: str = ""
     notes: list[str] = field(default_factory=list)
     none: bool = False
+    described: bool = False
 
 
 def split_and_label(items: list[Item], options: SourceOptions, sidecars: SidecarFiles, location: str) -> Assigned:
@@ -96,6 +99,7 @@ def split_and_label(items: list[Item], options: SourceOptions, sidecars: Sidecar
         splits,
         found.labels,
         [*folders.notes, *_backslash_notes(names), *found.notes, *origin_notes(splits, found.labels, found.origin)],
+        found.described,
     )
 
 
@@ -207,11 +211,12 @@ def _from_sidecars(names: Sequence[str], common: str, sidecars: SidecarFiles, lo
             continue
         _refuse_others([name for name in sidecars.names if _folder(name) != folder], location)
         table = read_label_table(file)
+        described = base == STYLEGAN_FILE
         if table.titles:
-            return _from_table(table, names, folder, file.name, location)
+            return replace(_from_table(table, names, folder, file.name, location), described=described)
         notes += table.notes
         if base not in METADATA_FILES:
-            return _Found(notes=notes, none=True)
+            return _Found(notes=notes, none=True, described=described)
     below = sorted({_folder(name) for name in sidecars.names} - set(above))
     if not below:
         return _Found(notes=notes)
