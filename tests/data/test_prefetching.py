@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cache_files import cached_sizes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numbered_images import SHAPE
@@ -86,7 +87,7 @@ def test_the_loaders_output_is_that_of_local_files(numbered, tmp_path, workers, 
                     assert torch.equal(found[2], expected[2])
         if shards == 1000:
             assert set(web.tars().values()) == {1}
-        sizes = [path.stat().st_size for path in (tmp_path / "cache" / "files").iterdir()]
+        sizes = cached_sizes(tmp_path / "cache")
         assert sum(sizes) <= options(tmp_path, shards).cache_bytes
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from buckets import s3_bucket
+from cache_files import cached_sizes
 from small_disk import SmallDisk
 from states import final_state, worst_difference
 from torch import Tensor
@@ -66,7 +67,7 @@ def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def kept_bytes(cache: Path) -> int:
-    return sum(path.stat().st_size for path in (cache / "files").iterdir())
+    return sum(cached_sizes(cache))
 
 
 def test_a_remote_run_that_is_resumed_equals_the_local_one(

@@ -2,13 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
 import torch
 from buckets import s3_bucket
+from cache_files import cached_sizes
 from numbered_images import LABELS, SHAPE, numbered_samples
 from test_prefetching import step_reader
 from test_streaming import read
@@ -52,7 +52,7 @@ def test_splits_and_samples_are_those_of_the_local_copy(bucket, tmp_path):
     places = [(0, 3), (24, 7), (11, 0)]
     assert list(remote.read_sparse(places)) == [local.read(*place) for place in places]
     tar_bytes = int(local.shard_sizes_bytes[0])
-    assert all(path.stat().st_size < tar_bytes for path in (tmp_path / "cache" / "files").iterdir())
+    assert all(size < tar_bytes for size in cached_sizes(tmp_path / "cache"))
     assert [remote.read(*place) for place in places] == [local.read(*place) for place in places]
 
 
@@ -85,10 +85,7 @@ def test_the_loaders_output_is_that_of_local_files_with_a_cache_smaller_than_the
         for expected, found in zip(*loaders, strict=True):
             assert torch.equal(found[0], expected[0])
             assert torch.equal(found[1], expected[1])
-    kept_bytes = 0
-    for path in (tmp_path / "cache" / "files").iterdir():
-        with suppress(FileNotFoundError):  # a fetch that outlives the loader may still make room
-            kept_bytes += path.stat().st_size
+    kept_bytes = sum(cached_sizes(tmp_path / "cache"))
     assert kept_bytes <= options(tmp_path, shards=16).cache_bytes < int(local.shard_sizes_bytes.sum())
 
 
