@@ -228,7 +228,7 @@ def test_a_tilde_is_the_home_folder(processes: Processes, tmp_path: Path) -> Non
             [sys.executable, str(RECIPE), f"{key}=~nobody-of-this-name/x", "data.name=shards"], work, HOME=str(home)
         )
         assert refused.code == 2
-        assert refused.err.startswith(f"error: {key}=~nobody-of-this-name/x: ~nobody-of-this-name is no known home")
+        assert refused.err.startswith(f"error: {key}=~nobody-of-this-name/x: the home folder of ~nobody-of-this-name")
     built = processes.run(
         [sys.executable, "-m", "latentscale", "shards", "build", "digits", "--out=~/digits", "--workers", "0"], work,
         HOME=str(home),

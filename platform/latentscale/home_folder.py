@@ -37,6 +37,6 @@ def home_expanded(path: str, named: str) -> str:
     except RuntimeError as error:
         first = path.partition("/")[0]
         raise UserError(
-            f"{named}={shown(path)}: {shown(first)} is no known home folder: write the whole path, or "
+            f"{named}={shown(path)}: the home folder of {shown(first)} is not known: write the whole path, or "
             f"./{shown(path)} for a folder of that name"
         ) from error

@@ -290,7 +290,7 @@ def fail(error: UserError) -> NoReturn:
     """
     rank, local_rank = os.environ.get("RANK", "0"), os.environ.get("LOCAL_RANK", "0")
     temporary = isinstance(error, Interruption)
-    # a rank that is no number may be what is wrong
+    # an invalid rank may be the error
     if not error.shared or not re.fullmatch("0*[1-9][0-9]*", local_rank):
         where = f"rank {rank}: " if re.fullmatch("[1-9][0-9]{0,8}", rank) and not error.shared else ""
         print(f"error: {where}{error}", file=sys.stderr, flush=True)

@@ -42,7 +42,7 @@ def labels_beside(
         location: the archive, for messages.
 
     Raises:
-        UserError: an image has none although others do, or one is no label.
+        UserError: an image has none although others do, or one of them is not a label.
     """
     for suffix, parse in ((".cls", _class), (".json", _label)):
         beside = {key(name): name for name in others if name.endswith(suffix) and name == key(name) + suffix}

@@ -27,7 +27,7 @@ _MAX_PENDING_LINES = 100_000
 class MetricsFile:
     """``metrics.jsonl``: one JSON object per line, truncated to the step that a run continues from.
 
-    Lines that are no records are left out.
+    Lines that are not records are left out.
 
     Non-finite values are written as null, since JSON has no NaN. Several threads may write lines. A line that cannot be
     written is held and written before the next one; a file that was deleted is created again.
@@ -113,7 +113,7 @@ def _time(task: Task) -> str:
 
 
 def _step_of(line: str) -> float | None:
-    """The step of a record; None for what is no record, such as the last line of a killed run."""
+    """The step of a record; None for anything else, such as the last line of a killed run."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
