@@ -195,7 +195,7 @@ def other_notes(count: int, kind: str, tables: Sequence[str]) -> list[str]:
 
 
 def may_hold_labels(name: str) -> bool:
-    """Whether a file other than an image is named like a table or a description, other than those that are looked for."""
+    """Whether a file is named like a table or a description, but is neither an image nor looked for."""
     *folders, base = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in (*folders, base))
     return suffix(base) in _TABLE_SUFFIXES and base != STYLEGAN_FILE and not hidden and not is_label_file(name)
