@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from latentscale.config import Config, keys, load_config
+from latentscale.config_values import flattened
 from latentscale.data.datasets import open_dataset
 from latentscale.data.own_images import Report, build_own_images, holds_shards
 from latentscale.distributed.topology import Topology
@@ -81,16 +82,11 @@ def print_notes(notes: Sequence[str]) -> None:
 
 
 def _settings_before(folder: Path) -> dict[str, Any]:
-    """The settings of the run that is already in a folder, as dotted keys; none if there is no such run."""
+    """The settings of the run on shards that is already in a folder, as dotted keys; none if there is no such run."""
     try:
         content = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
     except Exception:  # whoever continues the run says what is wrong with it
         return {}
-    return dict(_flat(content)) if isinstance(content, dict) else {}
-
-
-def _flat(tree: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for name, value in tree.items():
-        found += _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else [(f"{prefix}{name}", value)]
-    return found
+    settings = dict(flattened(content)) if isinstance(content, dict) else {}
+    # a run on bundled data chose nothing by data of the user's own
+    return settings if settings.get("data.name") == "shards" else {}

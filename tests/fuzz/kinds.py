@@ -367,7 +367,7 @@ def options(random: Random, folder: Path, material: Material) -> Case:
 
 
 def _replace(random: Random, path: Path, change: Callable[[Random, bytes], bytes]) -> None:
-    """Change a file's content; now and then replace it with something that is no file, or remove it."""
+    """Change a file's content; now and then replace it with a pipe or a folder, or remove it."""
     content, kind = path.read_bytes(), random.random()
     if kind > 0.12:
         path.write_bytes(change(random, content))

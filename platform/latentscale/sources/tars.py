@@ -94,8 +94,8 @@ def list_tar(path: Path | None, options: SourceOptions) -> Listing:
         beside = None
         if options.labels == "auto":
             beside = labels_beside([item.name for item in members.items], others.keys(), content, str(whole))
-        members.others = len(others) - sum(is_label_file(name) for name in others)
-        members.others -= 0 if beside is None else beside.members
+        read = sum(is_label_file(name) for name in others) + (beside.members if beside else 0)
+        members.others = len(others) - read
         members.tables = [name for name in others if may_hold_labels(name)] if beside is None else []
         label_files = SidecarFiles([name for name in others if is_label_file(name)], read_label_file, beside)
         return archive_listing(whole, members, label_files, reader, options)
