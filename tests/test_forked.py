@@ -1,6 +1,7 @@
 """Processes that are forked from a warm server are like those that an interpreter starts, and leave nothing behind."""
 
 import contextlib
+import gc
 import json
 import os
 import re
@@ -140,6 +141,7 @@ for stream in (sys.stderr, sys.stdout):
     stream.flush()
 signal.pause()
 """
+    gc.collect()  # what earlier tests have left open is not closed meanwhile
     before = len(list(Path("/proc/self/fd").iterdir()))
     process = ForkedProcess(["-c", content], Path("/"), environment(), server[0])
     assert process.poll() is None
@@ -158,7 +160,7 @@ signal.pause()
     assert until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1].endswith("KeyboardInterrupt\n")
-    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    assert len(list(Path("/proc/self/fd").iterdir())) <= before
 
 
 def test_a_server_and_its_processes_end_with_the_owner(server: tuple[socket.socket, psutil.Process]) -> None:
