@@ -2,7 +2,6 @@
 
 import gc
 import os
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +13,8 @@ from small_disk import SmallDisk
 from latentscale.shards.dataset_writer import write_shards
 from latentscale.shards.sharded_dataset import ShardedDataset
 from launching import ROOT, Finished, Processes, Train, launch_command, overrides
-from skipping import pytest_make_collect_report, pytest_runtest_makereport
+from shared_cache import share_bundled
+from skipping import needs_linux, pytest_make_collect_report, pytest_runtest_makereport
 
 __all__ = ["pytest_make_collect_report", "pytest_runtest_makereport"]
 
@@ -34,12 +34,13 @@ settings.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The longest files first, each in its own order; what starts processes or mounts disks is slow."""
+    """The longest files first, each in its own order; what starts processes or mounts disks is slow, on Linux alone."""
     places = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: places.get(item.path.name, len(LONGEST)))
     for item in items:
         if SLOW_FIXTURES & set(getattr(item, "fixturenames", ())) or item.get_closest_marker("processes"):
             item.add_marker("slow")
+            item.add_marker(needs_linux)
 
 
 def pytest_collection_finish() -> None:
@@ -51,8 +52,6 @@ def pytest_collection_finish() -> None:
 @pytest.fixture
 def processes() -> Iterator[Processes]:
     """A starter of real processes; remaining processes are killed at the end."""
-    if sys.platform != "linux":
-        pytest.skip("processes of tests need Linux: its prctl, /proc and namespaces")
     starter = Processes()
     yield starter
     starter.close()
@@ -78,13 +77,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """
     folder = tmp_path_factory.mktemp("cache")
     if "PYTEST_XDIST_WORKER" in os.environ:
-        bundled = tmp_path_factory.getbasetemp().parent / "bundled"
-        for name in ("clusters-v1", "digits-v1"):
-            (bundled / name).mkdir(parents=True, exist_ok=True)
-            (folder / name).symlink_to(bundled / name)
-            for lock in (f".{name}-{split}.lock" for split in ("train", "test")):
-                (bundled / lock).touch()
-                (folder / lock).symlink_to(bundled / lock)
+        share_bundled(folder, tmp_path_factory.getbasetemp().parent / "bundled")
     before = os.environ.get("LATENTSCALE_CACHE")
     os.environ["LATENTSCALE_CACHE"] = str(folder)
     yield folder

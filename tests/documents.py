@@ -36,7 +36,6 @@ PROGRAMS = (
 # what a reader puts in
 PLACEHOLDERS = {"K": "0", "HOST_OF_0": "127.0.0.1"}
 LEFT_OUT = {"…", "key=value"}
-SMALL_CLUSTERS = ["--count", "5000", "--test-count", "100"]
 STARTED: set[tuple[str, ...]] = set()
 """The kinds of command that have been started as they are written."""
 
@@ -152,13 +151,13 @@ def run_folder_rows(folder: Path) -> set[str]:
 class Workplace:
     """A clone as a reader has it, with data in it, where commands are checked.
 
-    The first command of each kind is started as it is written. A later one may be forked from a process that has
-    imported the package, and data are built by it alone, without worker processes; clusters are built of fewer points.
+    Every command has the arguments that are written. The first of each kind is started by an interpreter of its own; a
+    later one may be forked from a process that has imported the package.
 
     Args:
         folder: stands for the clone.
         processes: a starter of processes.
-        as_written: start every command as it is written.
+        as_written: start every command by an interpreter of its own.
     """
 
     def __init__(self, folder: Path, processes: Processes, patch: pytest.MonkeyPatch, as_written: bool = False) -> None:
@@ -181,15 +180,11 @@ class Workplace:
         if {"--help", "methods", "metrics"} & set(argv):
             return printed(tuple(argv))
         command = list(argv)
-        if command[:4] == ["latentscale", "shards", "build", "clusters"]:
-            command += SMALL_CLUSTERS
         # python's -m or script, and the program's command; that of shards has commands of its own
         kind = tuple(command[: 3 if {"-m", "shards"} & set(command[:2]) else 2])
         if self.as_written or kind not in STARTED:
             STARTED.add(kind)
         elif program := shutil.which(command[0], path=self.path):
-            if command[:3] == ["latentscale", "shards", "build"]:
-                command += ["--workers", "0"]
             command[0] = program
         return self.processes.run(command, self.folder, PATH=self.path, **environment)
 

@@ -12,6 +12,9 @@ import pytest
 from launching import ROOT, Finished, Processes, overrides
 from worked_examples import METRIC_TEST, apply_metric, apply_section, copy_code, patched
 
+# mypy without a cache takes minutes on a busy machine
+CHECK_SECONDS = 600
+
 
 class Example:
     """A copy of the code with a section's files and edits in it.
@@ -91,16 +94,18 @@ def check(folder: Path, processes: Processes) -> str:
     found = ""
     for line in recipe[1].splitlines():
         program, *arguments = line.strip().removeprefix("$(BIN)/").split()
-        # without a cache, and on a busy machine, mypy takes minutes
-        done = processes.run([sys.executable, "-m", program, *arguments], folder, timeout_seconds=280, PYTHONPATH="")
+        command = [sys.executable, "-m", program, *arguments]
+        done = processes.run(command, folder, timeout_seconds=CHECK_SECONDS, PYTHONPATH="")
         found += (done.out + done.err) * (done.code != 0)
     return found
 
 
+@pytest.mark.timeout(CHECK_SECONDS + 300)
 def test_the_examples_pass_the_checks(all_examples: Path, processes: Processes) -> None:
     assert check(all_examples, processes) == ""
 
 
+@pytest.mark.timeout(CHECK_SECONDS + 300)
 @pytest.mark.parametrize(
     ("path", "line", "broken", "message"),
     [

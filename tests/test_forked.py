@@ -1,7 +1,6 @@
 """Processes that are forked from a warm server are like those that an interpreter starts, and leave nothing behind."""
 
 import contextlib
-import gc
 import json
 import os
 import re
@@ -19,6 +18,9 @@ import pytest
 
 from forked import SERVER, ForkedProcess
 from launching import RANKS, Processes, environment, free_port, python_arguments
+from skipping import needs_linux
+
+pytestmark = needs_linux
 
 # what a process can see of how it was started
 SHOWN = """
@@ -133,6 +135,16 @@ def test_a_process_that_has_ended_before_its_pid_is_read_is_reported_too() -> No
         assert (process.returncode, process.processor_seconds) == (-9, 0.25)
 
 
+def open_pipes() -> set[str]:
+    """The pipes that this process holds open, by names that are given once; other kinds may be other tests'."""
+    found = set()
+    for descriptor in Path("/proc/self/fd").iterdir():
+        # the descriptor of this very listing has gone
+        with contextlib.suppress(FileNotFoundError):
+            found.add(str(descriptor.readlink()))
+    return {name for name in found if name.startswith("pipe:")}
+
+
 def test_signals_timeouts_and_much_output(server: tuple[socket.socket, psutil.Process]) -> None:
     content = """
 import signal, sys
@@ -141,8 +153,7 @@ for stream in (sys.stderr, sys.stdout):
     stream.flush()
 signal.pause()
 """
-    gc.collect()  # what earlier tests have left open is not closed meanwhile
-    before = len(list(Path("/proc/self/fd").iterdir()))
+    before = open_pipes()
     process = ForkedProcess(["-c", content], Path("/"), environment(), server[0])
     assert process.poll() is None
     for timeout in (0.1, 0.5):
@@ -160,7 +171,7 @@ signal.pause()
     assert until(lambda: psutil.Process(process.pid).status() == psutil.STATUS_SLEEPING)
     process.send_signal(signal.SIGINT)
     assert process.communicate(timeout=60)[1].endswith("KeyboardInterrupt\n")
-    assert len(list(Path("/proc/self/fd").iterdir())) <= before
+    assert open_pipes() <= before
 
 
 def test_a_server_and_its_processes_end_with_the_owner(server: tuple[socket.socket, psutil.Process]) -> None:
@@ -265,3 +276,12 @@ def test_the_end_is_that_of_a_process_of_its_own(program: str, processes: Proces
     assert (forked.code, forked.out) == (own.code, own.out)
     # the interpreter says more of an output that failed
     assert forked.err == own.err or own.code == 120
+
+
+def test_ports_that_are_all_in_use_are_said_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = free_port()
+    monkeypatch.setattr("launching._is_free", lambda port: False)
+    with pytest.raises(AssertionError, match="all 100 ports of this process's tests are in use"):
+        free_port()
+    monkeypatch.setattr("launching._is_free", lambda port: port == first)
+    assert [free_port(), free_port()] == [first, first]

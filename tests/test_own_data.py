@@ -184,6 +184,7 @@ def test_settings_follow_from_shape_number_and_labels_alone() -> None:
         assert automatic_settings("x", shape, 100, 0, "pvdgan", any_shape=True)["data.shape"] == list(shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["zip", "idx", "stylegan"])
 def test_archives_and_idx_files_and_stylegans_folders_are_images(kind: str, own_cache: Path, tmp_path: Path) -> None:
     if kind == "idx":

@@ -45,7 +45,13 @@ def load(name: str, preset: str, *arguments: str) -> Config:
 
 
 @pytest.mark.parametrize(
-    ("preset", "name"), [(preset, name) for preset, names in METHODS_OF_PRESET.items() for name in names]
+    ("preset", "name"),
+    [
+        # one method of each preset is quick; whoever opens the clusters first writes them, which takes seconds
+        pytest.param(preset, name, marks=[pytest.mark.slow] * (preset == "clusters" or name != names[0]))
+        for preset, names in METHODS_OF_PRESET.items()
+        for name in names
+    ],
 )
 def test_each_preset_dry_runs_with_the_methods_it_is_for(preset: str, name: str) -> None:
     assert f"method: {name}" in dry_run(load(name, preset), METHODS[name])
@@ -88,6 +94,7 @@ def test_the_published_numbers(name: str, preset: str) -> None:
     assert training.ema_decay == (0.0 if preset in ("mnist32", "mnist28_recovery") else 0.999)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "name"),
     [

@@ -128,6 +128,7 @@ PUBLISHED = {
 INVERTING = ("vanilla", "msegan", "infogan", "dlsgan", "pvdgan", "vaegan", "invgan", "autoencoder")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["ffhq256", "afhq256", "ffhq256_comparison"])
 @pytest.mark.parametrize("name", INVERTING)
 def test_every_preset_of_inversion_dry_runs_with_every_such_method(name: str, preset: str) -> None:

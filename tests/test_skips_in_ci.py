@@ -17,8 +17,8 @@ SKIPS = {
 }
 
 
-def run(processes: Processes, folder: Path, body: str, ci: str) -> Finished:
-    (folder / "conftest.py").write_text(CONFTEST)
+def run(processes: Processes, folder: Path, body: str, ci: str, platform: str = "linux") -> Finished:
+    (folder / "conftest.py").write_text(f"import sys\nsys.platform = {platform!r}\n{CONFTEST}")
     (folder / "test_skips.py").write_text(f"import pytest\n{body}\n")
     command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--rootdir", str(folder), "."]
     return processes.run(command, folder, PYTHONPATH=str(ROOT / "tests"), CI=ci)
@@ -45,3 +45,12 @@ def test_a_gpu_and_real_data_may_be_absent(reason: str, processes: Processes, tm
 def test_an_expected_failure_is_no_skip(processes: Processes, tmp_path: Path) -> None:
     finished = run(processes, tmp_path, "@pytest.mark.xfail\ndef test_it(): raise ValueError", "true")
     assert finished.code == 0, finished.out
+
+
+def test_a_test_of_processes_needs_linux_and_fails_elsewhere_in_ci(processes: Processes, tmp_path: Path) -> None:
+    body = "from skipping import needs_linux\n@needs_linux\ndef test_it(): raise ValueError"
+    for ci, code in (("true", 1), ("", 0)):
+        finished = run(processes, tmp_path, body, ci, "darwin")
+        assert finished.code == code, finished.out
+        assert "the processes of tests need Linux" in finished.out
+        assert ("docker run --privileged" in finished.out) is bool(ci)

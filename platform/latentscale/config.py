@@ -336,7 +336,12 @@ def _split(argument: str) -> tuple[str, str]:
 
 
 def _set(config: DictConfig, known: Mapping[str, Any], name: str, value: Any, source: str) -> DictConfig:
-    """Set one key; ``source`` shows where its value comes from, and the value."""
+    """The configuration with one key set; ``config`` itself is no longer to be used, as it may have been changed.
+
+    Args:
+        known: every key's default, by name.
+        source: where the value comes from, and the value, for messages.
+    """
     if name not in known:
         section = [key for key in known if key.startswith(name + ".")]
         if section and value == {}:

@@ -79,11 +79,13 @@ def test_both_end_in_the_same_state(trained: Path) -> None:
     assert difference(loop, trained) <= 1e-9
 
 
+@pytest.mark.slow
 def test_another_penalty_weight_ends_elsewhere(trained: Path) -> None:
     loop, _ = bare(configuration(trained), r1=0.8)
     assert difference(loop, trained) > 1e-5
 
 
+@pytest.mark.slow
 def test_every_loss_is_the_same(trained: Path) -> None:
     _, losses = bare(configuration(trained))
     reports = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]

@@ -30,6 +30,7 @@ def cpu() -> Device:
     return Device(torch.device("cpu"), "a CPU", PEAK)
 
 
+@pytest.mark.slow
 def test_operations_of_a_layer_and_of_its_penalty() -> None:
     layer = nn.Linear(3, 5, bias=False)
     x = torch.randn(2, 3, requires_grad=True)
@@ -45,6 +46,7 @@ def test_operations_of_a_layer_and_of_its_penalty() -> None:
     assert counting.get_total_flops() == 3 * product
 
 
+@pytest.mark.slow
 def test_operations_of_a_convolution() -> None:
     layer = nn.Conv2d(3, 5, 3, padding=1, bias=False, device="meta")
     with counter() as counting:

@@ -318,6 +318,7 @@ def test_remarks_report_a_busy_machine() -> None:
     assert busy == "A step differed from itself by 1.5%: the machine was busy, and no verdict is worth much"
 
 
+@pytest.mark.slow
 def test_a_presets_traffic_is_its_parameters() -> None:
     found = traffic("pvdgan", "afhq256")
     assert found.carried_bytes == 4 * sum(found.parameters.values()) + found.statistics_bytes

@@ -82,6 +82,7 @@ def test_links_out_of_the_folder_are_refused_unless_meant(tmp_path):
     assert {problem.name for problem in result.skipped} == {"gone.png", "loop", "pipe.png", "self", "self.png"}
 
 
+@pytest.mark.slow
 def test_names_of_any_bytes_are_kept_and_shown_in_one_line(tmp_path):
     root = tmp_path / "in"
     root.mkdir()
@@ -101,6 +102,7 @@ def starved(chunk: list[int]) -> None:
     raise MemoryError
 
 
+@pytest.mark.slow
 def test_want_of_memory_is_said_in_one_line():
     with pytest.raises(UserError, match="ran out of memory: run the command again with fewer --workers"):
         list(ordered_map(starved, iter([[1]]), 1))

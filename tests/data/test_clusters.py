@@ -13,6 +13,7 @@ import torch
 from scipy.special import ndtri
 from scipy.stats import chisquare, kstest
 
+from latentscale.data import first_use
 from latentscale.data.datasets import available_splits, open_dataset
 from latentscale.data.first_use import bundled_folder
 from latentscale.data.memory_cache import MemoryCachedReader
@@ -24,6 +25,7 @@ from latentscale.latents.draws import Purpose
 from latentscale.shards.verifying import verify
 from latentscale.sources.cluster_law import COUNTS, ClusterLaw, bundled_points
 from launching import ROOT
+from shared_cache import share_bundled
 
 LAW = ClusterLaw()
 MEANS = np.array(((-1.0, 1.0), (0.0, -2.0), (1.0, -1.0), (2.0, 1.0)))
@@ -90,12 +92,14 @@ def test_the_shards_hold_every_point_and_are_named_by_the_values(split: str) -> 
     assert torch.equal(read, torch.from_numpy(points)[shards * SHARD_POINTS + members])
 
 
+@pytest.mark.slow
 def test_the_fingerprint_is_the_one_in_a_checkpoint_from_before() -> None:
     checkpoint = ROOT / "tests/compatibility/cgpgan-clusters/checkpoints/step-000000003/state.json"
     stored = json.loads(checkpoint.read_text())
     assert open_dataset("clusters").fingerprint in json.dumps(stored)
 
 
+@pytest.mark.slow
 def test_a_step_reads_the_points_that_the_seed_puts_there() -> None:
     streams, batch, window = 4, 5, 1000
     dataset = open_dataset("clusters")
@@ -118,6 +122,7 @@ def test_a_step_reads_the_points_that_the_seed_puts_there() -> None:
             assert labels[row] == clusters[sample]
 
 
+@pytest.mark.slow
 def test_clusters_can_be_streamed() -> None:
     streams, batch = 2, 8
     dataset = open_dataset("clusters", None, "test")
@@ -146,6 +151,7 @@ def test_clusters_can_be_streamed() -> None:
     assert read[:batch] != read[batch : 2 * batch]
 
 
+@pytest.mark.slow
 def test_the_cache_verifies_and_a_forged_fingerprint_is_refused(tmp_path: Path) -> None:
     folder = bundled_folder("clusters", "test")
     assert verify(folder, 0).broken == []
@@ -162,6 +168,7 @@ def open_together(together: Barrier) -> None:
     assert open_dataset("clusters", None, "test").count == 4096
 
 
+@pytest.mark.slow
 def test_processes_that_ask_at_once_write_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LATENTSCALE_CACHE", str(tmp_path))
     context = multiprocessing.get_context("fork")
@@ -173,6 +180,39 @@ def test_processes_that_ask_at_once_write_one_folder(tmp_path: Path, monkeypatch
         process.join(60)
         assert process.exitcode == 0
     assert [path.name for path in (tmp_path / "clusters-v1").iterdir()] == ["test"]
+
+
+def write_in(cache: Path, log: Path, together: Barrier) -> None:
+    writers = first_use._WRITE
+
+    def write_logged(split: str, folder: Path) -> None:
+        with log.open("a") as lines:
+            lines.write(f"{split}\n")
+        writers["clusters"](split, folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LATENTSCALE_CACHE", str(cache))
+        patch.setattr(first_use, "_WRITE", {**writers, "clusters": write_logged})
+        together.wait(30)
+        assert open_dataset("clusters", None, "test").count == 4096
+
+
+@pytest.mark.slow
+def test_workers_of_one_test_run_write_the_bundled_data_once(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    together = context.Barrier(2)
+    log = tmp_path / "written"
+    processes = []
+    for worker in ("gw0", "gw1"):
+        (tmp_path / worker).mkdir()
+        share_bundled(tmp_path / worker, tmp_path / "bundled")
+        processes.append(context.Process(target=write_in, args=(tmp_path / worker, log, together)))
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert log.read_text() == "test\n"
 
 
 def test_clusters_are_opened_by_name() -> None:

@@ -92,7 +92,10 @@ def test_processes_together_read_what_one_process_reads(numbered, sizes, streams
 
 
 @pytest.mark.parametrize("prefetch", [1, 5])
-@pytest.mark.parametrize(("workers", "block"), [(0, 1), (0, 5), (0, 20), (1, 1), (2, 5)])
+@pytest.mark.parametrize(
+    ("workers", "block"),
+    [(0, 1), (0, 5), (0, 20), pytest.param(1, 1, marks=pytest.mark.slow), pytest.param(2, 5, marks=pytest.mark.slow)],
+)
 def test_neither_workers_nor_blocks_change_anything_and_a_resumed_loader_continues(numbered, workers, block, prefetch):
     reader = step_reader(numbered(30, 7))
     expected = [batch_numbers(step, *reader(step)) for step in range(12)]
@@ -111,7 +114,7 @@ def test_grey_shards_serve_colour_networks_and_other_sizes_are_refused(numbered)
         step_reader(numbered(30, 7), shape=(1, 8, 8))
 
 
-@pytest.mark.parametrize(("workers", "block"), [(0, 1), (0, 2), (0, 5), (2, 1)])
+@pytest.mark.parametrize(("workers", "block"), [(0, 1), (0, 2), (0, 5), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_steps_are_made_ahead_but_no_further_than_asked(numbered, workers, block):
     made: list[int] = []
     thread: list[str] = []
@@ -136,6 +139,7 @@ def test_steps_are_made_ahead_but_no_further_than_asked(numbered, workers, block
     assert set(thread) == {"data loader"}
 
 
+@pytest.mark.slow
 def test_the_random_state_is_left_alone(numbered):
     torch.manual_seed(0)
     before = torch.get_rng_state()
@@ -144,7 +148,7 @@ def test_the_random_state_is_left_alone(numbered):
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize(("workers", "block"), [(0, 1), (0, 3), (0, 4), (2, 1)])
+@pytest.mark.parametrize(("workers", "block"), [(0, 1), (0, 3), (0, 4), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_an_error_arrives_as_itself_after_the_batches_before_it(tmp_path, workers, block):
     samples = list(numbered_samples(12))
     samples[7] = Sample(b"no image", "png", 0)
@@ -196,6 +200,7 @@ def test_counts_that_cannot_be_are_refused_by_key(numbered, arguments, key):
         loader(step_reader(numbered(30, 7)), **arguments)
 
 
+@pytest.mark.slow
 def test_signals_to_the_group_leave_workers_reading(numbered):
     expected = [batch_numbers(step, *step_reader(numbered(30, 7))(step)) for step in range(60)]
     with loader(step_reader(numbered(30, 7)), workers=2, stop=60) as steps:
@@ -212,6 +217,7 @@ def test_signals_to_the_group_leave_workers_reading(numbered):
         assert server.status() != psutil.STATUS_ZOMBIE
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_reported_in_one_line(numbered):
     with loader(step_reader(numbered(30, 7)), workers=2, stop=1_000_000) as steps:
         next(steps)

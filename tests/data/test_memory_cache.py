@@ -68,6 +68,7 @@ def test_a_batch_given_away_is_not_what_is_remembered(digits: Counting) -> None:
     assert torch.equal(cached(0)[0], before)
 
 
+@pytest.mark.slow
 def test_it_is_sent_to_worker_processes_without_its_memory() -> None:
     dataset = open_dataset("digits")
     cached = reader(MemoryCachedReader, dataset)

@@ -75,6 +75,7 @@ def test_streams_read_the_defined_order_from_their_own_place(shape, seed, window
         assert list(zip(*(part.tolist() for part in run), strict=True)) == whole[first : first + each]
 
 
+@pytest.mark.slow
 @few
 @given(counts_and_streams, seeds, windows, st.data())
 def test_random_access_in_any_sequence_is_the_sequential_order(shape, seed, window, data):
@@ -183,6 +184,7 @@ def test_what_cannot_work_is_refused_by_key(arguments, key):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_ten_million_samples_are_located_without_holding_them():
     counts = np.full(1000, 10_000)
     tracemalloc.start()

@@ -61,7 +61,14 @@ def test_the_shards_ahead_are_those_that_will_be_read(counts, streams, window, p
 
 @pytest.mark.parametrize("kind", [StepReader, MemoryCachedReader])
 @pytest.mark.parametrize(
-    ("workers", "shards", "block"), [(0, 1000, 1), (0, 16, 4), (0, 3, 1), (2, 1000, 1), (2, 16, 1)]
+    ("workers", "shards", "block"),
+    [
+        (0, 1000, 1),
+        (0, 16, 4),
+        pytest.param(0, 3, 1, marks=pytest.mark.slow),
+        pytest.param(2, 1000, 1, marks=pytest.mark.slow),
+        pytest.param(2, 16, 1, marks=pytest.mark.slow),
+    ],
 )
 def test_the_loaders_output_is_that_of_local_files(numbered, tmp_path, workers, shards, block, kind):
     local = numbered(COUNT, PER_SHARD)
@@ -124,6 +131,7 @@ def test_four_processes_of_a_node_fetch_each_shard_once(numbered, tmp_path, proc
         assert web.gets["dataset.json"] == STREAMS
 
 
+@pytest.mark.slow
 def test_shards_are_there_before_they_are_read(numbered, tmp_path):
     with serving(numbered(COUNT, PER_SHARD).path) as web:
         dataset = ShardedDataset.open(web.url, options(tmp_path))

@@ -103,7 +103,7 @@ def read(dataset: ShardedDataset, kind: type[StepReader], workers: int, start: i
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(("workers", "block"), [(0, 1), (0, 5), (0, 20), (2, 1)])
+@pytest.mark.parametrize(("workers", "block"), [(0, 1), (0, 5), (0, 20), pytest.param(2, 1, marks=pytest.mark.slow)])
 def test_what_stands_in_depends_on_the_position_alone(
     damaged: ShardedDataset, kind: type[StepReader], workers: int, block: int
 ) -> None:

@@ -122,6 +122,7 @@ def test_a_remote_gives_what_the_local_copy_gives(numbered, tmp_path, ranges):
         assert bool(web.tars()) != ranges
 
 
+@pytest.mark.slow
 def test_large_shards_come_in_several_ranges(tmp_path, monkeypatch):
     samples = [Sample(sample.image + bytes(5000), "png", sample.label) for sample in numbered_samples(60)]
     write_shards(samples, tmp_path / "data", "n", SHAPE, LABELS, "CC0", 16 * 7168)
@@ -208,6 +209,7 @@ def test_a_header_that_was_made_to_do_harm_is_named(numbered, tmp_path):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_cut_off_shard_and_a_dead_remote_are_named(numbered, tmp_path):
     write_shards(numbered_samples(24), tmp_path / "data", "n", SHAPE, LABELS, "CC0", 8 * 2048)
     dataset = ShardedDataset.open(tmp_path / "data")

@@ -100,6 +100,7 @@ def test_lost_pixels_are_refused(tmp_path, how, simplejpeg):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"optimize": True, "quality": 30}, {"restart_marker_blocks": 2}], ids=str)
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 @pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])

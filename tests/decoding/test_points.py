@@ -177,6 +177,7 @@ def test_a_build_holds_the_points_of_the_law(shards, drawn, tmp_path):
     assert verify(shards, 2).samples == 330
 
 
+@pytest.mark.slow
 def test_another_law_is_drawn_and_stated(tmp_path):
     out = built(tmp_path / "out", means="0,0,5;9,9,9", deviation=0.01, probabilities="0.25,0.75", count=4000)
     dataset = ShardedDataset.open(out / "train")

@@ -8,6 +8,7 @@ from latentscale.latents.scale import LatentScale
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_phases_pool_as_samples() -> None:
     scale = LatentScale(2, start=1.0, decay=0.9).double()
     fused = FusedStatistics({"variance": scale}, CPU, torch.float64)

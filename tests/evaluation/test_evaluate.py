@@ -86,6 +86,7 @@ def count_calls(model: TrainedModel) -> Counter[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_all_metrics_share_one_pass_over_reals_and_one_over_fakes() -> None:
     model = tiny_model((1, 16, 16))
     seen = count_calls(model)

@@ -22,6 +22,7 @@ from latentscale.latents.priors import (
 LAWS = [Normal(), Uniform(), UnitUniform(), HalfUniformHalfNormal()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prior", LAWS)
 def test_cdf_undoes_the_quantile(prior: Prior) -> None:
     u = torch.linspace(0.001, 0.999, 999, dtype=torch.float64)

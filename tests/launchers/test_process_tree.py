@@ -10,9 +10,10 @@ import psutil
 import pytest
 
 from latentscale.launching.process_tree import watch_exits
+from skipping import needs_linux
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the parent reads /proc")
+@needs_linux
 @pytest.mark.parametrize("lacking", [False, True], ids=["with pidfd", "by polling"])
 def test_exit_codes_are_reported_before_processes_are_reaped(lacking: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if lacking:

@@ -143,6 +143,7 @@ def test_autocast_turns_no_category() -> None:
         assert ((latent @ weight)[:, 0] > 0).ne(exact[:, 1] > 0).any()
 
 
+@pytest.mark.slow
 def test_w_never_changes_while_the_rest_trains() -> None:
     method = make((2, 2, 2))
     statistics = FusedStatistics(method.statistics, torch.device("cpu"), torch.float64)

@@ -84,6 +84,7 @@ def test_streams_together_are_streams_apart(name: str) -> None:
     assert_streams_apart(method, toy_batch(method))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LOSSES)
 def test_the_phase_compiles_whole(name: str) -> None:
     method = method_of(name)

@@ -109,6 +109,7 @@ def test_anodlsgan_mnist() -> None:
     assert parameter_counts(settings, 256, (1, 32, 32), Heads(1, 256)) == (generator, discriminator)
 
 
+@pytest.mark.slow
 def test_cgpgan_mnist() -> None:
     settings = NetworkSettings(family="mnist28", widths=[128, 256], base_width=256)
     spec = ModelSpec((1, 28, 28), 256, (32,))

@@ -16,6 +16,8 @@ from faults_in_code import FAULTS, Fault
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_SECONDS = 900.0
+# how pytest's reason begins when a test, or what it waits for, is not over in time
+TIME_LIMITS = (" - Failed: Timeout ", " - subprocess.TimeoutExpired")
 COPIED = (
     "platform",
     "recipes",
@@ -47,7 +49,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         passed: all of them.
-        failure: the first test that failed, with pytest's reason; empty if none did, or none could be run.
+        failure: the test that failed first, with pytest's reason; empty if none did.
         output: what pytest printed.
     """
 
@@ -59,7 +61,8 @@ class Outcome(NamedTuple):
 def run_tests(root: Path, tests: tuple[str, ...], limit_seconds: float = LIMIT_SECONDS) -> Outcome:
     """Run tests on a copy of the code until the first fails.
 
-    Tests that cannot be collected, and tests that are not over in time, are no failure: they show nothing of the code.
+    Only a test's own body fails. Tests that cannot be collected or set up, and tests that are not over in time, show
+    nothing of the code.
     """
     environment = {**os.environ, "PYTHONPATH": str(root / "platform"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "pytest", "-n0", "-x", "-q", "-p", "no:cacheprovider", "--tb=line", *tests]
@@ -75,9 +78,11 @@ def run_tests(root: Path, tests: tuple[str, ...], limit_seconds: float = LIMIT_S
         except BaseException:
             os.killpg(process.pid, signal.SIGKILL)
             raise
-    failed = [line for line in output.splitlines() if line.startswith(("FAILED ", "ERROR ")) and "::" in line]
-    some_failed = process.returncode == pytest.ExitCode.TESTS_FAILED and bool(failed)
-    return Outcome(process.returncode == 0, failed[0].partition(" ")[2] if some_failed else "", output)
+    # what pytest sums up: ERROR is a test's setup or a file's collection
+    failed = [line.removeprefix("FAILED ") for line in output.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+    first = failed[0] if process.returncode == pytest.ExitCode.TESTS_FAILED and failed else ""
+    is_failure = not first.startswith("ERROR ") and not any(limit in first for limit in TIME_LIMITS)
+    return Outcome(process.returncode == 0, first if is_failure else "", output)
 
 
 def broken_code(arguments: list[str]) -> bool:

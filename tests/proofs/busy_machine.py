@@ -27,8 +27,8 @@ TIMED = (
 def busy(processes: int) -> Iterator[None]:
     """Processes that compute without end, in turns of work and rest that last from milliseconds to seconds."""
     work = (
-        "import ctypes, random, signal, time\n"
-        "ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # ends with its parent\n"
+        f"import random, sys, time; sys.path.append({str(ROOT / 'tests')!r})\n"
+        f"from fork_server import end_with_parent; end_with_parent({os.getpid()})\n"
         "while True:\n"
         "    until = time.monotonic() + random.expovariate(2)\n"
         "    while time.monotonic() < until: pass\n"

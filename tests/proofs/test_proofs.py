@@ -2,6 +2,7 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import prove
@@ -82,16 +83,21 @@ def test_a_fault_that_no_longer_fits_is_named(tmp_path: Path) -> None:
         ("def test_it(): assert 1 == 2", False, "test_it.py::test_it - assert 1 == 2"),
         (
             "import pytest\n@pytest.fixture\ndef broken(): raise ValueError('here')\ndef test_it(broken): pass",
-            False, "test_it.py::test_it - ValueError: here",
+            False, "",
         ),
         ("import not_there\ndef test_it(): pass", False, ""),
         ("import time\ndef test_it(): time.sleep(60)", False, ""),
+        ("import pytest, time\n@pytest.mark.timeout(0.2)\ndef test_it(): time.sleep(60)", False, ""),
+        ("import subprocess\ndef test_it(): subprocess.run(['sleep', '9'], timeout=0.1)", False, ""),
     ],
-    ids=["passes", "fails", "a fixture fails", "is not collected", "takes too long"],
+    ids=[
+        "passes", "fails", "a fixture fails", "is not collected", "takes too long", "is timed out",
+        "what it waits for takes too long",
+    ],
 )  # fmt: skip
 def test_only_a_test_that_fails_finds_a_fault(content: str, passed: bool, failure: str, tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text(content)
-    outcome = run_tests(tmp_path, ("test_it.py",), 5 if "sleep" in content else 60)
+    outcome = run_tests(tmp_path, ("test_it.py",), 5 if content.startswith("import time") else 60)
     assert (outcome.passed, outcome.failure) == (passed, failure), outcome.output
 
 
@@ -105,6 +111,24 @@ def test_a_busy_machine_is_busy_only_while_it_is_needed() -> None:
         started = set(psutil.Process().children()) - before
         assert len(started) == 2
     assert not any(process.is_running() for process in started)
+
+
+def test_busy_processes_end_with_a_proof_that_is_killed(tmp_path: Path) -> None:
+    program = f"""
+import sys, time
+sys.path[:0] = [{str(ROOT / "tests" / "proofs")!r}]
+from busy_machine import busy
+with busy(2):
+    print("busy", flush=True)
+    time.sleep(600)
+"""
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as proof:
+        assert proof.stdout is not None
+        assert proof.stdout.readline() == "busy\n"
+        started = psutil.Process(proof.pid).children()
+        proof.kill()
+    assert len(started) == 2
+    assert psutil.wait_procs(started, timeout=60)[1] == []
 
 
 @pytest.mark.slow

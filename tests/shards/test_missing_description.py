@@ -86,7 +86,7 @@ def test_other_folders_and_unfinished_builds_are_left_alone(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-@pytest.mark.parametrize("kind", ["file", "http", "s3"])
+@pytest.mark.parametrize("kind", ["file", "http", pytest.param("s3", marks=pytest.mark.slow)])
 def test_a_split_behind_a_url_is_named_where_the_remote_lists(
     kind: str, split: str, tmp_path: Path, options: StorageOptions, monkeypatch: pytest.MonkeyPatch
 ) -> None:

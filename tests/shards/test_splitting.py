@@ -37,6 +37,7 @@ def everything(folder: Path) -> list[tuple]:
     return identity(folder / "train") + identity(folder / "test")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stratified", [False, True])
 def test_seven_folds_test_every_sample_once(digits, tmp_path, stratified):
     tested = []

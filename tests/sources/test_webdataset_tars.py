@@ -54,6 +54,7 @@ def test_labels_beside_the_images_are_read(kind: str, make: object, expected: li
     assert ShardedDataset.open(tmp_path / "none/train").labels == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["folder", "pattern"])
 def test_several_files_are_one_dataset(how: str, tmp_path: Path) -> None:
     for number in range(3):

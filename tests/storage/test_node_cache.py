@@ -95,6 +95,7 @@ def test_a_file_larger_than_the_cache_is_refused_by_key(tmp_path):
         Source().open(NodeCache(tmp_path, SIZE - 1), 1)
 
 
+@pytest.mark.slow
 def test_threads_that_need_one_file_fetch_it_once_and_who_reads_ahead_does_not_wait(tmp_path):
     cache, source = NodeCache(tmp_path, 10 * SIZE), Source(seconds=0.5)
     with ThreadPoolExecutor(8) as threads:
@@ -111,6 +112,7 @@ def test_threads_that_need_one_file_fetch_it_once_and_who_reads_ahead_does_not_w
     busy.join()
 
 
+@pytest.mark.slow
 def test_arriving_files_count_and_a_needed_file_waits_for_the_room_they_will_leave(tmp_path):
     cache, source = NodeCache(tmp_path, SIZE), Source(seconds=0.3)
     with ThreadPoolExecutor(3) as threads:

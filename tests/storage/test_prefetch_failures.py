@@ -57,6 +57,7 @@ def wait_for(fetcher: ShardPrefetcher, shards: set[int]) -> None:
     assert fetcher.holds(shards)
 
 
+@pytest.mark.slow
 def test_a_missing_shard_is_asked_for_once_ahead_and_once_when_it_is_needed(web, tmp_path):
     (web.folder / MISSING).unlink()
     with fetching(opened(web, tmp_path)) as fetcher:
@@ -101,6 +102,7 @@ def test_a_failure_that_stops_to_count_while_a_shard_is_asked_for_again_is_not_w
         assert raised
 
 
+@pytest.mark.slow
 def test_a_damaged_shard_is_fetched_twice_ahead_and_not_for_ever(web, tmp_path):
     content = bytearray((web.folder / MISSING).read_bytes())
     content[2000] ^= 1
@@ -115,6 +117,7 @@ def test_a_damaged_shard_is_fetched_twice_ahead_and_not_for_ever(web, tmp_path):
         assert web.gets[MISSING] == 4
 
 
+@pytest.mark.slow
 def test_a_failing_remote_is_asked_less_and_less_often_until_it_answers(web, tmp_path):
     web.faults = {MISSING: ["refuse"] * 3}
     with fetching(opened(web, tmp_path)) as fetcher:
@@ -154,6 +157,7 @@ def unlinked_bytes(folder: Path) -> int:
     return total
 
 
+@pytest.mark.slow
 def test_where_the_cache_is_full_nothing_is_fetched_for_nothing_or_held_uncounted(web, tmp_path, monkeypatch):
     downloads = counted_downloads(monkeypatch)
     makes_room: Counter[bool] = Counter()

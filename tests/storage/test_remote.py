@@ -68,7 +68,9 @@ def test_a_cache_of_two_shards_serves_them_all(web, numbered, tmp_path):
     assert sum(cached_sizes(tmp_path / "cache")) <= 2 * size + 9000
 
 
-@pytest.mark.parametrize("fault", ["refuse", "hang", "close early", "truncate", "flip"])
+@pytest.mark.parametrize(
+    "fault", ["refuse", pytest.param("hang", marks=pytest.mark.slow), "close early", "truncate", "flip"]
+)
 def test_what_fails_once_is_fetched_again(web, numbered, tmp_path, fault):
     web.faults = {TAR: [fault], "shard-000001.index.safetensors": [fault], "dataset.json": []}
     assert_same(ShardedDataset.open(web.url, options(tmp_path)), numbered(10, 4))
@@ -78,9 +80,18 @@ def test_what_fails_once_is_fetched_again(web, numbered, tmp_path, fault):
 @pytest.mark.parametrize(
     ("fault", "message", "attempts"),
     [
-        ("refuse", r"cannot be fetched for data\.retry_seconds=1 .*503", range(2, 50)),
-        ("hang", r"cannot be fetched for data\.retry_seconds=1 .*no bytes for data\.stall_seconds=1", range(1, 4)),
-        ("close early", r"cannot be fetched for data\.retry_seconds=1", range(2, 50)),
+        pytest.param(
+            "refuse", r"cannot be fetched for data\.retry_seconds=1 .*503", range(2, 50), marks=pytest.mark.slow
+        ),
+        pytest.param(
+            "hang",
+            r"cannot be fetched for data\.retry_seconds=1 .*no bytes for data\.stall_seconds=1",
+            range(1, 4),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "close early", r"cannot be fetched for data\.retry_seconds=1", range(2, 50), marks=pytest.mark.slow
+        ),
         ("truncate", r"is damaged \(fetched twice, its SHA-256", range(2, 3)),
         ("flip", r"is damaged \(fetched twice, its SHA-256", range(2, 3)),
         ("forbid", r"cannot be fetched \(403", range(1, 2)),
@@ -110,6 +121,7 @@ def test_a_missing_shard_is_named_at_once(numbered, tmp_path):
         assert web.gets[TAR] == 1
 
 
+@pytest.mark.slow
 def test_a_dead_remote_is_told_of_once_and_then_refused(web, tmp_path, caplog):
     web.close()
     with (
@@ -121,6 +133,7 @@ def test_a_dead_remote_is_told_of_once_and_then_refused(web, tmp_path, caplog):
     assert "retrying for another" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_remote_that_comes_back_is_waited_for(web, numbered, tmp_path):
     dataset = ShardedDataset.open(web.url, options(tmp_path))
     web.faults = {"": ["refuse"]}
@@ -194,6 +207,7 @@ def test_a_cache_folder_that_cannot_be_written_is_named(web, tmp_path):
         ShardedDataset.open(web.url, options(tmp_path)).read(0, 0)
 
 
+@pytest.mark.slow
 def test_waits_grow_and_end_in_time():
     class Answer(Exception):
         status = 404

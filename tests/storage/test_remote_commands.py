@@ -67,6 +67,7 @@ def test_verify_reads_every_shard_once_and_keeps_nothing(web, tmp_path, give_ran
     assert verify(f"{web.url}/train", 0, options=options(tmp_path)).samples == 9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("give_ranges", [True, False])
 def test_what_is_broken_there_is_named_as_it_is_here(web, copied, tmp_path, give_ranges):
     web.give_ranges = give_ranges
@@ -96,6 +97,7 @@ def test_what_is_broken_there_is_named_as_it_is_here(web, copied, tmp_path, give
     assert [line for line in found if "cannot be read" not in line] == [x for x in here if "cannot be read" not in x]
 
 
+@pytest.mark.slow
 def test_a_remote_that_is_dead_is_no_damage(web, tmp_path):
     web.faults = {"train/shard-000001.tar": ["refuse"] * 1000}
     with pytest.raises(UserError, match=r"shard-000001\.tar cannot be fetched .*503") as refused:
@@ -135,6 +137,7 @@ def test_messages_to_commands_name_no_keys_of_runs(web, tmp_path, monkeypatch):
         assert "data." not in message
 
 
+@pytest.mark.slow
 def test_a_split_of_a_url_is_that_of_the_folder(web, copied, tmp_path):
     plan = fractions({"train": 2.0, "test": 1.0}, 0, True)
     split_dataset(copied, tmp_path / "here", plan, 2**20)

@@ -41,15 +41,13 @@ def test_the_verdict(script: ModuleType) -> None:
     assert not script.is_correct(found(0.1, 0.2, 0.3, 0.2, 0.2, clusters=(0, 1, 2, 3, 3)))
 
 
-def test_some_steps_of_each_method(
-    script: ModuleType, processes: Processes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_some_steps_of_each_method(script: ModuleType, processes: Processes, tmp_path: Path) -> None:
     """The first run is started as the script does; the others are forked, with the same arguments and log."""
-    run_logged, begun = script.run_logged, itertools.count()
+    begun = itertools.count()
 
-    def run_forked(command: list[str], log: Path) -> int:
+    def runner(command: list[str], log: Path) -> int:
         if next(begun) == 0:
-            status: int = run_logged(command, log)
+            status: int = script.run_logged(command, log)
             return status
         finished = processes.run(command)
         log.write_text(finished.out + finished.err)
@@ -57,10 +55,8 @@ def test_some_steps_of_each_method(
 
     chosen = ["vanilla", "infogan", "cgpgan", "cgpgan_large"]
     out = tmp_path / "out"
-    command = [str(SCRIPT), "--steps", str(STEPS), "--seeds", "3", "--jobs", "2", "--experiments", *chosen]
-    monkeypatch.setattr(sys, "argv", [*command, "--runs", str(tmp_path / "runs"), "--out", str(out)])
-    monkeypatch.setattr(script, "run_logged", run_forked)
-    script.main()
+    arguments = ["--steps", str(STEPS), "--seeds", "3", "--jobs", "2", "--experiments", *chosen]
+    script.main([*arguments, "--runs", str(tmp_path / "runs"), "--out", str(out)], runner)
     runs = {run["experiment"]: run for run in json.loads((out / "results.json").read_text())["runs"]}
     assert set(runs) == set(chosen)
     assert {run["steps"] for run in runs.values()} == {STEPS}

@@ -78,7 +78,8 @@ for _name, _command in COMMANDS.items():
 @app.command(add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def train(context: typer.Context) -> None:
     """Train a model with one of the recipes, or continue a run."""
-    from latentscale.commands.train import train_recipe
+    with interruptible_imports():
+        from latentscale.commands.train import train_recipe
 
     train_recipe(context.args)
 

@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.markup import escape
 
-from latentscale.errors import UserError
+from latentscale.errors import UserError, interruptible_imports
 from latentscale.wording import counted, escaped
 
 if TYPE_CHECKING:
@@ -66,16 +67,17 @@ def invert(
 
     [bold]reconstructions.png[/bold] shows every original above its reconstruction.
     """
-    import numpy as np
-    import torch
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress
+    with interruptible_imports():
+        import numpy as np
+        import torch
+        from rich.console import Console
+        from rich.progress import MofNCompleteColumn, Progress
 
-    from latentscale.atomic import new_file
-    from latentscale.evaluation.metrics.psnr import psnr_db, squared_error_per_image
-    from latentscale.inversion.image_input import from_uint8, image_files, load_images
-    from latentscale.inversion.inverter import Inverter
-    from latentscale.pictures import draw_grid, paired_rows, save_png
+        from latentscale.atomic import new_file
+        from latentscale.evaluation.metrics.psnr import psnr_db, squared_error_per_image
+        from latentscale.inversion.image_input import from_uint8, image_files, load_images
+        from latentscale.inversion.inverter import Inverter
+        from latentscale.pictures import draw_grid, paired_rows, save_png
 
     latents_path, picture_path = out / "latents.npz", out / "reconstructions.png"
     for path in (latents_path, picture_path):
@@ -149,7 +151,8 @@ def _print_notes(console: "Console", notes: list[str]) -> None:
 
 
 def _print_table(console: "Console", names: list[str], psnr: "Tensor", scores: "Tensor | None") -> None:
-    from rich.table import Table
+    with interruptible_imports():
+        from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
     table.add_column("image", overflow="fold")
@@ -169,6 +172,4 @@ def _print_table(console: "Console", names: list[str], psnr: "Tensor", scores: "
 
 def _cell(text: str) -> str:
     """A user's text in a table: on one line, and without rich's markup."""
-    from rich.markup import escape
-
     return escape(escaped(text))

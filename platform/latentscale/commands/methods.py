@@ -2,15 +2,18 @@
 
 import sys
 
+from latentscale.errors import interruptible_imports
+
 
 def methods() -> None:
     """List the methods with their paper, requirements and capabilities."""
-    from rich.console import Console
-    from rich.table import Column, Table
+    with interruptible_imports():
+        from rich.console import Console
+        from rich.table import Column, Table
 
-    from latentscale.losses.adversarial import ADVERSARIAL
-    from latentscale.methods.description import describe
-    from latentscale.methods.registry import METHODS
+        from latentscale.losses.adversarial import ADVERSARIAL
+        from latentscale.methods.description import describe
+        from latentscale.methods.registry import METHODS
 
     name_column = Column("method", no_wrap=True)
     table = Table(name_column, "needs", "gives", "source", title="accelerate launch recipes/METHOD.py", show_lines=True)

@@ -2,6 +2,8 @@
 
 import sys
 
+from latentscale.errors import interruptible_imports
+
 
 def metrics() -> None:
     """List the metrics: what each tells, what it needs, its unit and which values are good.
@@ -9,11 +11,12 @@ def metrics() -> None:
     A run records every metric that applies to its method and data: as [bold]evaluation/FIGURE[/bold] in metrics.jsonl
     every [bold]evaluation.every_steps[/bold] steps, and in words at its end.
     """
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Column, Table
+    with interruptible_imports():
+        from rich.console import Console
+        from rich.markup import escape
+        from rich.table import Column, Table
 
-    from latentscale.evaluation.registry import METRICS
+        from latentscale.evaluation.registry import METRICS
 
     columns = (Column("metric and figures", no_wrap=True), Column("unit", no_wrap=True), Column("better", no_wrap=True))
     table = Table(*columns, Column("needs", no_wrap=True), "what it tells, and its source", show_lines=True)

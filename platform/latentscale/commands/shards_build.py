@@ -8,6 +8,7 @@ import typer
 from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.commands.new_dataset import new_folder
 from latentscale.commands.option_parameters import with_options
+from latentscale.errors import interruptible_imports
 from latentscale.progress_bar import progress_bar
 from latentscale.sources.layout_names import LAYOUTS as SOURCE_HELP
 from latentscale.sources.source_options import Panel, SourceOptions
@@ -71,8 +72,9 @@ def build(
     options: BuildOptions,
 ) -> None:
     """Build a dataset of shards; see ``HELP``."""
-    from latentscale.building.build_dataset import build_dataset
-    from latentscale.sources.registry import list_source
+    with interruptible_imports():
+        from latentscale.building.build_dataset import build_dataset
+        from latentscale.sources.registry import list_source
 
     out = new_folder(out)
     listing = list_source(source, path, source_options)
@@ -86,7 +88,8 @@ def build(
 
 
 def _print_built(built: "Built", listing: "Listing") -> None:
-    from rich.console import Console
+    with interruptible_imports():
+        from rich.console import Console
 
     console = Console(soft_wrap=True, highlight=False, markup=False)
     for note in listing.notes:
@@ -107,7 +110,8 @@ def _print_built(built: "Built", listing: "Listing") -> None:
 
 
 def _label_names(names: tuple[str, ...]) -> str:
-    from latentscale.sources.listing import display_name
+    with interruptible_imports():
+        from latentscale.sources.listing import display_name
 
     if not names:
         return "no labels"

@@ -1,12 +1,14 @@
 """``latentscale shards info``."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 
 from latentscale.commands.storage import options_for
-from latentscale.errors import UserError
+from latentscale.errors import UserError, interruptible_imports
 from latentscale.wording import counted, escaped
 
 if TYPE_CHECKING:
@@ -44,13 +46,12 @@ def info(
 
     From a URL only the indexes and the images on the contact sheet are downloaded.
     """
-    import sys
+    with interruptible_imports():
+        from rich.console import Console
 
-    from rich.console import Console
-
-    from latentscale.shards.dataset_folders import dataset_folders, folder_name
-    from latentscale.shards.dataset_json import read_description
-    from latentscale.shards.sharded_dataset import ShardedDataset
+        from latentscale.shards.dataset_folders import dataset_folders, folder_name
+        from latentscale.shards.dataset_json import read_description
+        from latentscale.shards.sharded_dataset import ShardedDataset
 
     options = options_for(folder)
     datasets = [(folder_name(path), ShardedDataset.open(path, options)) for path in dataset_folders(folder, options)]
@@ -60,8 +61,9 @@ def info(
     _print_facts(console, folder, datasets, descriptions)
     _print_labels(console, datasets)
     if picture != "none":
-        from latentscale.pictures import save_png
-        from latentscale.shards.contact_sheet import Split, contact_sheet
+        with interruptible_imports():
+            from latentscale.pictures import save_png
+            from latentscale.shards.contact_sheet import Split, contact_sheet
 
         splits = [Split(name, dataset, dataset.stored_labels()) for name, dataset in datasets]
         target = Path(picture) if picture else Path("" if options else folder) / "contact-sheet.png"
@@ -80,7 +82,8 @@ def _print_facts(
     datasets: list[tuple[str, "ShardedDataset"]],
     descriptions: list[dict[str, Any]],
 ) -> None:
-    from rich.table import Table
+    with interruptible_imports():
+        from rich.table import Table
 
     first = datasets[0][1]
     table = Table(title=_cell(f"{first.name} in {folder}"), title_justify="left", box=None, pad_edge=False)
@@ -125,9 +128,10 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _print_labels(console: "Console", datasets: list[tuple[str, "ShardedDataset"]]) -> None:
-    import numpy as np
-    from rich.bar import Bar
-    from rich.table import Table
+    with interruptible_imports():
+        import numpy as np
+        from rich.bar import Bar
+        from rich.table import Table
 
     first = datasets[0][1]
     if not first.labels:
@@ -151,6 +155,4 @@ def _print_labels(console: "Console", datasets: list[tuple[str, "ShardedDataset"
 
 def _cell(text: str) -> str:
     """A user's text in a table: on one line, and without rich's markup."""
-    from rich.markup import escape
-
     return escape(escaped(text))

@@ -7,7 +7,7 @@ import typer
 
 from latentscale.commands.new_dataset import new_folder, shard_bytes
 from latentscale.commands.storage import options_for
-from latentscale.errors import UserError
+from latentscale.errors import UserError, interruptible_imports
 from latentscale.progress_bar import progress_bar
 from latentscale.wording import escaped
 
@@ -59,9 +59,10 @@ def split(
     If two splits hold the same samples (--split all), these are taken once.
     Every checksum is verified.
     """
-    from latentscale.shards.splitting import folds as folds_plan
-    from latentscale.shards.splitting import fractions as fractions_plan
-    from latentscale.shards.splitting import split_dataset
+    with interruptible_imports():
+        from latentscale.shards.splitting import folds as folds_plan
+        from latentscale.shards.splitting import fractions as fractions_plan
+        from latentscale.shards.splitting import split_dataset
 
     out = new_folder(out)
     if sum(map(bool, (folds, fractions, test))) != 1:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from latentscale.commands.storage import options_for
+from latentscale.errors import interruptible_imports
 from latentscale.processors import processors
 from latentscale.progress_bar import progress_bar
 from latentscale.wording import counted, escaped
@@ -42,7 +43,8 @@ def verify(
     exit status is 2 if there is any. From a URL every shard is downloaded once;
     the local cache is neither read nor written.
     """
-    from latentscale.shards.verifying import verify as verify_dataset
+    with interruptible_imports():
+        from latentscale.shards.verifying import verify as verify_dataset
 
     with progress_bar() as report:
         verified = verify_dataset(folder, processors() if workers is None else workers, report, options_for(folder))

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+from latentscale.errors import interruptible_imports
+
 if TYPE_CHECKING:
     from latentscale.storage.dataset_files import StorageOptions
 
@@ -11,9 +13,10 @@ RETRY_SECONDS = 30.0
 
 def options_for(path: str) -> "StorageOptions | None":
     """The storage options for a URL, with training's default cache; None for a folder."""
-    from latentscale.storage.dataset_files import StorageOptions
-    from latentscale.storage.remote import is_remote
-    from latentscale.storage.user_cache import cache_folder
+    with interruptible_imports():
+        from latentscale.storage.dataset_files import StorageOptions
+        from latentscale.storage.remote import is_remote
+        from latentscale.storage.user_cache import cache_folder
 
     if not is_remote(path):
         return None

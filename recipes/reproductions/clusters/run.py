@@ -17,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +49,10 @@ COMMON = [
     "optimizer.learning_rate=0.001", "snapshot.every_steps=0", "checkpoint.every_steps=2000",
     "telemetry.tensorboard=false",
 ]  # fmt: skip
+
+
+Runner = Callable[[Sequence[str], Path], int]
+"""Runs a command, appends what it prints to a file, and returns its exit status."""
 
 
 @dataclass(frozen=True)
@@ -104,8 +108,11 @@ FIGURES = {
 }
 
 
-def train(name: str, seed: int, folder: Path, steps: int) -> None:
+def train(name: str, seed: int, folder: Path, steps: int, runner: Runner) -> None:
     """Run an experiment's recipe to its end.
+
+    Args:
+        runner: starts its command.
 
     Raises:
         SystemExit: if the run fails, naming its log.
@@ -117,7 +124,7 @@ def train(name: str, seed: int, folder: Path, steps: int) -> None:
     log = folder.with_suffix(".log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, str(RECIPES / f"{experiment.method}.py"), *settings]
-    if status := run_logged(command, log):
+    if status := runner(command, log):
         raise SystemExit(f"error: {' '.join(command)} exited with status {status}: see {log}")
 
 
@@ -216,8 +223,13 @@ def as_json(results: Sequence[dict[str, Any]]) -> str:
     return f'{{\n "torch": "{torch.__version__}",\n "settings": {json.dumps(COMMON)},\n "runs": [\n{runs}\n ]\n}}\n'
 
 
-def main() -> None:
-    """Train, measure, and write pictures and tables."""
+def main(arguments: Sequence[str] | None = None, runner: Runner = run_logged) -> None:
+    """Train, measure, and write pictures and tables.
+
+    Args:
+        arguments: the command line; ``sys.argv`` without one.
+        runner: starts the commands of the runs.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--experiments", nargs="+", choices=EXPERIMENTS, default=list(EXPERIMENTS))
     parser.add_argument("--seeds", nargs="+", type=int, help="seeds of every experiment, instead of its own")
@@ -225,7 +237,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="number of runs at a time, each on one thread")
     parser.add_argument("--runs", type=Path, default=Path("runs/clusters"), help="folder for the runs")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for the results")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     chosen = [(name, seed) for name in options.experiments for seed in (options.seeds or EXPERIMENTS[name].seeds)]
 
     options.out.mkdir(parents=True, exist_ok=True)
@@ -233,7 +245,7 @@ def main() -> None:
     def train_and_measure(run: tuple[str, int]) -> tuple[dict[str, Any], Image.Image]:
         name, seed = run
         folder = options.runs / f"{name}-seed{seed}"
-        train(name, seed, folder, options.steps)
+        train(name, seed, folder, options.steps, runner)
         progress.advance(task)
         return measure(name, seed, folder)
 
