@@ -35,6 +35,8 @@ from pkgutil import walk_packages
 from types import TracebackType
 from typing import Any, NoReturn
 
+import psutil
+
 from forking_popen import fork_python_children
 
 REQUEST_BYTES = 2**22
@@ -75,6 +77,7 @@ def serve(connection: socket.socket) -> dict[str, Any] | None:
             continue
         received = receive(connection)
         if received is None:
+            end_descendants()
             return None
         request, (out, err, report) = received
         pid = fork(request)
@@ -104,7 +107,10 @@ def fork(request: dict[str, Any]) -> int | None:
         enter_namespaces(model, "pid")
     except OSError:
         return None
-    pid = os.fork()
+    try:
+        pid = os.fork()
+    except OSError:  # the first process of that namespace has ended
+        pid = None
     if pid == 0:
         enter_namespaces(model, "net", "uts", "mnt")
     else:
@@ -133,6 +139,13 @@ def reap(reports: dict[int, int]) -> None:
             os.close(report)
 
 
+def end_descendants() -> None:
+    """Kill all that was started here and is still there: a launcher's children outlive it where nobody ends them."""
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def end_with_parent(parent: int) -> None:
     """Have the kernel kill this process when its parent ends in any way.
 
@@ -155,7 +168,7 @@ def become(request: dict[str, Any], out: int, err: int, report: int, server: int
     for source, target in ((nothing, 0), (out, 1), (err, 2)):
         os.dup2(source, target)
         os.close(source)
-    fresh_streams()
+    fresh_streams(bool(getattr(sys.stdout, "write_through", False)))
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
@@ -166,13 +179,12 @@ def become(request: dict[str, Any], out: int, err: int, report: int, server: int
     tempfile.tempdir = None
 
 
-def fresh_streams() -> None:
+def fresh_streams(unbuffered: bool) -> None:
     """Standard streams as an interpreter makes them: those of the server know what its own descriptors can do."""
     sys.stdin = sys.__stdin__ = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
-    unbuffered = bool(getattr(sys.stdout, "write_through", False))
     for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
         binary = open(number, "wb", 0 if unbuffered else -1, closefd=False)  # noqa: SIM115
-        by_line = number == 2 or os.isatty(number)
+        by_line = not unbuffered and (number == 2 or os.isatty(number))
         stream = io.TextIOWrapper(binary, "utf-8", errors, line_buffering=by_line, write_through=unbuffered)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
@@ -262,8 +274,9 @@ def answer(connection: socket.socket) -> None:
         end(run_to_the_end(request["argv"]))
 
 
-def start_anew(argv: list[str]) -> NoReturn:
-    """What ``python ARGV…`` does, in a fork of a process that is forked from here."""
+def start_anew(argv: list[str], is_unbuffered: bool) -> NoReturn:
+    """What ``python ARGV…`` or ``python -u ARGV…`` does, in a fork of a process that is forked from here."""
+    fresh_streams(is_unbuffered or "PYTHONUNBUFFERED" in os.environ)
     forget_randomness()
     tempfile.tempdir = None
     end(run_to_the_end(argv))

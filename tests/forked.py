@@ -138,19 +138,27 @@ def fork_server(path: str = "", modules: Sequence[str] = ()) -> socket.socket:
         return _SERVERS[key]
 
 
+def server_environment(path: str = "") -> dict[str, str]:
+    """The environment that a server is started with.
+
+    Args:
+        path: a PYTHONPATH with another copy of the package.
+    """
+    return {
+        **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true",
+        # room for a child's environment in the place of the server's
+        "ROOM": "x" * 32_000, **({"PYTHONPATH": path} if path else {}),
+    }  # fmt: skip
+
+
 def _start_server(path: str, modules: Sequence[str]) -> socket.socket:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
         ours.setsockopt(socket.SOL_SOCKET, buffer, 2**22)
         its.setsockopt(socket.SOL_SOCKET, buffer, 2**22)
     number = its.fileno()
-    environment = {
-        **os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true",
-        # room for a child's environment in the place of the server's
-        "ROOM": "x" * 32_000, **({"PYTHONPATH": path} if path else {}),
-    }  # fmt: skip
     subprocess.Popen(
-        [sys.executable, str(SERVER), str(number), *modules], pass_fds=[number], env=environment,
+        [sys.executable, str(SERVER), str(number), *modules], pass_fds=[number], env=server_environment(path),
         stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True,
     )  # fmt: skip
     its.close()

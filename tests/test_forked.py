@@ -1,6 +1,7 @@
 """Processes that are forked from a warm server are like those that an interpreter starts, and leave nothing behind."""
 
 import contextlib
+import errno
 import json
 import os
 import re
@@ -16,7 +17,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from forked import SERVER, ForkedProcess
+import fork_server
+from forked import SERVER, ForkedProcess, server_environment
 from launching import RANKS, Processes, environment, free_port, python_arguments
 from skipping import needs_linux
 
@@ -56,7 +58,9 @@ def server() -> Iterator[tuple[socket.socket, psutil.Process]]:
     """A server of its own that has imported nothing, and so starts at once: the connection, and the server."""
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     command = [sys.executable, str(SERVER), str(its.fileno()), "cold"]
-    started = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+    started = subprocess.Popen(
+        command, pass_fds=[its.fileno()], env=server_environment(), stdin=subprocess.DEVNULL, start_new_session=True
+    )
     its.close()
     yield ours, psutil.Process(started.pid)
     ours.close()
@@ -285,3 +289,137 @@ def test_ports_that_are_all_in_use_are_said_so(monkeypatch: pytest.MonkeyPatch) 
         free_port()
     monkeypatch.setattr("launching._is_free", lambda port: port == first)
     assert [free_port(), free_port()] == [first, first]
+
+
+# starts SHOWN, having much that a child of its own is not to have
+LAUNCHER = """
+import asyncio, atexit, os, signal, subprocess, sys, tempfile, threading, weakref
+import concurrent.futures
+worker = concurrent.futures.ThreadPoolExecutor(1)
+worker.submit(int).result()
+folder = tempfile.TemporaryDirectory()
+class Kept: ...
+kept = Kept()
+weakref.finalize(kept, os.write, 1, b"a finalizer of the launcher\\n")
+atexit.register(os.write, 1, b"at exit of the launcher\\n")
+signal.signal(signal.SIGTERM, lambda number, frame: None)
+signal.signal(signal.SIGINT, lambda number, frame: None)
+async def launch():
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, print)
+    surroundings = {**os.environ, "TMPDIR": sys.argv[2], "ANYTHING": "of a child"}
+    child = subprocess.Popen(
+        [sys.executable, *sys.argv[3:]], env=surroundings, cwd=sys.argv[1], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_IGN))
+    out, err = child.communicate()
+    sys.stdout.write(f"{out}{err}{child.returncode} {os.path.isdir(folder.name)}\\n")
+asyncio.run(launch())
+"""
+CHILD = """
+import asyncio, json, os, sys, tempfile
+assert "forking_popen" in sys.modules or not int(os.environ["FORKED"])
+shown = [tempfile.gettempdir(), sys.stdout.write_through, sys.stdout.line_buffering, sys.stderr.line_buffering]
+folder = sys.kept_to_the_end = tempfile.TemporaryDirectory()
+print(json.dumps([*shown, os.listdir(tempfile.gettempdir()) == [os.path.basename(folder.name)]]))
+try:
+    print(asyncio.get_event_loop().is_running())
+except RuntimeError as error:
+    print(error)
+print(asyncio.run(asyncio.sleep(0, "a loop of its own")))
+print(open("/proc/self/environ").read().split("ANYTHING=")[1].split("\\0")[0])
+"""
+
+
+@pytest.mark.parametrize("options", [[], ["-u"]], ids=["buffered", "unbuffered"])
+@pytest.mark.parametrize("content", [SHOWN, CHILD, "1 / 0"], ids=["shows all", "has nothing of its parent", "fails"])
+def test_the_child_of_a_forked_launcher_is_what_an_interpreter_starts(
+    content: str, options: list[str], server: tuple[socket.socket, psutil.Process], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+    (tmp_path / "child.py").write_text(content)
+    (tmp_path / "launcher.py").write_text(LAUNCHER)
+    (tmp_path / "helpers").mkdir()
+    (tmp_path / "helpers" / "helper.py").write_text("VALUE = 7")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    argv = [str(tmp_path / "launcher.py"), str(tmp_path), str(temporary), *options, str(tmp_path / "child.py"), "a b"]
+    said = {"PYTHONPATH": str(tmp_path / "helpers"), "FORKED": "1"}
+    surroundings = environment(ACCELERATE_USE_CPU="true", **said)
+    process = ForkedProcess(argv, tmp_path, surroundings, server[0], forks_children=True)
+    out, err = process.communicate(timeout=60)
+    own = Processes().run([sys.executable, *argv], cwd=tmp_path, interpreter=True, **{**said, "FORKED": "0"})
+    runpys_own = re.compile(r'  File "<frozen runpy>".*\n')
+    shown = out.replace('"FORKED": "1"', '"FORKED": "0"')
+    assert (process.returncode, shown, err) == (own.code, runpys_own.sub("", own.out), own.err)
+    # the launcher's own end is only the launcher's, and the child's folder is removed by the child
+    assert out.count("a finalizer of the launcher") == out.count("at exit of the launcher") == 1
+    assert list(temporary.iterdir()) == []
+    assert f"{ {SHOWN: 5, CHILD: 0}.get(content, 1) } True\n" in out
+
+
+# prints whether its children are forked: first alone, then in a thread, then beside one
+THREADS = """
+import os, subprocess, sys, threading, time
+def start(**options):
+    child = [sys.executable, "-c", "import sys; print('forking_popen' in sys.modules)"]
+    print(subprocess.run(child, capture_output=True, text=True, **options).stdout, end="", flush=True)
+start()
+start(umask=0o077)
+thread = threading.Thread(target=start)
+thread.start()
+thread.join()
+while len(os.listdir("/proc/self/task")) > 1:  # the kernel ends it a moment later
+    time.sleep(0.01)
+start()
+held = threading.Event()
+threading.Thread(target=held.wait, daemon=True).start()
+start()
+held.set()
+"""
+
+
+def test_a_launcher_forks_only_where_no_thread_may_hold_a_lock(server: tuple[socket.socket, psutil.Process]) -> None:
+    process = ForkedProcess(["-c", THREADS], Path("/"), environment(), server[0], forks_children=True)
+    assert process.communicate(timeout=60) == ("True\nFalse\nFalse\nTrue\nFalse\n", "")
+
+
+def test_children_of_a_forked_launcher_have_randomness_of_their_own(processes: Processes) -> None:
+    content = """
+import subprocess, sys
+import numpy
+child = "import numpy, random; print(random.random(), *numpy.random.rand(1))"
+for _ in range(3):
+    print(subprocess.run([sys.executable, "-c", child], capture_output=True, text=True).stdout, end="")
+print(numpy.random.rand())
+"""
+    finished = processes.run([sys.executable, "-c", content], forks_children=True)
+    assert finished.code == 0, finished.err
+    assert len(set(finished.out.split())) == 7, finished.out
+
+
+def test_children_of_a_forked_launcher_end_with_the_owner_too(server: tuple[socket.socket, psutil.Process]) -> None:
+    connection, _ = server
+    content = """
+import subprocess, sys
+child = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+subprocess.Popen([sys.executable, "-c", child], start_new_session=True).wait()
+"""
+    process = ForkedProcess(["-c", content], Path("/"), environment(), connection, forks_children=True)
+    child = int(process.stdout.readline())
+    connection.close()
+    assert until(lambda: gone(process.pid))
+    assert until(lambda: gone(child))
+
+
+def test_a_namespace_that_has_ended_leaves_the_server_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its first process may end after the server has entered it, and no process can then be started there."""
+    entered: list[tuple[int, ...]] = []
+
+    def fails() -> int:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    monkeypatch.setattr(fork_server, "enter_namespaces", lambda model, *kinds: entered.append((model, *kinds)))
+    monkeypatch.setattr(fork_server.os, "fork", fails)
+    assert fork_server.fork({"namespaces_of": 7}) is None
+    assert entered == [(7, "pid"), (os.getpid(), "pid")]

@@ -4,14 +4,18 @@ Where there can be no such nodes (no root), the tests of the cluster are skipped
 the loopback show the same equality.
 """
 
+import contextlib
+import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 import pytest
@@ -20,9 +24,11 @@ from nodes import STUB_WORKER, Nodes, until
 from states import final_state, worst_difference
 from torch import Tensor
 
+from forked import SERVER
 from latentscale.errors import UserError
 from latentscale.launching.localcluster import Command, LocalCluster
-from latentscale.launching.namespaces import kernel_has_delays, unavailable_reason
+from latentscale.launching.namespaces import Namespaces, kernel_has_delays, unavailable_reason
+from latentscale.launching.process_tree import is_alive
 from launching import ROOT, Processes, environment, launch_command, overrides
 
 TOLERANCE = 1e-9
@@ -267,3 +273,52 @@ def test_without_root_it_reports_so(processes: Processes) -> None:
         command = ["setpriv", "--reuid=65534", "--clear-groups", *command]
     finished = processes.run(command, PYTHONPATH=str(ROOT / "platform"))
     assert (finished.code, finished.out, finished.err) == (2, "", "error: network namespaces need root\n")
+
+
+@on_a_cluster
+@pytest.mark.parametrize("how", ["the server ends", "the namespaces end"])
+def test_what_is_forked_into_namespaces_reports_its_process_id_there_and_leaves_nothing(how: str) -> None:
+    content = "import os, socket, time; print(os.getpid(), os.getppid(), os.getsid(0), flush=True); time.sleep(600)"
+    request = {"argv": ["-c", content], "cwd": "/", "environment": {}, "forks_children": True}
+    node = Namespaces("--net", "--mount", "--uts", "--pid", "--mount-proc")
+    ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    command = [sys.executable, str(SERVER), str(its.fileno()), "cold"]
+    server = subprocess.Popen(command, pass_fds=[its.fileno()], stdin=subprocess.DEVNULL, start_new_session=True)
+    its.close()
+
+    def fork(model: int | None) -> tuple[TextIO, TextIO]:
+        """Its output and its report."""
+        (out, out_write), (report, report_write) = os.pipe(), os.pipe()
+        data = json.dumps({**request, "namespaces_of": model}).encode()
+        socket.send_fds(ours, [data], [out_write, out_write, report_write])
+        os.close(out_write)
+        os.close(report_write)
+        return os.fdopen(out), os.fdopen(report)
+
+    with ours, contextlib.ExitStack() as opened:
+        try:
+            out, report = map(opened.enter_context, fork(node.first.pid))
+            pid = int(report.readline())
+            # its parent is in none of its namespaces
+            assert out.readline() == f"{pid} 0 {pid}\n"
+            (forked,) = psutil.Process(server.pid).children()
+            assert forked.pid != pid
+            assert network_of(forked.pid) == network_of(node.first.pid) != network_of(server.pid)
+            (out_of_the_server, _) = map(opened.enter_context, fork(None))
+            assert out_of_the_server.readline().split()[1] == str(server.pid)
+            if how == "the server ends":
+                server.kill()
+            else:
+                node.first.kill()
+                assert report.readline().split()[0] == str(signal.SIGKILL.value)
+                # nothing can be started there any more, and the server goes on
+                (out_of_none, report_of_none) = map(opened.enter_context, fork(node.first.pid))
+                assert out_of_none.read() == report_of_none.read() == ""
+                again, _ = map(opened.enter_context, fork(None))
+                assert again.readline().split()[1] == str(server.pid)
+            until(lambda: not is_alive(forked))
+            assert out.read() == ""
+        finally:
+            node.end()
+            server.kill()
+            server.wait()
