@@ -80,7 +80,7 @@ bench-gpu: $(VENV)/.installed-tests ## measure the 256x256 presets on a GPU; wit
 fuzz: $(VENV)/.installed-tests ## give the product wrong input, seeded: 12,000 cases, a table at the end; 20 minutes
 	PYTHONPATH=tests $(BIN)/python tests/fuzz/fuzz.py --jobs $(JOBS) $(ARGS)
 
-prove-broken-code: ## break the code on purpose, one fault at a time: each is found by its tests; half an hour
+prove-broken-code: ## break the code on purpose, one fault at a time: each is found by its tests; 40 minutes
 prove-busy-machine: ## repeat the tests of faults and timeouts while all CPUs are busy; ARGS="--minutes 20", 50 without
 
 # proofs that are too long for CI: run by hand, what they print is kept in tests/proofs/NAME.txt

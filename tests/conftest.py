@@ -115,9 +115,16 @@ def numbered(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int, int], S
 def train(processes: Processes) -> Train:
     """Run a recipe as a user does: ``train("pvdgan", folder, processes=2, training__steps=3)``."""
 
-    def run(recipe: str, folder: Path, processes_count: int = 1, check: bool = True, **changes: object) -> Finished:
+    def run(
+        recipe: str,
+        folder: Path,
+        processes_count: int = 1,
+        check: bool = True,
+        interpreter: bool = False,
+        **changes: object,
+    ) -> Finished:
         command = launch_command(processes_count, ROOT / "recipes" / f"{recipe}.py")
-        finished = processes.run([*command, f"run.dir={folder}", *overrides(**changes)])
+        finished = processes.run([*command, f"run.dir={folder}", *overrides(**changes)], interpreter=interpreter)
         if check:
             assert finished.code == 0, finished.err[-4000:]
         return finished

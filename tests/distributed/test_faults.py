@@ -78,7 +78,8 @@ def newest_checkpoint(folder: Path) -> int:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     folder = tmp_path_factory.mktemp("uninterrupted") / "run"
     command = [*launch_command(1, RECIPE), f"run.dir={folder}", *overrides(**SETTINGS)]
-    finished = Processes().run(command)
+    # an interpreter of its own, with a hash seed of its own: forked runs share theirs
+    finished = Processes().run(command, interpreter=True)
     assert finished.code == 0, finished.err
     return final_state(folder)
 

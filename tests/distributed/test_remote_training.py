@@ -61,7 +61,8 @@ def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
     """What one process over the local files becomes."""
     folder = tmp_path_factory.mktemp("reference")
     command = [*launch_command(1, ROOT / "recipes" / "pvdgan.py"), f"run.dir={folder}"]
-    finished = Processes().run([*command, *overrides(**SETTINGS, data__path=shards)])
+    # an interpreter of its own, with a hash seed of its own: forked runs share theirs
+    finished = Processes().run([*command, *overrides(**SETTINGS, data__path=shards)], interpreter=True)
     assert finished.code == 0, finished.err
     return final_state(folder)
 

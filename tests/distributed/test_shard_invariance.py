@@ -70,13 +70,22 @@ def settings_of(shards: Path, workers: int, **changes: object) -> dict[str, obje
     }
 
 
-def run(folder: Path, shards: Path, count: int, workers: int, remembers: bool = True, **changes: object) -> Finished:
+def run(
+    folder: Path,
+    shards: Path,
+    count: int,
+    workers: int,
+    remembers: bool = True,
+    interpreter: bool = False,
+    **changes: object,
+) -> Finished:
     """A launched run; whatever it leaves is ended. It remembers what it has decoded, or decodes all in every epoch."""
     settings = settings_of(shards, workers, **changes)
     processes = Processes()
     try:
         return processes.run(
             [*launch_command(count, ROOT / "recipes" / "pvdgan.py"), f"run.dir={folder}", *overrides(**settings)],
+            interpreter=interpreter,
             **({} if remembers else {MEMORY_CACHE_BYTES_VARIABLE: "0"}),
         )
     finally:
@@ -93,7 +102,8 @@ def skipped_samples(folder: Path) -> list[int]:
 def reference(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], list[int]]:
     """What one process becomes that reads by itself, and how many samples it said it had skipped."""
     folder = tmp_path_factory.mktemp("reference")
-    finished = run(folder, shards, 1, 0)
+    # an interpreter of its own, with a hash seed of its own: forked runs share theirs
+    finished = run(folder, shards, 1, 0, interpreter=True)
     assert finished.code == 0, finished.err
     assert finished.err.count("skipped: ") == 1
     assert "is not a readable image" in finished.err

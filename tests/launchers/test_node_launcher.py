@@ -39,7 +39,8 @@ def test_a_killed_worker_restarts_both_nodes_and_the_run_is_the_uninterrupted_on
     processes: Processes, train: Train, tmp_path: Path
 ) -> None:
     settings = {"training__steps": 60, "checkpoint__every_steps": 10}
-    train("pvdgan", tmp_path / "whole", **settings)
+    # an interpreter of its own, with a hash seed of its own: forked runs share theirs
+    train("pvdgan", tmp_path / "whole", interpreter=True, **settings)
     folder = tmp_path / "run"
     # an earlier run: run.restart=true moves it aside at the first start, and not at the restart
     folder.mkdir()

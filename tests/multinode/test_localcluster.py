@@ -76,7 +76,9 @@ def cluster_environment(**extra: str) -> dict[str, str]:
 def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """The final state of one process with the whole batch."""
     folder = tmp_path_factory.mktemp("alone")
-    finished = Processes().run([*launch_command(1, RECIPE), f"run.dir={folder}", *overrides(**SETTINGS)])
+    command = [*launch_command(1, RECIPE), f"run.dir={folder}", *overrides(**SETTINGS)]
+    # an interpreter of its own, with a hash seed of its own: forked runs share theirs
+    finished = Processes().run(command, interpreter=True)
     assert finished.code == 0, finished.err
     return final_state(folder)
 

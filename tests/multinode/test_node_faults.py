@@ -47,7 +47,10 @@ def _forked() -> Iterator[None]:
 def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
     """The final state of one uninterrupted process."""
     folder = tmp_path_factory.mktemp("reference") / "run"
-    finished = Processes().run([*launch_command(1, RECIPE), f"run.dir={folder}", *overrides(**SETTINGS)])
+    # an interpreter of its own, with a hash seed of its own: forked runs share theirs
+    finished = Processes().run(
+        [*launch_command(1, RECIPE), f"run.dir={folder}", *overrides(**SETTINGS)], interpreter=True
+    )
     assert finished.code == 0, finished.err
     return final_state(folder)
 

@@ -43,7 +43,8 @@ def wait_for_step(folder: Path, step: int, process) -> None:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
     command = [*launch_command(1, ROOT / "recipes" / "pvdgan.py"), f"run.dir={folder}", *overrides(**SETTINGS)]
-    finished = Processes().run(command)
+    # an interpreter of its own, with a hash seed of its own: forked runs share theirs
+    finished = Processes().run(command, interpreter=True)
     assert finished.code == 0, finished.err
     return folder
 
