@@ -2,15 +2,23 @@
 
 import json
 import re
+import shutil
 import sys
+import threading
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from layouts import mnist, noise
 from omegaconf import OmegaConf
+from small_disk import SmallDisk
 
-from latentscale.data.own_images import build_own_images, holds_shards
+from latentscale.building.build_dataset import Built, build_dataset
+from latentscale.building.build_options import BuildOptions
+from latentscale.data import own_images
+from latentscale.data.first_use import node_lock
+from latentscale.data.own_images import OwnShards, build_own_images, holds_shards
 from latentscale.errors import UserError
 from latentscale.methods.registry import METHODS
 from latentscale.shards.sharded_dataset import ShardedDataset
@@ -115,7 +123,7 @@ def test_explicit_keys_and_presets_win_and_dry_run_says_which_why_and_how_much_m
     assert "half as wide because there are fewer than 2,000" in done.err
     assert "\n  batch: 16\n" in done.out
     assert re.search(
-        r"memory: at least about [\d.]+ MiB in each process, most of it for .*; this machine has", done.out
+        r"memory: about [\d.]+ MiB in each process \([\d.]+ MiB for a step, .*\); this machine has [\d.]+ GiB", done.out
     )
     wrong = recipe(processes, tmp_path, "data.path=photos", "preset=digits8", "data.resolution=8", "--dry-run")
     assert wrong.code == 2
@@ -227,6 +235,183 @@ def test_what_is_wrong_with_a_path_is_named(own_cache: Path, processes: Processe
     assert not (tmp_path / "run").exists()
 
 
+def nothing(what: str, done: int, total: int) -> None:
+    """A report of progress that nobody reads."""
+
+
+def build(path: Path, resolution: int = 0, used: Path | None = None, **more: Any) -> OwnShards:
+    return build_own_images(path, resolution, used, nothing, **more)
+
+
+@pytest.mark.parametrize(("side", "built_as"), [(8, 8), (28, 28), (1024, 1024), (20, 16), (300, 256)])
+def test_squares_for_which_there_are_settings_keep_their_size(
+    side: int, built_as: int, own_cache: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "in").mkdir()
+    for number in range(2):
+        noise(number, (side, side)).save(tmp_path / f"in/{number}.png")
+    shards = ShardedDataset.open(build(tmp_path / "in").folder / "train")
+    assert shards.shape == (3, built_as, built_as)
+    kept = shards.read(0, 0)[0] == (tmp_path / "in/0.png").read_bytes()
+    assert kept == (side == built_as)
+
+
+def test_what_decides_the_samples_decides_which_shards_are_used(own_cache: Path, tmp_path: Path) -> None:
+    path = photos(tmp_path / "photos", 4)
+    first = build(path)
+    assert [note.split(":")[0] for note in first.built][-1] == f"{path} was built into {first.folder}"
+    again = build(path)
+    assert (again.folder, again.built) == (first.folder, [])
+    found = {first.folder, build(path, 8).folder, build(path, preset_side=8).folder}
+    assert len(found) == 2
+    (path / "labels.csv").write_text("file,kind\n" + "".join(f"{'cat' if n % 2 else 'dog'}/{n}.png,{'ab'[n % 2]}\n"
+                                                             for n in range(4)))  # fmt: skip
+    by_table = build(path)
+    # other names of the same labels are another content, too
+    (path / "labels.csv").write_text((path / "labels.csv").read_text().replace(",a", ",c"))
+    renamed = build(path)
+    assert len(found | {by_table.folder, renamed.folder}) == 4
+    assert [ShardedDataset.open(shards.folder / "train").labels for shards in (by_table, renamed)] == [
+        ["a", "b"], ["b", "c"]]  # fmt: skip
+
+
+def test_a_run_that_goes_on_needs_only_the_shards_it_began_with(own_cache: Path, tmp_path: Path) -> None:
+    path = photos(tmp_path / "photos", 4)
+    used = build(path, 8).folder
+    # a command without the resolution that the run began with is no change of the folder
+    assert build(path, 0, used) == build(path, 8, used) == OwnShards(used)
+    photos(path, 2, first=4)
+    assert build(path, 8, used).notes == [
+        f"{path} has changed since this run began: it goes on with what it began with, {used}"
+    ]
+    noise(1).save(path / "logo.png")
+    stray = build(path, 8, used)
+    assert stray.folder == used
+    assert "logo.png is in no class folder" in stray.notes[0]
+    shutil.rmtree(path)
+    gone = build(path, 8, used)
+    assert gone.folder == used
+    assert gone.notes[0].endswith(f"; this run goes on with the shards it began with, {used}")
+    # shards that have gone are built again, and those of another folder are not this one's
+    photos(path, 6)
+    assert build(other := photos(tmp_path / "other", 2), 8, used).folder != used
+    assert build(other, 8, used).notes == []
+    shutil.rmtree(used)
+    assert build(path, 8, used).folder not in (used, None)
+    assert build(path, 8, used).built == []
+
+
+def test_a_killed_build_continues(own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = photos(tmp_path / "photos", 60)
+    monkeypatch.setattr(own_images, "BuildOptions", lambda: BuildOptions(workers=0, shard_bytes=10_000))
+
+    def kill(what: str, done: int, total: int) -> None:
+        if what == "train" and done > 40:
+            raise SystemExit(137)
+
+    with pytest.raises(SystemExit):
+        build_own_images(path, 8, None, kill)
+    found: list[Built] = []
+
+    def watched(*arguments: Any) -> Built:
+        found.append(build_dataset(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(own_images, "build_dataset", watched)
+    shards = build(path, 8)
+    assert found[0].resumed_samples > 0
+    assert ShardedDataset.open(shards.folder / "train").count == 60
+
+
+def test_a_full_disk_ends_a_build_in_one_line(small_disk: SmallDisk, tmp_path: Path, processes: Processes) -> None:
+    photos(tmp_path / "photos", 60, (64, 64))
+    ballast = small_disk.fill(leave_bytes=200_000)
+    words = ["data.path=photos", "run.dir=run", *SMALL]
+    script = [sys.executable, str(ROOT / "recipes" / "pvdgan.py")]
+    full = processes.run([*script, *words], tmp_path, LATENTSCALE_CACHE=str(small_disk.path / "cache"))
+    assert full.code == 2
+    assert full.err.count("\n") == 1, full.err
+    for part in ("data.path=photos cannot be built", "No space left on device", "make room in", "LATENTSCALE_CACHE"):
+        assert part in full.err
+    assert not (tmp_path / "run").exists()
+    ballast.unlink()
+    done = processes.run([*script, *words], tmp_path, LATENTSCALE_CACHE=str(small_disk.path / "cache"))
+    assert done.code == 0, done.err
+
+
+def test_a_process_waits_for_the_one_that_builds(own_cache: Path, tmp_path: Path) -> None:
+    path, waited = photos(tmp_path / "photos", 4), threading.Event()
+    shards: list[OwnShards] = []
+    folder = build(path, 8).folder
+    shutil.rmtree(folder)
+    with node_lock(folder.with_name(f".{folder.name}.lock")):
+        other = threading.Thread(target=lambda: shards.append(build(path, 8, waits=waited.set)))
+        other.start()
+        assert waited.wait(30)
+        assert shards == []
+    other.join(30)
+    assert shards[0].folder == folder
+
+
+def test_settings_and_folders_that_cannot_belong_together_are_refused_before_anything_is_built(
+    own_cache: Path, processes: Processes, tmp_path: Path
+) -> None:
+    photos(tmp_path / "photos", 8)
+    words = ["data.path=photos", "run.dir=run", *SMALL]
+    wrong = recipe(processes, tmp_path, *words, "data.resolution=100")
+    assert wrong.err.startswith("error: data.resolution=100: there are settings for squares of 8, 16, 28, 32, ")
+    digits = recipe(processes, tmp_path, "run.dir=digits", *SMALL, "network.widths=[4]")
+    assert digits.code == 0, digits.err
+    other = recipe(processes, tmp_path, *words, "run.dir=digits")
+    assert other.err.startswith("error: run.dir=digits contains a run on data.name=digits, not on data.path=photos: ")
+    assert "run.restart=true" in other.err
+    assert not own_cache.joinpath("datasets").exists()
+    begun = recipe(processes, tmp_path, *words)
+    assert begun.code == 0, begun.err
+    shards = config_of(tmp_path / "run")["data"]["path"]
+    for more, message in (
+        ([f"data.path={shards}", "data.resolution=8"], "data.resolution=8, but the samples of photos are [3, 16, 16]"),
+        (["data.resolution=8"], "data.resolution=8, but the samples of photos are [3, 16, 16]"),
+    ):
+        refused = recipe(processes, tmp_path, *words, *more)
+        assert refused.code == 2
+        assert message in refused.err
+    photos(tmp_path / "larger", 8, (40, 40))
+    larger = recipe(processes, tmp_path, *words, "data.path=larger")
+    assert "run.dir=run contains a run on samples of [3, 16, 16], not on data.path=larger" in larger.err
+    moved = recipe(processes, tmp_path, *words, "--data.path=larger", "run.restart=true", "network.widths=[4,4,4]")
+    assert moved.code == 0, moved.err
+    assert config_of(tmp_path / "run")["data"]["shape"] == [3, 32, 32]
+
+
+def test_a_run_without_a_checkpoint_holds_nothing_of_its_settings(
+    own_cache: Path, processes: Processes, tmp_path: Path
+) -> None:
+    photos(tmp_path / "photos", 8)
+    photos(tmp_path / "larger", 8, (40, 40))
+    words = ["run.dir=run", *SMALL, "network.widths=[4,4,4]"]
+    # it ends after the folder is made and before the first step
+    refused = recipe(processes, tmp_path, "data.path=photos", *words, "run.start_from=photos")
+    assert "run.start_from=photos: photos contains no trained model" in refused.err
+    (tmp_path / "run").mkdir(exist_ok=True)
+    (tmp_path / "run" / "config.yaml").write_text("data: {name: shards, path: photos, shape: [3, 16, 16]}\n")
+    done = recipe(processes, tmp_path, "data.path=larger", *words)
+    assert done.code == 0, done.err
+    assert config_of(tmp_path / "run")["data"]["shape"] == [3, 32, 32]
+
+
+def test_a_post_hoc_encoder_takes_the_networks_of_its_generator(
+    own_cache: Path, processes: Processes, tmp_path: Path
+) -> None:
+    photos(tmp_path / "photos", 8)
+    words = ["data.path=photos", *SMALL]
+    first = recipe(processes, tmp_path, *words, "run.dir=vanilla", name="vanilla")
+    assert first.code == 0, first.err
+    words += ["method.generator_run=vanilla", "run.dir=encoder"]
+    encoder = recipe(processes, tmp_path, *words, name="posthoc_encoder")
+    assert encoder.code == 0, encoder.err
+
+
 def test_two_processes_build_once_and_train_together(own_cache: Path, processes: Processes, tmp_path: Path) -> None:
     from launching import launch_command
 
@@ -234,7 +419,8 @@ def test_two_processes_build_once_and_train_together(own_cache: Path, processes:
     command = launch_command(2, ROOT / "recipes" / "pvdgan.py")
     done = processes.run([*command, "data.path=photos", "run.dir=run", *SMALL], tmp_path)
     assert done.code == 0, done.err
-    assert done.err.count("was built into") <= 1
+    assert done.err.count("was built into") == 1
+    assert done.err.count("data: settings for 64 samples") == 1
     assert len([path for path in (own_cache / "datasets").iterdir() if path.is_dir()]) == 1
     (shards,) = (own_cache / "datasets").glob("photos-*/train")
     assert ShardedDataset.open(shards).shape == (3, 16, 16)

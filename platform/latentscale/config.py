@@ -328,6 +328,11 @@ def describe_keys(config: Config) -> list[tuple[str, str, str, str]]:
     return rows
 
 
+def given_keys(arguments: Sequence[str]) -> dict[str, str]:
+    """The keys of a command line with their values as text, unchecked; the last of several counts."""
+    return {name.lstrip("-"): value for name, _, value in (argument.partition("=") for argument in arguments)}
+
+
 def _split(argument: str) -> tuple[str, str]:
     name, equals, value = argument.partition("=")
     if not equals or not name:

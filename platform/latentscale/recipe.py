@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from latentscale.config import Config, describe_keys, load_config
+from latentscale.config import Config, describe_keys, given_keys, load_config
 from latentscale.distributed.deepspeed_settings import launcher_settings
 from latentscale.distributed.exiting import exit_process
 from latentscale.distributed.topology import Topology
@@ -174,14 +174,14 @@ def load(method: type[Method], recipe: Mapping[str, Any], overrides: Sequence[st
 
         with progress_bar() as report:
             found = own_data(method, recipe, overrides, presets, report)
-        print_notes(found.notes)
+        print_notes(found)
         recipe, overrides = found.recipe, found.arguments
     return load_config(method.Settings, method.name, recipe, overrides, presets, launcher_settings())
 
 
 def names_own_data(arguments: Sequence[str]) -> bool:
     """Whether a command line names data of the user's own."""
-    given = dict(argument.partition("=")[::2] for argument in arguments)
+    given = given_keys(arguments)
     return bool(given.get("data.path")) and given.get("data.name", "shards") == "shards"
 
 

@@ -1,5 +1,6 @@
 """The fused statistics: pooling by sample counts, skipping, and flags read one step late."""
 
+import pytest
 import torch
 
 from latentscale.distributed.statistics import FusedStatistics, LateFlags

@@ -2,16 +2,20 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+import torch
+from layouts import built, noise
 
 from latentscale.config import load_config
 from latentscale.errors import UserError
 from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
 from latentscale.training.checks import plan_dry_run, plan_run
-from latentscale.training.memory import least_memory, machine_memory
-from launching import environment, overrides
+from latentscale.training.memory import about_memory, least_memory, machine_memory
+from latentscale.training.step_memory import LiveBytes, step_bytes
+from launching import Processes, environment, overrides
 
 PAGES = 4 * 2**20 // 4096
 SCRIPT = f"""
@@ -74,7 +78,87 @@ def test_another_machine_may_have_the_memory() -> None:
 
 
 def test_what_a_run_needs_at_least_is_less_than_it_takes() -> None:
+    assert sum(need.size_bytes for need in least_memory(plan("pvdgan"))) < sum(
+        need.size_bytes for need in about_memory(plan("pvdgan"))
+    )
     assert sum(need.size_bytes for need in least_memory(plan("pvdgan"))) < 2**26
+
+
+MEASURED = """
+import resource
+import sys
+from latentscale.config import load_config
+from latentscale.methods.registry import METHODS
+from latentscale.training.checks import plan_dry_run
+from latentscale.training.loop import train
+from latentscale.training.memory import about_memory
+kind = METHODS[sys.argv[1]]
+config = load_config(kind.Settings, kind.name, {}, sys.argv[2:])
+print(sum(need.size_bytes for need in about_memory(plan_dry_run(config, kind))))
+train(config, kind)
+print(1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+@pytest.fixture(scope="module")
+def images64(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("images64")
+    for number in range(64):
+        noise(number, (64, 64)).save(folder / f"{number}.png")
+    built("folder", folder, folder.with_name("shards64"))
+    return folder.with_name("shards64")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere ru_maxrss has other units")
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        ("pvdgan", []),
+        ("dlsgan", ["training.precision=bf16", "network.family=skip"]),
+        ("invgan", ["network.family=style", "network.mapping_layers=0"]),
+    ],
+)
+def test_about_what_a_run_takes_is_within_half_of_what_it_takes(
+    method: str, settings: list[str], images64: Path, processes: Processes, tmp_path: Path
+) -> None:
+    # narrow networks on many pixels: much memory in little time
+    sizes = {"network__widths": "[16,32,32,32]", "network__base_width": 32, "training__batch": 64,
+             "distributed__streams": 8, "training__steps": 2, "training__precision": "fp32"}  # fmt: skip
+    words = overrides(data__name="shards", data__path=images64, run__dir=tmp_path / "run", **sizes)
+    done = processes.run([sys.executable, "-c", MEASURED, method, *words, *settings], MALLOC_TRIM_THRESHOLD_="")
+    assert done.code == 0, done.err
+    about, taken = (int(line) for line in done.out.splitlines() if line.isdigit())
+    assert taken / 1.5 < about < 1.5 * taken
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_is_sized_for_every_method_without_being_taken(name: str) -> None:
+    kind = METHODS[name]
+    labels = ["latent.categories=[10]"] if kind.labelled or (kind.categorical and not kind.categories_optional) else []
+    sizes = []
+    for batch in (32, 320):
+        arguments = ["data.name=shards", "data.shape=[3,32,32]", "network.widths=[8]", "distributed.streams=4", *labels]
+        config = load_config(kind.Settings, name, {}, [*arguments, f"training.batch={batch}", "latent.dim=8"])
+        sizes.append(step_bytes(plan_dry_run(config, kind)))
+    # a feature map at 32² for each sample is the least that a backward pass keeps; gradients do not grow
+    assert sizes[0] > 32 * 8 * 32 * 32 * 4
+    assert 5 * sizes[0] < sizes[1] < 10 * sizes[0]
+
+
+def test_tensors_that_have_gone_are_not_counted() -> None:
+    # a chain of n additions without a graph holds two tensors at once, and one of exponentials with a graph holds all
+    with torch.device("meta"), LiveBytes() as chain:
+        x = torch.empty(1000)
+        for _ in range(10):
+            x = x + 1
+    assert chain.peak == 2 * 4000
+    with torch.device("meta"):
+        start = torch.empty(1000, requires_grad=True)
+    with torch.device("meta"), LiveBytes() as graph:
+        x = start
+        for _ in range(10):
+            x = x.exp()
+    assert graph.peak == 10 * 4000
 
 
 def test_a_limit_of_the_system_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,8 +83,13 @@ _WRITE: dict[str, Callable[[str, Path], None]] = {"digits": _write_digits, "clus
 
 
 @contextmanager
-def node_lock(path: Path) -> Iterator[None]:
-    """Hold a lock shared by the processes of this node; does nothing where the file system has no locks."""
+def node_lock(path: Path, waits: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold a lock shared by the processes of this node; does nothing where the file system has no locks.
+
+    Args:
+        path: of the lock.
+        waits: called before this process waits for another one.
+    """
     refuse_special_file(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,6 +99,12 @@ def node_lock(path: Path) -> Iterator[None]:
         yield
         return
     with lock:
-        with suppress(OSError):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            waits()
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:
+            pass
         yield

@@ -88,6 +88,23 @@ def describe(shape: Sequence[int], images: int, settings: dict[str, Any]) -> str
     )
 
 
+def require_side(resolution: int) -> None:
+    """Refuse a side of images for which there are no settings, before images are built into shards of it.
+
+    Raises:
+        UserError: naming ``data.resolution``.
+    """
+    if resolution not in (*SIDES, _MNIST_SIDE):
+        raise UserError(
+            f"data.resolution={resolution}: there are settings for squares of {_sides()} pixels: choose one of these,"
+            " or network.family or preset"
+        )
+
+
+def _sides() -> str:
+    return ", ".join(map(str, sorted((*SIDES, _MNIST_SIDE))))
+
+
 def _side(name: str, shape: Sequence[int], any_shape: bool) -> int:
     height, width = shape[1:]
     if height == width and height in (*SIDES, _MNIST_SIDE):
@@ -95,9 +112,8 @@ def _side(name: str, shape: Sequence[int], any_shape: bool) -> int:
     if any_shape:
         return next((side for side in SIDES if side >= max(height, width)), SIDES[-1])
     raise UserError(
-        f"{name} holds images of {height}x{width} pixels, and there are settings for squares of"
-        f" {', '.join(map(str, SIDES))} pixels: build them with --resolution 64 or another of these, or choose"
-        " network.family or preset"
+        f"{name} holds images of {height}x{width} pixels, and there are settings for squares of {_sides()} pixels:"
+        " build them with --resolution 64 or another of these, or choose network.family or preset"
     )
 
 

@@ -20,6 +20,7 @@ from latentscale.training.memory import require_memory
 from latentscale.training.method_building import finished_generator, network_sizes
 from latentscale.training.plan import ModelPlan, RunPlan
 from latentscale.training.readers import storage_options
+from latentscale.training.starting_weights import check_start
 from latentscale.wording import counted, shown
 
 
@@ -30,6 +31,7 @@ def plan_run(config: Config, method: type[Method]) -> RunPlan:
         UserError: naming the key and the remedy.
     """
     plan = _plan_with_data(config, method)
+    check_start(config, plan.topology.rank)
     if method.frozen_generator:
         finished_generator(config, plan.spec)
     require_memory(plan)

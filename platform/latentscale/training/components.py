@@ -15,7 +15,7 @@ from latentscale.training.ema import WeightAverage
 from latentscale.training.method_building import build_method
 from latentscale.training.optimizers import LearningRates, make_optimizer
 from latentscale.training.plan import RunPlan
-from latentscale.training.starting_weights import take_starting_weights
+from latentscale.training.starting_weights import start_from_another_run
 from latentscale.training.state import TrainingState, broadcast_tensors, share_tensors
 
 
@@ -61,9 +61,8 @@ def build_components(plan: RunPlan, accelerator: Any, resumes: bool, tensors: di
     for statistic in method.statistics.values():
         statistic.to(device, sums_dtype)
     if config.run.start_from and not resumes:
-        notes = take_starting_weights(config, method)
-        if plan.topology.rank == 0:
-            print(*notes, sep="\n", file=sys.stderr, flush=True)
+        for note in start_from_another_run(config, method, plan.topology.rank):
+            print(note, file=sys.stderr, flush=True)
     statistics = FusedStatistics(method.statistics, device, sums_dtype)
     average = WeightAverage(method.networks, training.ema_decay, method.unaveraged)
     phases = [

@@ -1,4 +1,4 @@
-"""The memory of a run: what it needs at least, refused where there is less; and settings of the CPU's allocator."""
+"""The memory of a run: what it takes, about and at least; refused where there is less. The CPU's allocator."""
 
 import ctypes
 import math
@@ -14,12 +14,15 @@ import psutil
 import torch
 
 from latentscale.config import Config, keys
+from latentscale.data.memory_cache import MemoryCachedReader
+from latentscale.decoding.sample_arrays import sample_bytes
 from latentscale.distributed.topology import uses_gpu
 from latentscale.environment import integer_from_environment
 from latentscale.errors import UserError
 from latentscale.networks.factory import block_widths
 from latentscale.training.method_building import network_sizes
 from latentscale.training.plan import ModelPlan, RunPlan
+from latentscale.training.step_memory import step_bytes
 from latentscale.wording import shown
 
 # mallopt's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD; 32 MiB is the most that it takes for the latter
@@ -27,6 +30,13 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 # of a decoding process, without the pages that it shares with the others
 _WORKER_BYTES = 20 * 2**20
+# measured on CPUs: oneDNN and the allocator take from a fifth to nine tenths of a step's tensors besides
+_WORKSPACE = 1.6
+# measured: autocast keeps copies of what it casts
+_BF16 = 0.8
+_COUNTABLE_BYTES = 2**50
+# weights, their average, their gradients and two moments
+_STATE_COPIES = 5
 
 
 class Need(NamedTuple):
@@ -80,22 +90,47 @@ def require_memory(plan: ModelPlan) -> None:
     needs = least_memory(plan)
     processes = integer_from_environment("LOCAL_WORLD_SIZE", 1, minimum=1, maximum=2**20)
     if uses_gpu():
-        device = torch.cuda.get_device_properties(plan.topology.local_rank % torch.cuda.device_count())
-        _refuse(plan, [need for need in needs if need.on_device], device.total_memory, 1, "the GPU")
+        _refuse(plan, [need for need in needs if need.on_device], _gpu_memory(plan), 1, "the GPU")
         needs = [need for need in needs if not need.on_device]
     _refuse(plan, needs, machine_memory(), processes, "this machine")
 
 
+def about_memory(plan: ModelPlan) -> list[Need]:
+    """What a process of a run takes at its peak, by what takes it: an estimate, of which tests state how good it is.
+
+    Counted are this process as it is now, with Python and its libraries; weights with moments, averages, gradients and
+    the copies of a checkpoint that is being written; the tensors of a step at its peak, with what convolutions take
+    for their work; and images that are read ahead, remembered and evaluated.
+    """
+    config, least = plan.config, {need.key: need for need in least_memory(plan)}
+    # torch counts no sizes beyond 2^63
+    countable = least["training.batch"].size_bytes < _COUNTABLE_BYTES
+    step = step_bytes(plan) if countable else least["training.batch"].size_bytes
+    if countable and config.training.precision == "bf16":
+        step = int(_BF16 * step)
+    element = 8 if config.training.precision == "fp64" else 4
+    weights = element * sum(network_sizes(plan).values())
+    images = sum(least[key].size_bytes for key in ("data.prefetch_steps", "data.workers", "evaluation.images"))
+    if isinstance(plan, RunPlan) and MemoryCachedReader.fits(plan.dataset.count, plan.shape):
+        images += plan.dataset.count * sample_bytes(plan.shape)
+    return [
+        Need("a step", int(_WORKSPACE * step), True),
+        Need("weights with moments, averages and gradients", _STATE_COPIES * weights, True),
+        Need("a checkpoint that is being written", (_STATE_COPIES - 1) * weights, False),
+        Need("images", images, False),
+        Need("Python and its libraries", psutil.Process().memory_info().rss, False),
+    ]
+
+
 def memory_in_words(plan: ModelPlan) -> str:
-    """What a process of the run needs at least, and what there is, in a line."""
-    needs = least_memory(plan)
-    most = max(needs, key=lambda need: need.size_bytes).key
-    what = "the networks' weights, gradients and moments" if most == "network" else most
-    total = in_words(sum(need.size_bytes for need in needs))
-    return (
-        f"memory: at least about {total} in each process, most of it for {what}; this machine has"
-        f" {in_words(machine_memory())}"
-    )
+    """What a process of the run takes, about, and what there is, in a line."""
+    needs = about_memory(plan)
+    parts = ", ".join(f"{in_words(need.size_bytes)} for {need.key}" for need in needs)
+    text = f"memory: about {in_words(sum(need.size_bytes for need in needs))} in each process ({parts})"
+    if uses_gpu():
+        on_device = in_words(sum(need.size_bytes for need in needs if need.on_device))
+        text += f"; {on_device} of it on a GPU of {in_words(_gpu_memory(plan))}"
+    return f"{text}; this machine has {in_words(machine_memory())}"
 
 
 def machine_memory() -> int:
@@ -108,6 +143,11 @@ def machine_memory() -> int:
     if (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
         found.append(limit)
     return min(found)
+
+
+def _gpu_memory(plan: ModelPlan) -> int:
+    number = plan.topology.local_rank % torch.cuda.device_count()
+    return int(torch.cuda.get_device_properties(number).total_memory)
 
 
 def in_words(size_bytes: int) -> str:

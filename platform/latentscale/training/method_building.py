@@ -22,7 +22,7 @@ _UNBUILDABLE = 2**20
 def build_method(plan: ModelPlan) -> Method:
     """The method with networks whose initial weights follow from (seed, name); on the CPU in float32."""
     config = plan.config
-    networks = _networks(plan)
+    networks = build_networks(plan)
     for name, network in networks.items():
         initialize(network, config.run.seed, name)
     if plan.method.frozen_generator:
@@ -41,7 +41,7 @@ def network_sizes(plan: ModelPlan) -> dict[str, int]:
     """
     try:
         with torch.device("meta"):
-            networks = _networks(plan)
+            networks = build_networks(plan)
     except (RuntimeError, OverflowError, TypeError, ValueError, MemoryError):
         config = plan.config
         key, size = max(_sizes(config), key=lambda one: one[1])
@@ -107,5 +107,6 @@ def _sizes(config: Config) -> Iterator[tuple[str, int]]:
             yield from ((key, number) for number in numbers if type(number) is int)
 
 
-def _networks(plan: ModelPlan) -> dict[str, nn.Module]:
+def build_networks(plan: ModelPlan) -> dict[str, nn.Module]:
+    """The networks of a plan by name, not initialised."""
     return plan.method.build_networks(plan.config.method, plan.config.network, plan.spec)
