@@ -5,9 +5,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 import torch
-from layouts import afhq, built, celeba, fill, image_bytes, mnist, noise
+from layouts import afhq, built, celeba, fill, image_bytes, mnist, noise, tar, tar_bytes
 from sklearn.datasets import load_digits
 
 from documents import DOCUMENTS, LANGUAGES, PROGRAMS, Workplace, blocks, commands
@@ -44,6 +47,20 @@ def dataset(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def files_of_images(folder: Path) -> None:
+    """The tars, parquet and NumPy files that docs/data.md names."""
+    for number in range(5):
+        tar(folder / f"pets-train-{number:06d}.tar", {f"{number}.png": image_bytes(number), f"{number}.cls": b"0"})
+    inner = {f"n{kind}.tar": tar_bytes({f"n{kind}_0.JPEG": image_bytes(kind, kind="JPEG")}) for kind in range(2)}
+    tar(folder / "ILSVRC2012_img_train.tar", inner)
+    (folder / "cifar100").mkdir()
+    columns = {"img": [image_bytes(0), image_bytes(1)], "fine_label": [0, 1], "coarse_label": [0, 0]}
+    parquet.write_table(pyarrow.table(columns), folder / "cifar100" / "train-00000-of-00001.parquet")
+    (folder / "imagenet32").mkdir()
+    rows = np.zeros((2, 3 * 32 * 32), np.uint8)
+    np.savez(folder / "imagenet32" / "train_data_batch_1.npz", data=rows, labels=np.array([1, 2]))
+
+
 @pytest.fixture
 def workplace(
     tmp_path: Path, images: Path, dataset: Path, processes: Processes, monkeypatch: pytest.MonkeyPatch
@@ -56,6 +73,7 @@ def workplace(
     afhq(folder / "afhq")
     celeba(folder / "celeba")
     mnist(folder / "mnist")
+    files_of_images(folder)
     return Workplace(folder, processes, monkeypatch)
 
 

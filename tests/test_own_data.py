@@ -9,8 +9,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
-from layouts import mnist, noise
+from layouts import image_bytes, mnist, noise, tar
 from omegaconf import OmegaConf
 from small_disk import SmallDisk
 
@@ -216,6 +219,42 @@ def test_archives_and_idx_files_and_stylegans_folders_are_images(kind: str, own_
     assert build_own_images(path, 0, None, lambda what, done, total: None).folder == found.folder
 
 
+@pytest.mark.parametrize("kind", ["tars", "one tar", "pattern", "parquet", "npz", "npy", "repository"])
+def test_files_of_images_are_images(kind: str, own_cache: Path, tmp_path: Path) -> None:
+    files = [image_bytes(number, (16, 16)) for number in range(6)]
+    columns = {"image": files, "label": [number % 2 for number in range(6)]}
+    path, shape, labels = tmp_path / "in", (3, 16, 16), ["0", "1"]
+    path.mkdir()
+    match kind:
+        case "tars" | "one tar" | "pattern":
+            for part in range(2):
+                half = range(3 * part, 3 * part + 3)
+                members = {f"{n}.png": files[n] for n in half} | {f"{n}.cls": b"%d" % (n % 2) for n in half}
+                tar(path / f"train-{part}.tar", members if kind != "one tar" or not part else {})
+            path = {"tars": path, "one tar": path / "train-0.tar", "pattern": path / "train-{0..1}.tar"}[kind]
+        case "parquet" | "repository":
+            folder = path if kind == "parquet" else path / "data"
+            folder.mkdir(exist_ok=True)
+            parquet.write_table(pyarrow.table(columns), folder / "train-00000-of-00001.parquet")
+            path = path if kind == "repository" else folder / "train-00000-of-00001.parquet"
+        case _:
+            arrays = {"images": np.zeros((6, 28, 28), np.uint8), "labels": np.arange(6) % 2}
+            np.savez(path / "small.npz", **arrays) if kind == "npz" else np.save(path / "images.npy", arrays["images"])
+            shape, labels = (1, 28, 28), labels if kind == "npz" else []
+    assert not holds_shards(path)
+    found = build_own_images(path, 0, None, lambda what, done, total: None)
+    dataset = ShardedDataset.open(found.folder / "train")
+    assert (dataset.count, dataset.shape, dataset.labels) == (3 if kind == "one tar" else 6, shape, labels)
+    assert build_own_images(path, 0, None, lambda what, done, total: None).folder == found.folder
+
+
+def test_files_of_several_kinds_are_told_apart(own_cache: Path, tmp_path: Path) -> None:
+    tar(tmp_path / "in/tars/a.tar", {"0.png": image_bytes(0)})
+    np.save(tmp_path / "in/images.npy", np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(UserError, match=r"in holds files for npz and tar: name the files of one kind"):
+        build_own_images(tmp_path / "in", 0, None, lambda what, done, total: None)
+
+
 def test_what_is_wrong_with_a_path_is_named(own_cache: Path, processes: Processes, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("text")
     (tmp_path / "empty").mkdir()
@@ -223,7 +262,7 @@ def test_what_is_wrong_with_a_path_is_named(own_cache: Path, processes: Processe
     noise(1).save(stray / "logo.png")
     for path, message in (
         ("gone", "data.path=gone does not exist: name a folder of shards or of images"),
-        ("text.txt", "data.path=text.txt is not a folder, a .zip or a .tar"),
+        ("text.txt", "data.path=text.txt is not a folder, a .zip, a .tar, a .parquet, a .npz, a .npy"),
         ("empty", "data.path=empty cannot be built into shards (empty holds no images: name a folder of images)"),
         ("stray", "logo.png is in no class folder"),
     ):

@@ -13,7 +13,7 @@ from launching import ROOT
 PACKAGE = ROOT / "platform" / "latentscale"
 
 # from what a training step reads down to the files: a room may import the rooms after it, and never one before it
-DATA_ROOMS = ("data", "building", "sources", "shards", "storage", "decoding")
+DATA_ROOMS = ("data", "building", "sources", "containers", "shards", "storage", "decoding")
 # what else the data rooms may import, besides modules at the top of the package
 BELOW_DATA_ROOMS = {"latents"}
 LARGEST_SHARE = 0.15

@@ -1,11 +1,17 @@
 """What stands among images and is none, or no honest one: it is named, and ends a build or is left out as was asked."""
 
+import io
 import json
 import os
+import struct
+import zlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from layouts import afhq, built, fill, image_bytes, origins
+from layouts import afhq, built, fill, image_bytes, noise, origins, pixels
+from PIL import Image
 
 from latentscale.errors import UserError
 from latentscale.parallel_map import ordered_map
@@ -116,3 +122,50 @@ def test_the_largest_images_that_may_be_written_may_be_read(tmp_path):
     shape = [3, MAX_SIDE, MAX_SIDE]
     file.write_text(json.dumps(json.loads(file.read_text()) | {"shape": shape}))
     assert read_description(LocalFolder(tmp_path / "out/train"))["shape"] == shape
+
+
+def odd_images() -> dict[str, tuple[bytes, str]]:
+    """Files that decoders stumble over, each with the words by which it is left out; empty if it is used."""
+    image = noise(1, (16, 16))
+
+    def saved(kind: str, picture: Image.Image = image, **options: Any) -> bytes:
+        buffer = io.BytesIO()
+        picture.save(buffer, kind, **options)
+        return buffer.getvalue()
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    header = struct.pack(">IIBBBBB", 16, 16, 8, 3, 0, 0, 0)
+    no_palette = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(17 * 16)))
+    pages = saved("TIFF", save_all=True, append_images=[noise(2), noise(3, (16, 16))])
+    avif = saved("AVIF")
+    return {
+        "pages.tif": (pages, ""),
+        "frames.gif": (saved("GIF", save_all=True, append_images=[noise(4, (16, 16))]), ""),
+        "frames.webp": (saved("WEBP", save_all=True, append_images=[noise(4, (16, 16))], lossless=True), ""),
+        "frames.png": (saved("PNG", save_all=True, append_images=[noise(4, (16, 16))]), ""),
+        "lab.tif": (saved("TIFF", Image.new("LAB", (16, 16))), "has pixels of mode LAB"),
+        "float.tif": (saved("TIFF", Image.new("F", (16, 16))), "has pixels of mode F"),
+        "palette.png": (no_palette + chunk(b"IEND", b""), "is damaged (Pillow cannot decode it)"),
+        "cut.avif": (avif[: len(avif) // 2], "is not an image, or its first bytes are damaged"),
+        "cut.tif": (pages[:300], "is "),
+        "cut.jp2": (saved("JPEG2000")[:200], "is damaged"),
+    }
+
+
+def test_an_image_is_refused_by_name_whatever_its_decoder_raises(tmp_path: Path) -> None:
+    images = odd_images()
+    fill(tmp_path / "in", {name: content for name, (content, _) in images.items()})
+    result = built("folder", tmp_path / "in", tmp_path / "out", on_error="skip")
+    left_out = {problem.name: problem.reason for problem in result.skipped}
+    assert left_out.keys() == {name for name, (_, reason) in images.items() if reason}
+    for name, reason in left_out.items():
+        assert reason.startswith(images[name][1])
+    assert sorted(origins(tmp_path / "out/train")) == sorted(images.keys() - left_out.keys())
+    # the first page, as it is
+    place = origins(tmp_path / "out/train").index("pages.tif")
+    np.testing.assert_array_equal(
+        pixels(tmp_path / "out/train")[place], np.asarray(noise(1, (16, 16))).transpose(2, 0, 1)
+    )
+    assert not verify(tmp_path / "out", 0).broken

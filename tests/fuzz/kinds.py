@@ -1,8 +1,11 @@
 """The kinds of cases: each makes a wrong input of a seeded generator, and says what would be silently wrong."""
 
+import io
+import json
 import os
 import re
 import shutil
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +13,8 @@ from random import Random
 from typing import Any
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet as parquet
 import torch
 import yaml
 from material import CLASSES, Material, case_environment, product
@@ -331,6 +336,56 @@ def label_files(random: Random, folder: Path, material: Material) -> Case:
     return Case(product([*build, "--labels", str(path)]))
 
 
+def _tar(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def files_of_images(random: Random, folder: Path, material: Material) -> Case:
+    """A changed tar, parquet or NumPy file of eight images with labels; whatever is not read must be said."""
+    source, name = random.choice((
+        ("tar", "a.tar"), ("tar", "outer.tar"), ("parquet", "a.parquet"), ("npz", "a.npz"), ("npz", "packed.npz"),
+        ("npz", "images.npy"),
+    ))  # fmt: skip
+    encoded = sorted((material.images / "train").rglob("*.png"))[:8]
+    images = [path.read_bytes() for path in encoded]
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in encoded])
+    labels = [number % 3 for number in range(8)]
+    place = folder / "in" / name
+    place.parent.mkdir()
+    match name:
+        case "a.tar" | "outer.tar":
+            members = {f"{n}.png": image for n, image in enumerate(images)}
+            members |= {f"{n}.cls": b"%d" % n for n in labels[:3]} | {
+                f"{n}.cls": b"%d" % labels[n] for n in range(3, 8)
+            }
+            place.write_bytes(_tar({"n0.tar": _tar(members)} if name == "outer.tar" else members))
+        case "a.parquet":
+            features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["x", "y", "z"]}}
+            described = {"huggingface": json.dumps({"info": {"features": features}})}
+            table = pyarrow.table({"image": images, "label": labels}).replace_schema_metadata(described)
+            parquet.write_table(table, place, row_group_size=3)
+        case "images.npy":
+            np.save(place, pixels)
+        case _:
+            (np.savez if name == "a.npz" else np.savez_compressed)(place, images=pixels, labels=np.array(labels))
+    _replace(random, place, changed_bytes)
+    options = random.choice(([], [], ["--on-error", "skip"], ["--labels", "none"], ["--split", "none"]))
+    given = str(place if random.random() < 0.7 else place.parent)
+    build = ["shards", "build", source, given, "--out", str(folder / "built"), "--workers", "0", *options]
+
+    def check(out: str) -> str:
+        whole = "train: 8 images" in out
+        return "" if whole or "note: ignored" in out or "left out" in out else f"images are missing: {out[-300:]!r}"
+
+    return Case(product(build), check=check)
+
+
 OPTIONS = {
     "build": ("--resolution", "--workers", "--shard-size", "--fit", "--format", "--quality",
     "--png-compression", "--max-errors", "--seed", "--split", "--labels", "--channels", "--pad", "--out",
@@ -391,5 +446,6 @@ KINDS: dict[str, Kind] = {
     "run folders": run_folders,
     "images": images,
     "label files": label_files,
+    "files of images": files_of_images,
     "options": options,
 }

@@ -8,7 +8,7 @@ from kinds import KINDS, Case, means
 from fuzz import Outcome, bad_message, judged, plan, run_cases, table
 
 CASES = 300
-SLICE = ("arguments", "presets", "environments", "sizes", "dataset.json", "shards", "options")
+SLICE = ("arguments", "presets", "environments", "sizes", "dataset.json", "shards", "options", "files of images")
 
 
 @pytest.mark.slow

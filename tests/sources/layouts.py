@@ -5,7 +5,8 @@ import gzip
 import io
 import json
 import os
-from collections.abc import Iterable, Mapping
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,7 +126,25 @@ def mnist_c(root: Path, corruptions: Iterable[str] = ("fog", "stripe"), count: i
     return root
 
 
-def built(source: str, path: Path | None, out: Path, **options: Any) -> Built:
+def tar(path: Path, members: Mapping[str, bytes]) -> Path:
+    """An uncompressed tar of files."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tar_bytes(members))
+    return path
+
+
+def tar_bytes(members: Mapping[str, bytes]) -> bytes:
+    """The bytes of an uncompressed tar of files."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def built(source: str, path: Path | Sequence[Path] | None, out: Path, **options: Any) -> Built:
     """Build with the options of whichever kind they are, in this process unless ``workers`` says otherwise."""
     options = {"workers": 0, **options}
     kinds: list[Any] = [SourceOptions, ImageOptions, BuildOptions]

@@ -110,7 +110,7 @@ def _report_damage() -> Iterator[None]:
     except (UnreadableItem, MemoryError):
         raise
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = " ".join(str(error).split()) or "Pillow cannot decode it"
         raise UnreadableItem(f"is damaged ({reason})") from error
 
 

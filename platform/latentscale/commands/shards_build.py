@@ -59,8 +59,12 @@ Clusters are not images but vectors of float32, one .npy file each. With
 def build(
     source: Annotated[str, typer.Argument(metavar="SOURCE", help="One of the sources listed above.")],
     path: Annotated[
-        Path | None,
-        typer.Argument(metavar="[PATH]", help="The folder or archive to read; digits, photos and clusters take none."),
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PATH]...",
+            help="The folder or archive to read; digits, photos and clusters take none. tar, parquet and npz take "
+            "several files, a folder of them, or a pattern such as 'train-{000..146}.tar'.",
+        ),
     ] = None,
     out: Annotated[
         Path | None,

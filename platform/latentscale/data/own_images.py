@@ -11,6 +11,7 @@ from latentscale.atomic import new_file
 from latentscale.building.build_dataset import build_dataset
 from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.building.pixels import read_header
+from latentscale.containers.input_files import is_pattern, suffixes_without_images
 from latentscale.data.first_use import node_lock
 from latentscale.errors import UserError
 from latentscale.shards.dataset_writer import write_error
@@ -28,7 +29,7 @@ KEPT_SIDES = frozenset({8, 16, 28, 32, 64, 128, 256, 512, 1024})
 """Sides of squares for which there are settings: images that all have one of them are not resized."""
 SIZES_LOOKED_AT = 1000
 _STEM_BYTES = 100
-_SOURCE_OF_SUFFIX = {".zip": "zip", ".tar": "tar"}
+_SOURCE_OF_SUFFIX = {".zip": "zip", ".tar": "tar", ".parquet": "parquet", ".npz": "npz", ".npy": "npz"}
 
 Report = Callable[[str, int, int], None]
 
@@ -169,13 +170,26 @@ def _automatic_side(listing: Listing) -> int:
 
 def _source(path: Path) -> str:
     if path.is_dir():
-        if is_idx_folder(path):
-            return "idx"
-        return "tar" if any(file.suffix == ".tar" for file in path.iterdir()) else "folder"
-    if path.is_file() and path.suffix.lower() in _SOURCE_OF_SUFFIX:
-        return _SOURCE_OF_SUFFIX[path.suffix.lower()]
-    what = "is not a folder, a .zip or a .tar" if path.exists() else "does not exist"
+        return "idx" if is_idx_folder(path) else _source_of_files(path)
+    suffix = path.suffix.lower()
+    if suffix in _SOURCE_OF_SUFFIX and (path.is_file() or is_pattern(path)):
+        return _SOURCE_OF_SUFFIX[suffix]
+    what = f"is not a folder, a {', a '.join(_SOURCE_OF_SUFFIX)}" if path.exists() else "does not exist"
     raise UserError(f"data.path={path} {what}: name a folder of shards or of images, or an archive of images")
+
+
+def _source_of_files(folder: Path) -> str:
+    """The source of a folder that holds no images but files of images, such as tars; else ``folder``."""
+    if any(file.suffix.lower() == ".tar" for file in folder.iterdir()):
+        return "tar"
+    sources = {_SOURCE_OF_SUFFIX[suffix] for suffix in suffixes_without_images(folder) if suffix in _SOURCE_OF_SUFFIX}
+    sources.discard("zip")
+    if len(sources) > 1:
+        raise UserError(
+            f"data.path={folder} holds files for {' and '.join(sorted(sources))}: name the files of one kind, or their "
+            "folder"
+        )
+    return sources.pop() if sources else "folder"
 
 
 def _describes_shards(folder: Path) -> bool:

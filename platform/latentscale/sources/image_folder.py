@@ -2,12 +2,15 @@
 
 from pathlib import Path
 
+from latentscale.containers.input_files import suffixes_without_images
 from latentscale.errors import UserError
 from latentscale.sources.file_tree import FileReader, require_folder, walk
 from latentscale.sources.label_tables import LabelFile
 from latentscale.sources.listing import Listing
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
+
+_OTHER_SOURCES = {".tar": "tar", ".parquet": "parquet", ".npz": "npz", ".npy": "npz"}
 
 
 def list_folder(path: Path | None, options: SourceOptions) -> Listing:
@@ -19,7 +22,9 @@ def list_folder(path: Path | None, options: SourceOptions) -> Listing:
     root = require_folder(path, "folder")
     tree = walk(root, options.follow_symlinks)
     if not tree.items and not tree.problems:
-        raise UserError(f"{root} holds no images: name a folder of images")
+        sources = {source for ending, source in _OTHER_SOURCES.items() if ending in suffixes_without_images(root)}
+        other = f", but files that {' and '.join(sorted(sources))} can build" if sources else ""
+        raise UserError(f"{root} holds no images{other}: name a folder of images{' or that source' if other else ''}")
 
     def read_label_file(name: str) -> LabelFile | None:
         file = root / name

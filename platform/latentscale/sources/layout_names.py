@@ -3,7 +3,9 @@
 LAYOUTS = {
     "folder": "any tree; train/, val/, test/ are splits, others labels",
     "zip": "a zip file of such a tree, or of StyleGAN's dataset tool",
-    "tar": "such a tree in a tar, a folder of tars, a-{00..09}.tar",
+    "tar": "uncompressed tars: such a tree, WebDataset's, tars of tars",
+    "parquet": "Hugging Face's data/train-00000-of-00004.parquet, ...",
+    "npz": "NumPy's .npz, .npy: ImageNet32, K-49, MedMNIST, Keras, ...",
     "ffhq": "FFHQ, flat or in 00000/ ...; the first 50,000 train",
     "afhq": "AFHQ v1, v2: {train,val}/{cat,dog,wild}; --split all",
     "celeba": "CelebA's aligned images with its lists (.txt or .csv)",

@@ -65,6 +65,28 @@ class SourceOptions:
         panel=Panel.LABELS,
         metavar="auto|folders|none|FILE",
     )
+    label_field: tuple[str, ...] = option(
+        "",
+        "What holds the labels, where auto cannot tell: a column of a parquet dataset, an array of .npz files, or the "
+        "ending of a tar's members, such as cls, or json.KEY for a key of the .json members. Several labels are "
+        "combined.",
+        panel=Panel.LABELS,
+        metavar="NAME,...",
+        parse=comma_separated,
+    )
+    image_field: str = option(
+        "",
+        "What holds the images, where there are several: a column, an array, or the ending of a tar's members.",
+        panel=Panel.LABELS,
+        metavar="NAME",
+    )
+    layout: str = option(
+        "",
+        "Order of the values of a colour image in an array: hwc is height, width, channel, and chw is channel first.",
+        panel=Panel.LABELS,
+        choices=("hwc", "chw"),
+        default_text="by the array's shape",
+    )
     attributes: tuple[str, ...] = option(
         "",
         "CelebA attributes that become binary labels, at most 12.",

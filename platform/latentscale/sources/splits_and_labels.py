@@ -11,7 +11,6 @@ from latentscale.errors import UserError
 from latentscale.sources.label_matching import match_rows
 from latentscale.sources.label_tables import METADATA_FILES, LabelFile, LabelTable, read_label_table
 from latentscale.sources.labels import Labels, labels_from_columns
-from latentscale.sources.labels_beside import LabelsBeside
 from latentscale.sources.listing import LABEL_FILES, STYLEGAN_FILE, Item, display_name, origin_notes
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.split_folders import (
@@ -32,12 +31,10 @@ class SidecarFiles:
     Attributes:
         names: names of all files that are named like label files, at any depth.
         read: returns the label file of a name, or None.
-        beside: the labels that stand beside the images, if any.
     """
 
     names: Sequence[str]
     read: Callable[[str], LabelFile | None]
-    beside: LabelsBeside | None = None
 
 
 @dataclass
@@ -136,9 +133,6 @@ def _find_labels(
         return _Found()
     if wanted == "auto":
         found = _from_sidecars(names, common, sidecars, location)
-        if not found.origin and (beside := sidecars.beside) is not None:
-            labels, numbers = labels_from_columns((beside.title,), [[beside.values[name] for name in names]])
-            return _Found(labels, numbers, beside.origin, found.notes)
         return found if found.origin or found.none else _by_folders(names, folders, options, location, found.notes)
     if wanted == "folders":
         return _by_folders(names, folders, options, location, [])

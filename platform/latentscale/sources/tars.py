@@ -1,27 +1,23 @@
-"""Images in an uncompressed tar file, read at their byte offsets."""
+"""Images in uncompressed tar files, read at their byte offsets: trees, WebDataset's samples, and tars of tars."""
 
+import json
 import os
-import re
-import tarfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
+from latentscale.containers.input_files import InputFile, InputFiles, input_files
+from latentscale.containers.tar_members import TarFile, is_hidden, read_members
 from latentscale.errors import UserError
-from latentscale.shards.archive_safety import unsafe_kind, unsafe_name
-from latentscale.shards.tar_samples import DAMAGED_HEADER, short_error
-from latentscale.sources.archives import (
-    MAX_LABEL_FILE_BYTES,
-    TOO_LARGE,
-    Members,
-    archive_listing,
-    file_stamp,
-    require_file,
-)
+from latentscale.shards.dataset_json import read_description
+from latentscale.shards.shard_format import FORMAT
+from latentscale.sources.archives import MAX_LABEL_FILE_BYTES, TOO_LARGE
+from latentscale.sources.file_splits import FileSplits, split_files
 from latentscale.sources.label_tables import LabelFile
-from latentscale.sources.labels_beside import labels_beside
+from latentscale.sources.labels import Labels
 from latentscale.sources.listing import (
+    LABEL_FILES,
     MAX_FILE_BYTES,
     Item,
     Listing,
@@ -31,155 +27,300 @@ from latentscale.sources.listing import (
     is_image,
     is_label_file,
     may_hold_labels,
+    origin_notes,
+    other_notes,
 )
+from latentscale.sources.member_labels import MAX_LABEL_BYTES, Image, MemberLabels, extension, sample_key
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.split_folders import split_of_folder
-from latentscale.sources.splits_and_labels import SidecarFiles
+from latentscale.sources.splits_and_labels import SidecarFiles, split_and_label
+from latentscale.storage.dataset_files import DATASET_FILE
+from latentscale.storage.local import LocalFolder
 
-_BLOCK_BYTES = 512
-_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}
+_BY_OPTION = ("auto", "folders", "none")
 
 
 @dataclass(frozen=True)
 class TarReader:
-    """Reads members of tar files at their byte offsets; a place is (file, offset, size)."""
+    """Reads members of tar files at their byte offsets.
+
+    Attributes:
+        paths: of the tars; an item's place is the number of its tar, its offset and its size.
+    """
 
     paths: tuple[Path, ...]
 
     def read(self, item: Item) -> bytes:
-        file, offset, size = item.place
-        with self.paths[file].open("rb") as stream:
+        number, offset, size = item.place
+        with self.paths[number].open("rb") as stream:
             content = os.pread(stream.fileno(), size, offset)
         if len(content) != size:
             raise UnreadableItem(f"is cut off after {len(content)} of {size} bytes")
         return content
 
 
-def list_tar(path: Path | None, options: SourceOptions) -> Listing:
-    """List the images of a tar file, of a folder of tar files, or of those that a pattern with braces names.
+def list_tars(paths: Sequence[Path], options: SourceOptions) -> Listing:
+    """List the images of one or several tar files; folders in them mean the same as those of a tree.
 
-    Their folders mean the same as those of a tree. Of several files, the names may say train, val or test: the splits.
-    Members beside an image, KEY.cls or the ``label`` of KEY.json, are labels, as WebDataset has them.
-
-    Raises:
-        UserError: a file cannot be read, is compressed or holds no images, or its labels are incomplete.
-    """
-    paths = _tar_paths(path)
-    prefixes = _split_prefixes(paths, options)
-    members, others = Members(), dict[str, tuple[int, int, int]]()
-    for number, (archive, prefix) in enumerate(zip(paths, prefixes, strict=True)):
-        try:
-            with archive.open("rb") as stream:
-                if unpack := _COMPRESSED.get(stream.read(2)):
-                    raise UserError(
-                        f"{archive} is compressed, so that its images cannot be read at random: "
-                        f"decompress it first, such as with {unpack}"
-                    )
-                stream.seek(0)
-                _add_members(stream, archive, number, prefix, members, others)
-        except (OSError, *DAMAGED_HEADER) as error:
-            raise UserError(f"{archive} cannot be read as a tar file ({short_error(error)}): fetch it again") from error
-    reader = TarReader(paths)
-    whole = paths[0] if len(paths) == 1 else Path(str(path))
-
-    def content(name: str) -> bytes:
-        return reader.read(Item(name, others[name], ()))
-
-    def read_label_file(name: str) -> LabelFile | None:
-        if name not in others or others[name][2] > MAX_LABEL_FILE_BYTES:
-            return None
-        return LabelFile(f"{whole} member {name}", content(name))
-
-    try:
-        beside = None
-        if options.labels == "auto":
-            beside = labels_beside([item.name for item in members.items], others.keys(), content, str(whole))
-        read = sum(is_label_file(name) for name in others) + (beside.members if beside else 0)
-        members.others = len(others) - read
-        members.tables = [name for name in others if may_hold_labels(name)] if beside is None else []
-        label_files = SidecarFiles([name for name in others if is_label_file(name)], read_label_file, beside)
-        return archive_listing(whole, members, label_files, reader, options)
-    except (OSError, UnreadableItem) as error:
-        raise UserError(f"{whole} has a label file that {error}: fetch it again") from error
-
-
-def _tar_paths(path: Path | None) -> tuple[Path, ...]:
-    """The tar files that a path names.
+    Splits are those that the tars' names say, if there are several, or else the top folders in them. Labels are those
+    that WebDataset keeps beside the images, or else a label file or the folders. In a tar of tars the name of an inner
+    tar is a folder.
 
     Raises:
-        UserError: there are none.
+        UserError: a tar cannot be read, is compressed or damaged; there are no images; or a label or a split is missing
+            or unclear.
     """
-    if path is not None and path.is_dir():
-        found = sorted(file for file in path.rglob("*.tar") if file.is_file())
-        if not found:
-            raise UserError(f"{path} holds no .tar file: name a tar file, or a folder of tar files")
-        return tuple(found)
-    if path is not None and "{" in str(path) and not path.exists():
-        from webdataset.shardlists import expand_urls
-
-        return tuple(require_file(Path(name), "tar") for name in expand_urls(str(path)))
-    return (require_file(path, "tar"),)
+    given = input_files(paths, (".tar",), "tar", options.follow_symlinks)
+    splits = split_files([file.name for file in given.files], options, given.location) if len(given.files) > 1 else None
+    return _Tars(given, splits, options).listing()
 
 
-def _split_prefixes(paths: Sequence[Path], options: SourceOptions) -> list[str]:
-    """For each of several files the folder of its split, which its name or its folder says; empty for one file.
+@dataclass
+class _Members:
+    """The images of a tar, what cannot be used, and the other files by name."""
 
-    Raises:
-        UserError: only some of the names say a split.
+    images: list[TarFile] = field(default_factory=list)
+    problems: list[Problem] = field(default_factory=list)
+    others: dict[str, TarFile] = field(default_factory=dict)
+
+
+class _Tars:
+    """Several tars that make one dataset.
+
+    Args:
+        given: the tars.
+        splits: the split of each, where their names say it.
+        options: ``label_field``, ``image_field``, ``labels``, ``split`` and ``splits`` are used.
     """
-    if len(paths) == 1:
-        return [""]
-    found = []
-    for path in paths:
-        words = (*re.split(r"[\W_]+", path.stem), path.parent.name)
-        said = {split for word in words if (split := split_of_folder(word))}
-        found.append(said.pop() if len(said) == 1 else "")
-    if not any(found) or options.split == "none":
-        return [""] * len(paths)
-    if not all(found):
-        without, named = paths[found.index("")], next(path for path, split in zip(paths, found, strict=True) if split)
-        raise UserError(
-            f"{without} names no split, but {named} does: move it away, or take all images for training with --split"
-            " none"
+
+    def __init__(self, given: InputFiles, splits: FileSplits | None, options: SourceOptions) -> None:
+        self._given, self._splits, self._options = given, splits, options
+        self._files: Sequence[InputFile] = given.files
+        self._labels = MemberLabels(options.label_field)
+        self._reader = TarReader(tuple(file.path for file in given.files))
+        self._members: dict[int, _Members] = {}
+        if options.label_field and options.labels != "auto":
+            raise UserError(f"--label-field and --labels {options.labels} contradict each other: leave one out")
+
+    def listing(self) -> Listing:
+        """See :func:`list_tars`."""
+        for number, file in enumerate(self._files):
+            if self._splits is None or self._splits.of_file[number]:
+                self._members[number] = self._read(number, file)
+        items, problems = self._items()
+        if not items and not problems:
+            raise UserError(f"{self._given.location} holds no images: name an archive of images")
+        notes = [*self._given.notes, *(self._splits.notes if self._splits else [])]
+        options = self._options
+        if self._splits is not None:
+            # the tars' names have said it, and are the top folders of the items' names
+            options = replace(options, splits="")
+        labels = Labels()
+        origin = ""
+        if options.label_field or self._labels.found(self._images(items)):
+            self._refuse_label_files()
+            labels, items, origin, more = self._labelled(items)
+            notes += more
+            options = replace(options, labels="none")
+        elif self._splits is not None and options.labels not in _BY_OPTION:
+            labels, items, more = self._labelled_by_file(items, options)
+            notes += more
+            options = replace(options, labels="none")
+        assigned = split_and_label(items, options, self._sidecars(), self._given.location)
+        labels = assigned.labels if assigned.labels.names else labels
+        notes += [
+            *self._ignored(origin, assigned.described),
+            *assigned.notes,
+            *origin_notes(assigned.splits, labels, origin),
+        ]
+        return Listing(
+            name=self._given.name,
+            licence="unknown",
+            splits=assigned.splits,
+            reader=self._reader,
+            tree=self._given.tree,
+            labels=labels,
+            sorted_by_label=bool(labels.names),
+            same_in_test=options.split == "all",
+            problems=sorted(problems),
+            notes=notes,
         )
-    return [f"{split}/" for split in found]
 
+    def _read(self, number: int, file: InputFile) -> _Members:
+        wanted = self._labels.suffixes() if self._options.labels == "auto" else frozenset()
 
-def _add_members(
-    stream: BinaryIO, path: Path, number: int, prefix: str, members: Members, others: dict[str, tuple[int, int, int]]
-) -> None:
-    stamp = file_stamp(path)
-    size, name = stamp[0], ""
-    with tarfile.open(fileobj=stream, mode="r:") as archive:
-        try:
-            for member in archive:
-                name = prefix + member.name.removeprefix("./")
-                place = (number, member.offset_data, member.size)
-                missing = member.offset_data + member.size - size
-                if member.isreg() and missing > 0:
-                    # the members after this one are unknown, so --on-error skip cannot continue
+        def take(name: str, content: bytes) -> None:
+            if name.rpartition("/")[2] not in (*LABEL_FILES, DATASET_FILE):
+                self._labels.add(str(file.path), name, content)
+
+        found = read_members(file.path, wanted, MAX_LABEL_BYTES, take)
+        members = _Members(problems=[Problem(name, reason) for name, reason in found.problems])
+        for member in found.files:
+            if not is_image(member.name):
+                members.others[member.name] = member
+            elif member.size > MAX_FILE_BYTES:
+                members.problems.append(Problem(member.name, TOO_LARGE))
+            else:
+                members.images.append(member)
+        if ending := self._options.image_field.removeprefix(".").lower():
+            endings = sorted({extension(image.name) for image in members.images})
+            members.images = [image for image in members.images if extension(image.name).lower() == ending]
+            if endings and not members.images:
+                raise UserError(
+                    f"--image-field {ending}: {file.path} has no such images, but images that end in "
+                    f"{', '.join(map(display_name, endings[:5]))}: name one of these"
+                )
+        return members
+
+    def _items(self) -> tuple[list[Item], list[Problem]]:
+        """The images, named by their splits and their names in the tars, and what cannot be used."""
+        items: dict[str, Item] = {}
+        twice: set[str] = set()
+        problems: set[Problem] = set()
+        owner: dict[str, int] = {}
+        for number, members in self._members.items():
+            stamp = self._files[number].stamp()
+            problems |= {Problem(self._split_name(number, name), reason) for name, reason in members.problems}
+            for image in members.images:
+                name = self._split_name(number, image.name)
+                key = sample_key(name)
+                if (other := owner.setdefault(key, number)) != number:
                     raise UserError(
-                        f"{path} member {display_name(name)} is cut off {missing} bytes before its end: fetch it again"
+                        f"{display_name(image.name)} is in the archive twice, by its key, in {self._files[other].path} "
+                        f"and in {self._files[number].path}: keep one of them, or write them with unique keys"
                     )
-                if reason := unsafe_name(member.name) or unsafe_kind(member):
-                    members.problems.append(Problem(name, reason))
-                elif member.isreg() and is_image(name):
-                    if member.size > MAX_FILE_BYTES:
-                        members.problems.append(Problem(name, TOO_LARGE))
-                    else:
-                        members.items.append(Item(name, place, (member.size, int(member.mtime), *stamp)))
-                elif member.isreg():
-                    others[name] = place
-            stream.seek(archive.offset)
-            # tarfile treats a damaged header as the archive's end
-            end = stream.read(_BLOCK_BYTES)
-            whole = len(end) == _BLOCK_BYTES and not end.strip(b"\0")
-        except tarfile.ReadError:
-            whole = False
-        except DAMAGED_HEADER as error:
-            after = f", after member {display_name(name)}" if name else ""
+                if name in items:
+                    twice.add(name)
+                place = (number, image.offset, image.size)
+                items[name] = Item(name, place, (image.size, image.time, *stamp))
+        for name in twice:
+            del items[name]
+            problems.add(Problem(name, "is in the archive twice"))
+        return sorted(items.values(), key=lambda item: item.name), sorted(problems)
+
+    def _split_name(self, number: int, name: str) -> str:
+        """The name of a member below the folder of its tar's split."""
+        if self._splits is None:
+            return name
+        split = self._splits.of_file[number]
+        first, _, rest = name.partition("/")
+        inner = split_of_folder(first) if rest else ""
+        if not inner:
+            return f"{split}/{name}"
+        if inner != split and self._options.split == "published" and not self._options.splits:
             raise UserError(
-                f"{path} has a damaged header at byte {archive.offset}{after} ({short_error(error)}): fetch it again"
-            ) from error
-        if not whole:
-            raise UserError(f"{path} is damaged or cut off at byte {archive.offset}: fetch it again")
+                f"{self._files[number].path} holds {display_name(name)}, which names the {inner} split, but the tar's "
+                f"name says {split}: say which it is with --splits {split}={self._files[number].name}, or take all "
+                "for training with --split none"
+            )
+        return f"{split}/{rest}"
+
+    def _images(self, items: Sequence[Item]) -> list[Image]:
+        names = {
+            (number, image.offset): image.name for number, found in self._members.items() for image in found.images
+        }
+        return [Image(str(self._files[item.place[0]].path), names[item.place[:2]]) for item in items]
+
+    def _labelled(self, items: Sequence[Item]) -> tuple[Labels, list[Item], str, list[str]]:
+        labels, numbers, origin, notes = self._labels.assign(self._images(items))
+        if origin == ".cls" and (own := self._own_labels()):
+            codes = [int(labels.names[number]) for number in numbers]
+            if max(codes) >= len(own.names):
+                raise UserError(
+                    f"{self._files[0].path} has the label {max(codes)}, but {DATASET_FILE} beside it names "
+                    f"{len(own.names)} labels: move {DATASET_FILE} away, or fetch both again"
+                )
+            labels, numbers, origin = own, codes, f".cls, with names from {DATASET_FILE}"
+        labelled = [replace(item, label=label) for item, label in zip(items, numbers, strict=True)]
+        return labels, labelled, origin, notes
+
+    def _own_labels(self) -> Labels | None:
+        """The labels' meaning as our dataset.json beside every tar says it; None if the tars are not our shards."""
+        found: list[Labels] = []
+        for folder in {file.path.parent for file in self._files}:
+            try:
+                content: Any = json.loads((folder / DATASET_FILE).read_bytes())
+            except (OSError, ValueError, RecursionError):
+                return None
+            if not isinstance(content, dict) or content.get("format") != FORMAT:
+                return None
+            description = read_description(LocalFolder(folder))
+            shards = {entry["file"] for entry in description["shards"]}
+            if not {file.path.name for file in self._files if file.path.parent == folder} <= shards:
+                return None
+            sizes, of = description.get("label_sizes") or (), description.get("label_names") or ()
+            found.append(Labels(tuple(description["labels"]), tuple(sizes), tuple(of)))
+        return found[0] if found[0].names and all(labels == found[0] for labels in found) else None
+
+    def _labelled_by_file(self, items: Sequence[Item], options: SourceOptions) -> tuple[Labels, list[Item], list[str]]:
+        """The items with labels of ``--labels FILE``, which names them as they are called in the tars."""
+        bare = [replace(item, name=image.name) for item, image in zip(items, self._images(items), strict=True)]
+        if len({item.name for item in bare}) < len(bare):
+            raise UserError(
+                f"--labels {options.labels} cannot tell members of two splits of {self._given.location} that have the "
+                "same name: build each split by itself"
+            )
+        options = replace(options, split="none", splits="")
+        sidecars = SidecarFiles([], lambda name: None)
+        assigned = split_and_label(sorted(bare, key=lambda item: item.name), options, sidecars, self._given.location)
+        label_of = {item.place: item.label for split in assigned.splits.values() for item in split}
+        return assigned.labels, [replace(item, label=label_of[item.place]) for item in items], assigned.notes
+
+    def _sidecars(self) -> SidecarFiles:
+        places: dict[str, tuple[int, str]] = {}
+        for number, members in self._members.items():
+            for name in members.others:
+                if not is_label_file(name) and name.rpartition("/")[2] != DATASET_FILE:
+                    continue
+                known = self._split_name(number, name)
+                if (other := places.setdefault(known, (number, name)))[0] != number and is_label_file(name):
+                    raise UserError(
+                        f"{self._files[other[0]].path} and {self._files[number].path} both hold {display_name(name)}: "
+                        "name one file of all labels with --labels FILE, or use --labels folders or none"
+                    )
+
+        def read(known: str) -> LabelFile | None:
+            if known not in places:
+                return None
+            number, name = places[known]
+            member = self._members[number].others[name]
+            location = f"{self._files[number].path} member {name}"
+            if member.size > MAX_LABEL_FILE_BYTES:
+                return None
+            try:
+                return LabelFile(location, self._reader.read(Item(name, (number, member.offset, member.size), ())))
+            except (OSError, UnreadableItem) as error:
+                raise UserError(f"{location} {error}: fetch the archive again") from error
+
+        return SidecarFiles([known for known, (_, name) in places.items() if is_label_file(name)], read)
+
+    def _refuse_label_files(self) -> None:
+        if self._options.label_field:
+            return
+        for number, members in self._members.items():
+            for name in members.others:
+                if is_label_file(name):
+                    raise UserError(
+                        f"{self._files[number].path} holds labels in {display_name(name)} and also beside the images: "
+                        "choose the latter with --label-field cls or --label-field json.label, or extract the file "
+                        "and name it with --labels FILE"
+                    )
+
+    def _ignored(self, origin: str, described: bool) -> list[str]:
+        """What members were not read."""
+        read = self._labels.suffixes() if origin else frozenset()
+        endings: dict[str, int] = {}
+        tables: list[str] = []
+        for members in self._members.values():
+            for name in members.others:
+                if is_hidden(name) or is_label_file(name) or name.lower().endswith(tuple(read) or "\0"):
+                    continue
+                if described and name.rpartition("/")[2] == DATASET_FILE:
+                    continue
+                endings[extension(name)] = endings.get(extension(name), 0) + 1
+                tables += [name] * (not origin and self._options.labels != "none" and may_hold_labels(name))
+        notes = other_notes(sum(endings.values()), "member", tables)
+        shown = sorted((ending for ending in endings if ending), key=lambda ending: -endings[ending])[:5]
+        if not notes or tables or not shown:
+            return notes
+        return [f"{notes[0]} ({', '.join(f'.{display_name(ending)}' for ending in shown)})"]
