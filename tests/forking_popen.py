@@ -174,7 +174,7 @@ def forget_parent() -> None:
             signal.signal(number, signal.SIG_DFL)
     if signal.getsignal(signal.SIGINT) == signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    asyncio.set_event_loop(None)
+    asyncio.set_event_loop_policy(None)
     for function in _exit_functions:
         atexit.unregister(function)
     _exit_functions.clear()

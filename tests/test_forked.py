@@ -206,10 +206,14 @@ def test_one_that_is_killed_and_all_it_started_are_gone_and_the_server_goes_on(
 
 RANK = """
 import os, sys, time
-number = int(os.environ["RANK"])
+from pathlib import Path
+number, folder = int(os.environ["RANK"]), Path(sys.argv[0]).parent
 line = f"{number} {os.getpid()} {sys.argv[1:]} {os.environ['WORLD_SIZE']} {os.environ['LOCAL_RANK']}\\n"
 os.write(1, line.encode())  # at once: nothing of another comes between
+(folder / f"{number}.there").touch()
 if sys.argv[1] == "fails" and number == 1:
+    while len(list(folder.glob("*.there"))) < 3:  # its failure ends those that have said nothing yet
+        time.sleep(0.01)
     sys.exit(3)
 if sys.argv[1] != "ends":
     time.sleep(600)

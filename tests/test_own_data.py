@@ -93,21 +93,6 @@ def test_a_folder_of_photographs_trains_in_one_go(own_cache: Path, processes: Pr
     assert "each 8x8 pixels" in fresh.err
 
 
-def test_a_folder_that_holds_a_run_on_other_data_is_named(
-    own_cache: Path, processes: Processes, tmp_path: Path
-) -> None:
-    small = [word for word in SMALL if "widths" not in word]
-    digits = recipe(processes, tmp_path, "run.dir=run", "network.widths=[4]", *small)
-    assert digits.code == 0, digits.err
-    photos(tmp_path / "photos")
-    done = recipe(processes, tmp_path, "data.path=photos", "run.dir=run", *SMALL)
-    assert done.code == 2
-    line = done.err.splitlines()[-1]
-    assert line.startswith("error: ")
-    assert "data.name: digits → shards" in line
-    assert "run.restart=true" in line
-
-
 def test_explicit_keys_and_presets_win_and_dry_run_says_which_why_and_how_much_memory(
     own_cache: Path, processes: Processes, tmp_path: Path
 ) -> None:
