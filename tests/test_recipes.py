@@ -81,6 +81,9 @@ def test_an_unknown_recipe_is_refused_by_every_node_once(processes: Processes) -
     assert alone.err == "error: latentscale train: there is no recipe 'pvgan': did you mean pvdgan?\n"
     beside = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}
     assert (train(**beside).code, train(**beside).err) == (2, "")
+    # there is no first process to say it
+    for odd in ({"LOCAL_RANK": "2"}, {"LOCAL_RANK": "9" * 30}, {"LOCAL_RANK": "1", "WORLD_SIZE": "1"}):
+        assert train(**odd).err == alone.err
 
 
 def test_without_a_recipe_the_usage_is_shown(processes: Processes) -> None:

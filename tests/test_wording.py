@@ -14,7 +14,7 @@ from latentscale.wording import escaped, shown
         ("a", "a"), ("", "''"), (" ", "' '"), ("a ", "'a '"), ("a b", "a b"), ("a\nb", "a\\nb"), ("\n", "\\n"),
         ("\t\r\x00\x1b\x7f\x85", "\\t\\r\\x00\\x1b\\x7f\\x85"), ("\udcff\ud800", "\\udcff\\ud800"),
         ("é ü 日本 😀", "é ü 日本 😀"), ("\u2028\u202e\ufeff", "\\u2028\\u202e\\ufeff"), (True, "true"), (None, "null"),
-        ([1, 2], "[1, 2]"), (1.5, "1.5"), ({}, "{}")
+        ([1, 2], "[1, 2]"), (1.5, "1.5"), ({}, "{}"), ("=", "'='"), ("a=", "'a='")
     ],
 )  # fmt: skip
 def test_a_value_is_shown_on_one_line(value: object, text: str) -> None:
@@ -32,6 +32,23 @@ def test_a_long_value_is_shortened_in_its_middle() -> None:
     assert text.startswith("abab")
     assert text.endswith("abab")
     assert "…" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("http://me:secret@host/a", "http://me:***@host/a"),
+        ("s3://key:se/cret@bucket", "s3://key:se/cret@bucket"),
+        ("http:/me:secret@host/a is a URL", "http:/me:***@host/a is a URL"),
+        ("a http://:x@h and https://b:y@h", "a http://:***@h and https://b:***@h"),
+        ("http://me@host:80/a@b", "http://me@host:80/a@b"),
+        ("me:pass@host", "me:pass@host"),
+    ],
+)
+def test_a_password_of_a_url_is_not_shown(text: str, found: str) -> None:
+    assert escaped(text) == found
+    assert str(UserError(text)) == found
+    assert escaped(found) == found
 
 
 def test_escaping_twice_changes_nothing() -> None:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, get_args
 
 from omegaconf import DictConfig, OmegaConf
 
-from latentscale.config_values import converted, flattened, is_reference, read_preset, reading, resolved, value_of
+from latentscale.config_values import flattened, is_reference, read_preset, reading, resolved, value_of
 from latentscale.data.data_settings import DataSettings
 from latentscale.distributed.deepspeed_settings import contradiction
 from latentscale.errors import UserError
@@ -21,6 +21,7 @@ from latentscale.latents.priors import LAWS
 from latentscale.methods.base import MethodSettings
 from latentscale.networks.factory import NetworkSettings
 from latentscale.settings import LONGEST_SECONDS, allowed_range, check_ranges, setting
+from latentscale.value_types import converted
 from latentscale.wording import shown
 
 _LONGEST_NAME = 100

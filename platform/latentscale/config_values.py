@@ -5,23 +5,22 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import GrammarParseError, InterpolationResolutionError, OmegaConfBaseException
 
 from latentscale.errors import UserError
+from latentscale.value_types import kind_in_words
 from latentscale.wording import shown
 
 MAX_PRESET_BYTES = 2**20
 _MAX_VALUE_CHARACTERS = 65_536
-_TRUE, _FALSE = ("true", "yes", "on", "y", "1"), ("false", "no", "off", "n", "0")
 # YAML 1.1 reads 010 as 8 and 1:30 as 90
 _SURPRISING = re.compile(r"[+-]?(0[0-9_]+|[0-9_]+(:[0-9_]+)+(\.[0-9_]*)?)")
 _INTERNAL = re.compile(r"Config\b|<class|Error\b")
 _LIBRARY_PREFIX = re.compile(r"^\w+ raised while resolving interpolation: ")
-_KINDS = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
 
 
 class _Unreadable(Exception):
@@ -126,75 +125,6 @@ def is_reference(value: Any) -> bool:
     if isinstance(value, list):
         return any(map(is_reference, value))
     return isinstance(value, str) and "${" in value
-
-
-def converted(what: str, kind: Any, value: Any) -> Any:
-    """A value as its key's type; nothing is cut off, rounded or guessed.
-
-    Args:
-        what: the source, the key and the value.
-        kind: the type of the key: int, float, bool, str, ``list[int]`` or ``list[float]``.
-
-    Raises:
-        UserError: the value is of another type.
-    """
-    try:
-        if kind in _KINDS:
-            return _CONVERSIONS[kind](value)
-        if not isinstance(value, list):
-            raise TypeError
-        (element,) = get_args(kind)
-        return [_CONVERSIONS[element](each) for each in value]
-    except (TypeError, ValueError, OverflowError):
-        raise UserError(f"{what}: it must be {kind_in_words(kind)}{_because(kind, value)}") from None
-
-
-def kind_in_words(kind: Any) -> str:
-    """What a value of a type must be, for messages."""
-    if kind in _KINDS:
-        return _KINDS[kind]
-    return f"a list of {'integers' if int in get_args(kind) else 'numbers'}, such as [64,128]"
-
-
-def _integer(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise TypeError
-    return int(value)
-
-
-def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError
-    return float(value)
-
-
-def _flag(value: Any) -> bool:
-    word = str(value).lower() if isinstance(value, bool | int | str) else ""
-    if word not in (*_TRUE, *_FALSE):
-        raise ValueError
-    return word in _TRUE
-
-
-def _text(value: Any) -> str:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise TypeError
-    text = str(value)
-    # a lone surrogate, with which Python passes on bytes that are not UTF-8, raises here
-    text.encode()
-    if "\0" in text:
-        raise ValueError
-    return text
-
-
-_CONVERSIONS: dict[Any, Any] = {int: _integer, float: _number, bool: _flag, str: _text}
-
-
-def _because(kind: Any, value: Any) -> str:
-    if kind is str and isinstance(value, str):
-        return " in UTF-8 without the character NUL"
-    if kind is str:
-        return ": put it in quotes" if isinstance(value, bool) else ""
-    return ""
 
 
 def _preset_path(preset: str, folder: Path | None) -> Path:

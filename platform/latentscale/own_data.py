@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from latentscale.distributed.topology import Topology
 from latentscale.errors import UserError
 from latentscale.launching.restarts import restart_count
 from latentscale.methods.base import Method
+from latentscale.regular_files import read_file
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.storage.remote import is_remote
 from latentscale.training.automatic_settings import automatic_settings, describe, require_side
@@ -137,7 +139,7 @@ def _settings_before(folder: Path) -> dict[str, Any]:
     try:
         if not list_checkpoints(folder / "checkpoints"):
             return {}
-        content = OmegaConf.to_container(OmegaConf.load(folder / "config.yaml"))
+        content = OmegaConf.to_container(OmegaConf.load(StringIO(read_file(folder / "config.yaml").decode())))
     except Exception:  # whoever continues the run says what is wrong with it
         return {}
     return dict(flattened(content)) if isinstance(content, dict) else {}

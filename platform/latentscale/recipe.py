@@ -291,7 +291,7 @@ def fail(error: UserError) -> NoReturn:
     rank, local_rank = os.environ.get("RANK", "0"), os.environ.get("LOCAL_RANK", "0")
     temporary = isinstance(error, Interruption)
     # an invalid rank may be the error
-    if not error.shared or not re.fullmatch("0*[1-9][0-9]*", local_rank):
+    if not error.shared or not _has_first_process(local_rank):
         where = f"rank {rank}: " if re.fullmatch("[1-9][0-9]{0,8}", rank) and not error.shared else ""
         print(f"error: {where}{error}", file=sys.stderr, flush=True)
     if re.fullmatch("[0-9]{1,9}", rank):
@@ -299,6 +299,12 @@ def fail(error: UserError) -> NoReturn:
             ExitReport(int(rank), ExitReason.FAILED if temporary else ExitReason.USER_ERROR, message=str(error))
         )
     exit_process(INTERRUPTED_STATUS if temporary else USER_STATUS)
+
+
+def _has_first_process(local_rank: str) -> bool:
+    """Whether this process of a node is not the first: the environment says so, and that there are so many."""
+    count = os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("WORLD_SIZE", "1"))
+    return all(re.fullmatch("[0-9]{1,9}", text) for text in (local_rank, count)) and 0 < int(local_rank) < int(count)
 
 
 def _parse(

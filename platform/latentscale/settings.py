@@ -7,6 +7,7 @@ from typing import Any
 from latentscale.errors import UserError
 from latentscale.wording import shown
 
+_SMALLEST_FLOAT32, _LARGEST_FLOAT32 = 2.0**-126, (2 - 2.0**-23) * 2.0**127
 LONGEST_SECONDS = 2_000_000
 """23 days. The system's waits count milliseconds in 32 bits, and fail for more."""
 
@@ -67,10 +68,10 @@ def allowed_range(spec: Field[Any]) -> str:
 
 
 def is_allowed(spec: Field[Any], value: Any) -> bool:
-    """Whether a single value is in its field's range; a float must also be finite, and an integer fit into 64 bits."""
+    """Whether a value is in its field's range; a float must also be one in 32 bits, and an integer one in 64."""
     meta = spec.metadata
     return not (
-        (isinstance(value, float) and not math.isfinite(value))
+        (isinstance(value, float) and not _fits_float32(value))
         or (isinstance(value, int) and not -(2**63) <= value < 2**63)
         or (meta.get("choices") and value not in meta["choices"])
         or (meta.get("above") is not None and not value > meta["above"])
@@ -79,10 +80,17 @@ def is_allowed(spec: Field[Any], value: Any) -> bool:
     )
 
 
+def _fits_float32(value: float) -> bool:
+    # what is smaller would become 0 in the networks and statistics, and what is larger infinite
+    return value == 0 or _SMALLEST_FLOAT32 <= abs(value) <= _LARGEST_FLOAT32
+
+
 def allowed_in_words(spec: Field[Any], value: Any) -> str:
     """What a value that is not allowed must be, with a field's range."""
     if isinstance(value, float) and not math.isfinite(value):
         return f"a finite number {allowed_range(spec)}".strip()
+    if isinstance(value, float) and not _fits_float32(value):
+        return f"0 or between 1.2e-38 and 3.4e38 in size, {allowed_range(spec)}".removesuffix(", ")
     if isinstance(value, int) and abs(value) >= 2**63 and not spec.metadata.get("maximum"):
         return f"{allowed_range(spec)} and below 2**63".removeprefix(" and ")
     return allowed_range(spec)

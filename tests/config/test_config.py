@@ -204,3 +204,17 @@ def test_a_preset_that_is_no_file_is_refused(kind: str, tmp_path: Path) -> None:
         path.mkdir()
     with pytest.raises(UserError, match=r"^preset="):
         load(f"preset={path}")
+
+
+@pytest.mark.parametrize("value", ["1e39", "-1e39", "1e300", "1e-39", "1e-300", "5e-324"])
+def test_numbers_that_32_bits_do_not_hold_are_refused(value: str) -> None:
+    with pytest.raises(UserError, match=r"is not allowed: it must be 0 or between 1\.2e-38 and 3\.4e38 in size"):
+        load(f"method.variance_start={value.removeprefix('-')}")
+    with pytest.raises(UserError, match=r"optimizer\.epsilon=.* is not allowed"):
+        load(f"optimizer.epsilon={value}")
+
+
+def test_numbers_at_the_ends_of_32_bits_are_taken() -> None:
+    assert load("method.variance_start=3.4e38").method.variance_start == 3.4e38
+    assert load("method.variance_start=1.2e-38").method.variance_start == 1.2e-38
+    assert load("method.r1=0").method.r1 == 0

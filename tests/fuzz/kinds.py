@@ -88,10 +88,12 @@ def means(text: str, kind: Any, value: Any) -> bool:
     bare = text.split(" #")[0].strip().strip("'\"") if kind is not str else text
     try:
         if kind is str:
-            return bool(value == text)
+            return value in (text, str(Path(text).expanduser()))
         if kind is bool:
             return bare.lower() in (
-                ("true", "yes", "on", "y", "1") if value else ("false", "no", "off", "n", "0", "-0")
+                ("true", "yes", "on", "y", "1", "0b1", "0x1", "0o1")
+                if value
+                else ("false", "no", "off", "n", "0", "-0", "0b0", "0x0", "0o0")
             )
         if kind is int:
             plain = bare.lower().removeprefix("+").replace("_", "")

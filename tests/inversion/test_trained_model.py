@@ -1,6 +1,7 @@
 """A loaded model computes what the saved one did; the error for a damaged folder names the file."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -115,7 +116,7 @@ def swap_weights(folder: Path) -> None:
         (lambda folder: change_config(folder, format="other"), "config.json is not the config.json of a trained model"),
         (lambda folder: change_config(folder, format_version=99), "config.json has format version 99"),
         (lambda folder: change_config(folder, latent={"dim": DIM}), "config.json does not describe a model"),
-        (lambda folder: change_config(folder, network={"colour": 3}), "config.json does not describe a model"),
+        (lambda folder: change_config(folder, network={"colour": 3}), "config.json: network.colour is no setting"),
         (
             lambda folder: change_config(folder, latent={"dim": DIM, "law": "cauchy", "categories": []}),
             "config.json: .*cauchy",
@@ -133,3 +134,53 @@ def test_a_damaged_folder_is_refused_by_name(tmp_path: Path, damage: object, mes
     with pytest.raises(UserError, match=message) as caught:
         TrainedModel.load(folder)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "generator.safetensors", "statistics.safetensors"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    tiny_model().save(tmp_path)
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=f"{name} is missing"):
+        TrainedModel.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("method", "settings", "variance_start"), True, r"method\.settings\.variance_start=true: it must be a number"),
+        (("method", "settings", "variance_start"), 1e39, r"variance_start=1e\+39 is not allowed: .*3\.4e38"),
+        (("method", "settings", "variance_start"), "x", r"method\.settings\.variance_start=x: it must be a number"),
+        (("method", "settings", "colour"), 1, r"method\.settings\.colour is no setting of this release"),
+        (("method", "settings"), [1], r"another type or out of range"),
+        (("network", "widths"), [-4], r"network\.widths=-4 is not allowed"),
+        (("network", "widths"), 4, r"network\.widths=4: it must be a list"),
+        (("network", "base_width"), 2.5, r"network\.base_width=2\.5: it must be an integer"),
+        (("network", "base_width"), 2**40, r"another type or out of range"),
+        (("latent", "dim"), 0, r"another type or out of range"),
+        (("latent", "dim"), -3, r"another type or out of range"),
+        (("latent", "categories"), [0], r"another type or out of range"),
+        (("shape",), [1, -8, 8], r"another type or out of range"),
+        (("shape",), [], r"another type or out of range"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_settings_of_another_type_or_size_are_refused(
+    place: tuple[str, ...], value: object, message: str, tmp_path: Path
+) -> None:
+    tiny_model().save(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    section = config
+    for name in place[:-1]:
+        section = section[name]
+    section[place[-1]] = value
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=rf"config\.json.*{message}"):
+        TrainedModel.load(tmp_path)
+
+
+def test_a_description_that_is_nested_too_deeply_is_refused(tmp_path: Path) -> None:
+    tiny_model().save(tmp_path)
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"config\.json cannot be read as JSON \(it is nested too deeply\)"):
+        TrainedModel.load(tmp_path)

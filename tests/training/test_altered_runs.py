@@ -105,6 +105,33 @@ def test_an_altered_model_is_refused(
         Inverter.load(finished)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("file", ["state.json", TENSORS])
+def test_a_pipe_in_the_place_of_a_checkpoints_file_is_not_waited_for(file: str, finished: Path) -> None:
+    (checkpoint,) = list_checkpoints(finished / "checkpoints")
+    (checkpoint / file).unlink()
+    os.mkfifo(checkpoint / file)
+    with pytest.raises(UserError, match=r"checkpoint .* cannot be read \(.*not a file.*move it away"):
+        run(finished, 2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("start_weights", ["averaged", "raw"])
+def test_a_pipe_in_another_runs_model_is_not_waited_for(start_weights: str, finished: Path, tmp_path: Path) -> None:
+    (checkpoint,) = list_checkpoints(finished / "checkpoints")
+    path = checkpoint / TENSORS if start_weights == "raw" else finished / "model" / "generator.safetensors"
+    path.unlink()
+    os.mkfifo(path)
+    method = METHODS["pvdgan"]
+    words = overrides(training__steps=1, run__dir=tmp_path / "new", run__start_from=finished)
+    config = load_config(
+        method.Settings, "pvdgan", {"preset": "digits8"}, [*words, f"run.start_weights={start_weights}"],
+        ROOT / "recipes/presets",
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"run\.start_from=.* cannot be read \(.*not a file"):
+        train(config, method)
+
+
 def test_lines_of_metrics_that_are_no_records_are_left_out(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     good = [json.dumps({"step": step, "loss": 1.0}) for step in (1, 2, 3)]

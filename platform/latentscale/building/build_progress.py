@@ -15,6 +15,7 @@ from typing import Any
 
 from latentscale.atomic import flush_to_disk
 from latentscale.errors import UserError
+from latentscale.regular_files import read_json
 from latentscale.shards.partial_dataset import DATA, PROGRESS, progress_lines
 from latentscale.shards.shard_format import ShardEntry
 
@@ -94,7 +95,7 @@ class BuildProgress:
     def kept_headers(self, listing: str) -> Any:
         """What an earlier run found in the headers of this listing's images, or None."""
         try:
-            found = json.loads(self._headers_file.read_bytes())
+            found = read_json(self._headers_file)
             return found["found"] if found["listing"] == listing else None
         except (OSError, ValueError, KeyError, TypeError):
             return None

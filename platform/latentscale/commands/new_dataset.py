@@ -8,7 +8,7 @@ from latentscale.building.build_options import megabytes_to_bytes
 from latentscale.errors import UserError
 
 # a Path collapses the two slashes into one
-_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
+_URL = re.compile(r"[a-z][a-z0-9+.-]+:(/|$)", re.IGNORECASE)
 
 
 def new_folder(out: Path | None) -> Path:

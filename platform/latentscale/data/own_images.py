@@ -14,6 +14,7 @@ from latentscale.building.pixels import read_header
 from latentscale.containers.input_files import is_pattern, suffixes_without_images
 from latentscale.data.first_use import node_lock
 from latentscale.errors import UserError
+from latentscale.regular_files import read_json
 from latentscale.shards.dataset_writer import write_error
 from latentscale.shards.shard_format import is_shard_file
 from latentscale.sources.idx import is_idx_folder
@@ -195,10 +196,10 @@ def _source_of_files(folder: Path) -> str:
 def _describes_shards(folder: Path) -> bool:
     """Whether a folder holds our dataset.json; StyleGAN's dataset tool gives its labels the same name."""
     try:
-        content = json.loads((folder / DATASET_FILE).read_bytes())
+        content = read_json(folder / DATASET_FILE)
     except FileNotFoundError:
         return False
-    except ValueError:
+    except (OSError, ValueError):
         return True  # whoever opens it names the damage
     return isinstance(content, dict) and "shards" in content
 
@@ -210,7 +211,7 @@ def _origin_file(folder: Path) -> Path:
 def _origin(folder: Path) -> dict[str, str] | None:
     """What a folder of the cache was built of; None for any other folder, and for one that has gone."""
     try:
-        content = json.loads(_origin_file(folder).read_bytes())
+        content = read_json(_origin_file(folder))
     except (OSError, ValueError):
         return None
     is_whole = isinstance(content, dict) and {"path", "content"} <= content.keys()

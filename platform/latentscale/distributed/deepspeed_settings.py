@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from latentscale.errors import UserError
+from latentscale.regular_files import read_json
 
 WHY_NOT_ZERO_3 = (
     "ZeRO 3 partitions the weights and gathers them only in DeepSpeed's own forward call, where gradient penalties are"
@@ -132,7 +133,7 @@ def clear_launcher_environment() -> None:
 def _read(path: Path) -> Iterator[tuple[str, Any]]:
     """The supported settings of a DeepSpeed file, by the names of the launcher's options."""
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}: give accelerate launch another deepspeed_config_file") from None
     except ValueError as error:

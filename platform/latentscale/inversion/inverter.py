@@ -13,6 +13,7 @@ from latentscale.inversion.ood_scores import latent_negative_log_likelihood
 from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.categories import one_hot
 from latentscale.latents.draws import Purpose
+from latentscale.wording import shown
 
 
 class Generated(NamedTuple):
@@ -264,5 +265,7 @@ def _find_device(device: torch.device | str | None) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         # torch's messages have several lines
         reason = str(error).splitlines()[0] if str(error) else "not available"
-        raise UserError(f"device {device} cannot be used ({reason}): give cpu, or a device of this machine") from error
+        raise UserError(
+            f"device {shown(device)} cannot be used ({reason}): give cpu, or a device of this machine"
+        ) from error
     return found

@@ -19,7 +19,9 @@ from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
 from latentscale.networks.factory import NetworkSettings
 from latentscale.networks.spec import ModelSpec
+from latentscale.regular_files import file_status, read_json
 from latentscale.settings import check_ranges
+from latentscale.value_types import settings_of
 
 FORMAT = "latentscale-model"
 FORMAT_VERSION = 2
@@ -236,18 +238,21 @@ class TrainedModel:
         config = _read_config(path)
         try:
             kind = METHODS[config["method"]["name"]]
-            settings = kind.Settings(**config["method"]["settings"])
+            settings = settings_of(kind.Settings, config["method"]["settings"], "method.settings.")
             check_ranges(settings, "method.settings.")
             latent = config["latent"]
             sizes = tuple(int(size) for size in latent["categories"])
             spec = ModelSpec(tuple(int(size) for size in config["shape"]), int(latent["dim"]), sizes)
-            network_settings = NetworkSettings(**config["network"])
+            network_settings = settings_of(NetworkSettings, config["network"], "network.")
+            check_ranges(network_settings, "network.")
+            _require_sizes(spec)
             networks = kind.build_networks(settings, network_settings, spec)
             method = kind(settings, networks, make_prior(latent["law"], latent.get("quantile", "")), spec)
             step, images_seen, dataset = int(config["step"]), int(config["images_seen"]), str(config["dataset"])
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
-        except (KeyError, TypeError, ValueError) as error:
+        # torch raises RuntimeError for sizes that no memory holds
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RuntimeError, MemoryError) as error:
             missing = isinstance(error, KeyError)
             reason = f"{error} is missing" if missing else "a value is of another type or out of range"
             raise UserError(
@@ -259,6 +264,11 @@ class TrainedModel:
         _require(folder / STATISTICS_FILE)
         _load_statistics(method, folder / STATISTICS_FILE)
         return cls(method, network_settings, step, images_seen, dataset).to(device)
+
+
+def _require_sizes(spec: ModelSpec) -> None:
+    if min(*spec.shape, *spec.categories, spec.latent_dim) < 1 or len(spec.shape) not in (1, 3):
+        raise ValueError("sizes must be at least 1")
 
 
 def _require(path: Path) -> None:
@@ -321,7 +331,7 @@ def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _read_config(path: Path) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_text())
+        config = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): save the model again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
@@ -336,6 +346,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
+        file_status(path)
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path} cannot be read ({error}), it is damaged: save or copy the model again") from error

@@ -1,6 +1,5 @@
 """Images in uncompressed tar files, read at their byte offsets: trees, WebDataset's samples, and tars of tars."""
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -10,6 +9,7 @@ from typing import Any
 from latentscale.containers.input_files import InputFile, InputFiles, input_files
 from latentscale.containers.tar_members import TarFile, is_hidden, read_members
 from latentscale.errors import UserError
+from latentscale.regular_files import read_json
 from latentscale.shards.dataset_json import read_description
 from latentscale.shards.shard_format import FORMAT
 from latentscale.sources.archives import MAX_LABEL_FILE_BYTES, TOO_LARGE
@@ -239,8 +239,8 @@ class _Tars:
         found: list[Labels] = []
         for folder in {file.path.parent for file in self._files}:
             try:
-                content: Any = json.loads((folder / DATASET_FILE).read_bytes())
-            except (OSError, ValueError, RecursionError):
+                content: Any = read_json(folder / DATASET_FILE)
+            except (OSError, ValueError):
                 return None
             if not isinstance(content, dict) or content.get("format") != FORMAT:
                 return None

@@ -1,14 +1,14 @@
 """The common interface of local and remote dataset folders."""
 
-import errno
 import fcntl
 import os
-import stat
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Protocol
+
+from latentscale.regular_files import file_status
 
 DATASET_FILE = "dataset.json"
 """The file that describes a dataset, with the sizes and checksums of its other files."""
@@ -73,20 +73,6 @@ class StoredFile:
     sha256: str
     bytes: int | None
     about_bytes: int
-
-
-def file_status(path: Path) -> os.stat_result:
-    """Return the status of a path before it is opened.
-
-    Raises:
-        OSError: the path does not exist, or is a device, pipe or socket. Opening a pipe could block forever, and
-            opening a device may have side effects.
-    """
-    status = path.stat()
-    # a folder is accepted here: reading it raises a clear error
-    if not stat.S_ISREG(status.st_mode) and not stat.S_ISDIR(status.st_mode):
-        raise OSError(errno.EINVAL, "it is a device, a pipe or a socket, not a file", str(path))
-    return status
 
 
 class OpenFile:

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import BinaryIO
 
 from latentscale.errors import UserError
+from latentscale.regular_files import file_status
 from latentscale.storage.dataset_files import (
     DATASET_FILE,
     MakeRoom,
     OpenFile,
     StoredFile,
-    file_status,
     nothing_to_release,
 )
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from latentscale.atomic import new_folder
 from latentscale.data.unreadable_samples import Skipped
 from latentscale.errors import UserError
+from latentscale.regular_files import file_status, read_json
 
 TENSORS, STATE = "state.safetensors", "state.json"
 _NAME = re.compile(r"step-(\d{9,})")
@@ -83,13 +84,14 @@ def load_checkpoint(path: Path) -> Checkpoint:
         UserError: naming the checkpoint, if a file of it is missing or damaged.
     """
     try:
-        state: Mapping[str, Any] = json.loads((path / STATE).read_text())
+        state: Mapping[str, Any] = read_json(path / STATE)
         if not isinstance(state, dict):
             raise ValueError(f"{STATE} does not hold an object")
+        file_status(path / TENSORS)
         tensors = load_file(path / TENSORS)
         skipped = [Skipped(*sample) for sample in state.get("skipped", [])]
         return Checkpoint(int(state["step"]), tensors, dict(state["config"]), dict(state["identity"]), skipped)
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise UserError(
             f"checkpoint {path} cannot be read ({error}): move it away to continue from the previous one"
         ) from None

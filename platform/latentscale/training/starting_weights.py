@@ -15,6 +15,7 @@ from latentscale.inversion.trained_model import STATISTICS_FILE, model_folder
 from latentscale.latents.categories import CategoricalPrior
 from latentscale.launching.restarts import restart_count
 from latentscale.methods.base import Method
+from latentscale.regular_files import file_status
 from latentscale.training.checkpoints import list_checkpoints, load_checkpoint
 from latentscale.training.state import share_tensors
 from latentscale.wording import counted, escaped, shown
@@ -153,6 +154,7 @@ def _named(config: Config) -> str:
 
 def _read(file: Path) -> dict[str, Tensor]:
     try:
+        file_status(file)
         return load_file(file)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{file} cannot be read ({error}), it is damaged: save or copy the model again") from error
