@@ -154,7 +154,7 @@ def test_bytes_before_the_end_of_a_jpeg_cost_nothing(tmp_path, resolution):
     first, second = pixels(tmp_path / "out/train")
     np.testing.assert_array_equal(first, second)
     assert [sample.extension for sample in samples(tmp_path / "out/train")] == ["png", "jpg"]
-    assert result.notes == {"bytes before the end of the JPEG left out": 1}
+    assert result.notes == {"unused bytes of the JPEG left out: it may be damaged": 1}
     # what is missing cannot be made up
     fill(tmp_path / "cut", {"a.jpg": whole[:-200] + whole[-2:]})
     with pytest.raises(UserError, match=r"a\.jpg is not a readable image \(Corrupt JPEG data: premature end"):

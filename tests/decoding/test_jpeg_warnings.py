@@ -10,7 +10,14 @@ from layouts import built, contents, fill, noise, pixels, samples
 from PIL import Image
 
 from latentscale.decoding.decoder import Decoder
-from latentscale.decoding.jpeg_warnings import BAD_CODE, CUT_SEGMENT, followed_warning, is_harmless, reported_warning
+from latentscale.decoding.jpeg_warnings import (
+    BAD_CODE,
+    CUT_SEGMENT,
+    LOST_PLACE,
+    followed_warning,
+    is_harmless,
+    reported_warning,
+)
 from latentscale.errors import UserError
 from latentscale.shards.verifying import verify
 
@@ -59,7 +66,7 @@ def test_extra_bytes_cost_no_pixel(tmp_path, where, progressive, simplejpeg):
     # without the extra bytes, or with so few that libjpeg-turbo does not warn of them
     anew = where not in ("after the end", "FF before a marker", "a few before the end", "a few before the scan")
     assert (first.image == extra_bytes(data)[where]) is not anew
-    assert result.notes == ({"bytes before the end of the JPEG left out": 1} if anew else {})
+    assert result.notes == ({"unused bytes of the JPEG left out: it may be damaged": 1} if anew else {})
     np.testing.assert_array_equal(*pixels(tmp_path / "kept/train"))
     assert not verify(tmp_path / "kept", 0).broken
     built("folder", tmp_path / "in", tmp_path / "new", resolution=16)
@@ -98,6 +105,38 @@ def test_lost_pixels_are_refused(tmp_path, how, simplejpeg):
     with pytest.raises(UserError, match=r"a\.jpg is not a readable image \(.*--on-error skip") as refused:
         built("folder", tmp_path / "in", tmp_path / "out", resolution=16)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
+def test_extra_bytes_that_changed_codes_leave_are_mostly_refused(progressive):
+    generator = np.random.default_rng(progressive)
+    verdicts = []
+    for number in range(60):
+        buffer = io.BytesIO()
+        noise(number, SIZE).save(buffer, "JPEG", progressive=progressive)
+        data = buffer.getvalue()
+        place = int(generator.integers(data.index(b"\xff\xda") + 14, len(data) - 2))
+        damaged = data[:place] + generator.integers(0, 255, 25, dtype=np.uint8).tobytes() + data[place:]
+        try:
+            lost = not np.array_equal(*(np.asarray(Image.open(io.BytesIO(each))) for each in (data, damaged)))
+        except OSError:
+            continue
+        warning = followed_warning(damaged)
+        if lost and (warning == LOST_PLACE or is_harmless(warning)):
+            verdicts.append(warning == LOST_PLACE)
+    # by chance the codes may end where the rest of the byte is 1, as at the true end
+    assert len(verdicts) > 15
+    assert sum(verdicts) > len(verdicts) / 2
+
+
+def test_codes_that_end_in_the_middle_of_others_are_refused(tmp_path, simplejpeg):
+    data = jpeg()
+    # an end that is not filled with 1, and extra bytes
+    assert data[-3] & 1
+    damaged = data[:-3] + bytes([data[-3] - 1]) + bytes(40) + data[-2:]
+    fill(tmp_path / "in", {"a.jpg": damaged, "b.jpg": data})
+    with pytest.raises(UserError, match=r"a\.jpg is not a readable image \(.*end in the middle.*--on-error skip"):
+        built("folder", tmp_path / "in", tmp_path / "out", resolution=16)
 
 
 @pytest.mark.slow

@@ -55,7 +55,10 @@ def test_other_names_of_splits_keep_the_classes(train: str, test: str, tmp_path:
 
 def test_two_folders_of_one_split_are_not_joined_in_silence(tmp_path: Path) -> None:
     root = tree(tmp_path / "in", ["train/a/0.png", "training/a/1.png", "test/b/2.png"])
-    with pytest.raises(UserError, match=r"train/ and training/, which both name the train split: .*--splits train="):
+    with pytest.raises(
+        UserError,
+        match=r"train/ and training/, which both name the train split: .*--splits test=test,train=train,train=training",
+    ):
         built("folder", root, tmp_path / "out")
     assert built("folder", root, tmp_path / "out", splits="train=train, train=training, test=test").counts == {
         "train": 2, "test": 1,
@@ -75,6 +78,14 @@ def test_folders_that_hold_the_same_classes_are_refused_until_they_are_named(tmp
     assert label_of(tmp_path / "a/train") == {name: name.split("/")[1] for name in names if name.startswith("part2")}
     assert built("folder", root, tmp_path / "b", split="none").counts == {"train": 8}
     assert ShardedDataset.open(tmp_path / "b/train").labels == ["part1", "part2"]
+
+
+def test_a_folder_that_speaks_of_training_is_proposed_for_it(tmp_path: Path) -> None:
+    names = [f"{folder}/{kind}/0.png" for folder in ("Testdaten", "Trainingsdaten") for kind in ("cat", "dog")]
+    with pytest.raises(
+        UserError, match=r"--splits train=Trainingsdaten,test=Testdaten, or .* classes with --split none"
+    ):
+        built("folder", tree(tmp_path / "in", names), tmp_path / "out")
 
 
 def test_classes_that_hold_different_folders_are_classes(tmp_path: Path) -> None:

@@ -97,7 +97,9 @@ def upright_pixels(
             # simplejpeg has not told whether pixels are lost
             warning = followed_warning(content)
             _refuse_lost_pixels(warning)
-            notes += ["bytes before the end of the JPEG left out"] * (extra_bytes(warning) > UNREPORTED_BYTES)
+            notes += ["unused bytes of the JPEG left out: it may be damaged"] * (
+                extra_bytes(warning) > UNREPORTED_BYTES
+            )
         notes += ["turned as EXIF says"] * turned
         return _in_mode(image, content, mode, background, notes)
 

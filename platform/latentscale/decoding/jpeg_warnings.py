@@ -14,6 +14,8 @@ CUT_FILE = "Premature end of JPEG file"
 BAD_PROGRESSION = "Inconsistent progression sequence"
 BAD_RESTART = "Corrupt JPEG data: found another marker instead of a restart marker"
 
+LOST_PLACE = "Corrupt JPEG data: its codes end in the middle of others"
+
 UNREPORTED_BYTES = 8
 """libjpeg-turbo does not warn of extra bytes that are in its buffer of 64 bits when a scan ends."""
 
@@ -223,6 +225,10 @@ class _Scanner:
             quiet = len(self._data) - place - _FAST_BYTES * len(units[0])
             used = self._follow(scan, segment, units[number * size : (number + 1) * size], quiet)
             if left := len(segment) - _ceil(used, 8):
+                # encoders fill the last byte of codes with 1 (F.1.2.3): codes that end elsewhere have lost their place
+                padding = (1 << -used % 8) - 1
+                if left > UNREPORTED_BYTES and segment[used // 8] & padding != padding:
+                    raise _Warned(LOST_PLACE)
                 self._note_extra(left, self._data[end + 1])
             place = end
         return place

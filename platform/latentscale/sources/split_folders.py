@@ -218,8 +218,7 @@ def _refuse_two_of_one_split(split_of: Mapping[str, str], location: str) -> None
         if (other := first.setdefault(split, folder)) != folder:
             raise UserError(
                 f"{location} holds {display_name(other)}/ and {display_name(folder)}/, which both name the {split} "
-                f"split: say which is which, such as --splits {split}={display_name(folder)}; a folder that it does "
-                "not name is left out"
+                f"split: join them with {_example(split_of)}, or name fewer; a folder that is not named is left out"
             )
 
 
@@ -251,10 +250,11 @@ def _refuse_unnamed_splits(names: Sequence[str], location: str) -> None:
         if within[first] <= within[second] or within[second] <= within[first]:
             same = sorted(path.rpartition("/")[2] for path in leaves[first] & leaves[second])
             a, b = display_name(first), display_name(second)
+            train, test = sorted((a, b), key=lambda name: "train" not in name.casefold())
             raise UserError(
                 f"{location}: {a}/ and {b}/ hold folders of the same names ({', '.join(map(display_name, same[:3]))}), "
-                f"as splits do: name the splits with --splits train={a},test={b}, or take all images for training with "
-                "--split none"
+                f"as splits do: name the splits with --splits train={train},test={test}, or take them as classes "
+                "with --split none"
             )
 
 
