@@ -3,6 +3,7 @@
 import asyncio
 import concurrent.futures
 import logging
+import re
 import threading
 import time
 from collections.abc import Callable, Coroutine
