@@ -34,23 +34,6 @@ def test_a_long_value_is_shortened_in_its_middle() -> None:
     assert "…" in text
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
-    [
-        ("http://me:secret@host/a", "http://me:***@host/a"),
-        ("s3://key:se/cret@bucket", "s3://key:se/cret@bucket"),
-        ("http:/me:secret@host/a is a URL", "http:/me:***@host/a is a URL"),
-        ("a http://:x@h and https://b:y@h", "a http://:***@h and https://b:***@h"),
-        ("http://me@host:80/a@b", "http://me@host:80/a@b"),
-        ("me:pass@host", "me:pass@host"),
-    ],
-)
-def test_a_password_of_a_url_is_not_shown(text: str, found: str) -> None:
-    assert escaped(text) == found
-    assert str(UserError(text)) == found
-    assert escaped(found) == found
-
-
 def test_escaping_twice_changes_nothing() -> None:
     text = escaped("a\nb\x1b\\n")
     assert escaped(text) == text

@@ -1,11 +1,7 @@
 """Words of messages: counts with their nouns, and how a value or a name of the user's is shown."""
 
-import re
-
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SHOWN_CHARACTERS = 200
-# with one slash where a path was made of the URL
-_PASSWORD = re.compile(r"(\w:/{1,2}[^/\s:@]*:)[^/\s@]*@")
 # line and paragraph separators, and marks that change the direction of what follows
 _MISLEADING = frozenset("\u2028\u2029\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 
@@ -18,10 +14,8 @@ def counted(count: int, one: str, many: str = "") -> str:
 def escaped(text: str) -> str:
     r"""One line of printable characters: newlines, control characters and lone surrogates become ``\n``, ``\x1b`` ….
 
-    What is printable stays as it is, so escaping twice changes nothing; but of a URL's password, only three stars.
+    What is printable stays as it is, so escaping twice changes nothing.
     """
-    if "@" in text and ":/" in text:
-        text = _PASSWORD.sub(r"\1***@", text)
     if text.isprintable():
         return text
     return "".join(character if _is_plain(character) else _escape(character) for character in text)

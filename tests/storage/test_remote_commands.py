@@ -184,27 +184,3 @@ def test_the_commands_take_urls(whole, tmp_path, processes, remote):
             processes, tmp_path, "split", url, "--out", "cut", "--folds", "3", "--fold", "1", **environment
         )
         assert (code, out) == (0, "cut: 12 train, 6 test samples\n"), err
-
-
-@pytest.mark.parametrize(
-    ("url", "reason"),
-    [
-        ("http://[::1/data", "Invalid IPv6 URL"),
-        ("https://[zz]:80/data", "does not appear to be an IPv4 or IPv6 address"),
-        ("http://host:65536/data", "Port out of range"),
-        ("http://host:eighty/data", "Port could not be cast"),
-        ("http:///data", "it names no host"),
-        ("s3:///data", "it names no bucket"),
-        ("gs:///data", "it names no bucket"),
-        ("http://a b/data", "its host has spaces or control characters"),
-        ("http://a\tb/data", "its host has spaces or control characters"),
-        ("https://\x1b[31mhost/data", "its host has spaces or control characters"),
-        ("simplecache::http://a b/data", "its host has spaces or control characters"),
-        ("gopher://host/data", "Protocol not known"),
-    ],
-)
-def test_a_url_that_no_request_can_reach_is_refused_at_once(url: str, reason: str) -> None:
-    with pytest.raises(UserError, match=r"cannot be read \(.*\): use s3://") as refused:
-        dataset_folders(url, options_for(url))
-    assert reason in str(refused.value)
-    assert str(refused.value).isprintable()

@@ -3,7 +3,6 @@
 import asyncio
 import concurrent.futures
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Coroutine
@@ -197,9 +196,8 @@ def reason(error: BaseException) -> str:
 def _connect(url: str, named: str) -> tuple[Any, str]:
     import fsspec
 
-    protocol = url.partition("://")[0].split("::")[-1].lower()
+    protocol = urlsplit(url).scheme.split("::")[-1]
     try:
-        _require_host(url)
         files, folder = fsspec.url_to_fs(url, **_settings(protocol))
     except ImportError as error:
         extra = EXTRAS.get(protocol)
@@ -214,24 +212,6 @@ def _connect(url: str, named: str) -> tuple[Any, str]:
             f"{named}{url} cannot be read ({reason(error)}): use s3://, gs://, http(s)://, file:// or a folder"
         ) from error
     return files, str(folder).rstrip("/")
-
-
-def _require_host(url: str) -> None:
-    """Check what no later request would name clearly.
-
-    Raises:
-        ValueError: the URL names no host or bucket, or one that cannot exist.
-    """
-    # fsspec chains URLs, such as simplecache::https://…
-    last = re.split(r"::(?=[\w+.-]+://)", url)[-1]
-    protocol, _, rest = last.partition("://")
-    protocol, host = protocol.lower(), rest.partition("/")[0]
-    if not host and protocol in ("http", "https", "s3", "gs", "gcs"):
-        raise ValueError(f"it names no {'host' if protocol.startswith('http') else 'bucket'}")
-    if not host.isprintable() or " " in host:
-        raise ValueError("its host has spaces or control characters")
-    if protocol.startswith("http"):
-        _ = urlsplit(last).port  # raises ValueError for what is no port or no address
 
 
 def _settings(protocol: str) -> dict[str, Any]:
