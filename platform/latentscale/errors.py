@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from latentscale.wording import escaped, shown
+from latentscale.wording import escaped, shown, without_passwords
 
 # what is at fault stands at the beginning, the remedy at the end
 _LONGEST_MESSAGE = 1_200
@@ -15,7 +15,8 @@ class UserError(Exception):
     """An error that the user can fix; the message is one line with the key, file or shard and the remedy.
 
     Entry points print only the message and exit with status 2. Newlines and control characters, which the user's
-    values and names may contain, are escaped, and what is too long to be read is left out of its middle.
+    values and names may contain, are escaped, the passwords of URLs are left out, and so is the middle of what is too
+    long to be read.
 
     Attributes:
         shared: whether every process of a node raises it, so that only one process needs to print it.
@@ -24,7 +25,7 @@ class UserError(Exception):
     shared = False
 
     def __init__(self, message: str = "") -> None:
-        message = escaped(message)
+        message = without_passwords(escaped(message))
         if len(message) > _LONGEST_MESSAGE:
             half = _LONGEST_MESSAGE // 2
             message = f"{message[:half]} … {message[-half:]}"

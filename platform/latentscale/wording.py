@@ -1,9 +1,13 @@
 """Words of messages: counts with their nouns, and how a value or a name of the user's is shown."""
 
+import re
+
 _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SHOWN_CHARACTERS = 200
 # line and paragraph separators, and marks that change the direction of what follows
 _MISLEADING = frozenset("\u2028\u2029\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
+# a password may hold an @ of its own
+_PASSWORD = re.compile(r"(://[^\s/@:]{0,200}:)[^\s/]*@")
 
 
 def counted(count: int, one: str, many: str = "") -> str:
@@ -19,6 +23,11 @@ def escaped(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(character if _is_plain(character) else _escape(character) for character in text)
+
+
+def without_passwords(text: str) -> str:
+    """The text with ``…`` for the password in every URL, as in ``http://user:password@host``."""
+    return _PASSWORD.sub(r"\1…@", text) if "@" in text else text
 
 
 def shown(value: object) -> str:

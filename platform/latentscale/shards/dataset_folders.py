@@ -7,6 +7,7 @@ from latentscale.errors import UserError
 from latentscale.shards.shard_format import is_shard_file
 from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
 from latentscale.storage.remote import Remote, is_remote, reason
+from latentscale.storage.urls import check_url
 
 _ORDER = ("train", "val", "test")
 
@@ -23,6 +24,7 @@ def dataset_folders(path: Path | str, options: StorageOptions | None = None) -> 
     """
     if is_remote(path):
         assert options is not None
+        check_url(str(path), options.path_prefix)
         return list(_remote_folders(str(path).rstrip("/"), options))
     folder = Path(path)
     if (folder / DATASET_FILE).is_file():

@@ -14,6 +14,8 @@ from latentscale.errors import Interruption, UserError
 from latentscale.storage.dataset_files import DATASET_FILE, StorageOptions
 from latentscale.storage.open_file_limit import is_open_file_limit, open_file_limit_error
 from latentscale.storage.retrying import is_local_disk_error, is_transient, retry
+from latentscale.storage.urls import check_url
+from latentscale.wording import escaped, without_passwords
 
 T = TypeVar("T")
 
@@ -41,6 +43,7 @@ class Remote:
     """
 
     def __init__(self, url: str, options: StorageOptions) -> None:
+        check_url(url, options.path_prefix)
         self.url = url.rstrip("/")
         self._options = options
         self._reset()
@@ -162,7 +165,10 @@ class Remote:
                 return
             self._logged_at = now
         _log.warning(
-            "%s cannot be fetched (%s): retrying for another %.0f s", self.location(name), reason(error), left_seconds
+            "%s cannot be fetched (%s): retrying for another %.0f s",
+            escaped(without_passwords(self.location(name))),
+            escaped(reason(error)),
+            left_seconds,
         )
 
     def _wait(
@@ -190,7 +196,7 @@ class Remote:
 
 def reason(error: BaseException) -> str:
     """Return an error's message in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return without_passwords(" ".join(str(error).split())) or type(error).__name__
 
 
 def _connect(url: str, named: str) -> tuple[Any, str]:
@@ -207,7 +213,9 @@ def _connect(url: str, named: str) -> tuple[Any, str]:
             else f"install the package that fsspec names ({reason(error)})"
         )
         raise UserError(f"{named}{url} needs a package that is not installed: {remedy}") from error
-    except (ValueError, OSError) as error:  # some file systems connect immediately
+    except MemoryError:
+        raise
+    except Exception as error:  # some file systems connect immediately, and raise errors of their own
         raise UserError(
             f"{named}{url} cannot be read ({reason(error)}): use s3://, gs://, http(s)://, file:// or a folder"
         ) from error
