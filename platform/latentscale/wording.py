@@ -6,8 +6,8 @@ _ESCAPES = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 _SHOWN_CHARACTERS = 200
 # line and paragraph separators, and marks that change the direction of what follows
 _MISLEADING = frozenset("\u2028\u2029\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
-# a password may hold an @ of its own
-_PASSWORD = re.compile(r"(://[^\s/@:]{0,200}:)[^\s/]*@")
+# a password may hold an @ of its own; a path made of a URL has one slash
+_PASSWORD = re.compile(r"(:/{1,2}[^\s/@:]{0,200}:)[^\s/]*@")
 
 
 def counted(count: int, one: str, many: str = "") -> str:

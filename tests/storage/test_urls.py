@@ -102,6 +102,7 @@ def test_commands_refuse_it(command, url, tmp_path, monkeypatch):
         ("http://me@host/x", "http://me@host/x"),
         ("mail me:word@host", "mail me:word@host"),
         ("http://:word@host", "http://:…@host"),
+        ("http:/me:word@host is a URL", "http:/me:…@host is a URL"),
     ],
 )
 def test_passwords_are_left_out(text, shown):
