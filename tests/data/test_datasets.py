@@ -94,7 +94,7 @@ def test_shards_are_found_whole_or_by_split(numbered, tmp_path):
             ("shards", "."),
             "neither dataset.json nor train/dataset.json: .* with .*latentscale shards build SOURCE PATH --out .$",
         ),
-        (("digits", None, "validation"), "split 'validation' does not exist: use one of train, test"),
+        (("digits", None, "validation"), "split validation does not exist: use one of train, test"),
     ],
 )
 def test_what_cannot_be_opened_is_named(monkeypatch, tmp_path, arguments, message):

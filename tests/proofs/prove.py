@@ -22,13 +22,14 @@ from typing import TextIO
 import psutil
 from broken_code import broken_code
 from busy_machine import busy_machine
+from wrong_input import wrong_input
 
 FOLDER = Path(__file__).resolve().parent
 ROOT = FOLDER.parents[1]
 LIBRARIES = ("torch", "accelerate", "deepspeed", "numpy", "webdataset", "pytest")
 
 Proof = Callable[[list[str]], bool]
-PROOFS: dict[str, Proof] = {"broken-code": broken_code, "busy-machine": busy_machine}
+PROOFS: dict[str, Proof] = {"broken-code": broken_code, "busy-machine": busy_machine, "fuzz": wrong_input}
 """By name: prints what it finds, and returns whether everything held. Its arguments are the command line's."""
 
 

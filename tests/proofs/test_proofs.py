@@ -49,6 +49,14 @@ def test_an_interrupted_proof_leaves_the_last_ones_output(tmp_path: Path, monkey
     assert (tmp_path / "broken-code.txt").read_text() == "before"
 
 
+def test_the_fuzz_is_a_proof_that_keeps_its_table(tmp_path: Path) -> None:
+    assert prove.prove("fuzz", ["--cases", "2", "--kinds", "environments", "--jobs", "1"], tmp_path)
+    kept = (tmp_path / "fuzz.txt").read_text()
+    assert "kind          cases  ok  refused in one line" in kept
+    assert "\nenvironments      2" in kept
+    assert "\nheld after " in kept
+
+
 def test_make_help_lists_every_proof() -> None:
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {f"prove-{name}" for name in prove.PROOFS} == set(re.findall(r"^prove-[a-z-]+", listed, re.MULTILINE))

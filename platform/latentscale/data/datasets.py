@@ -40,7 +40,7 @@ def open_dataset(
             names ``data.name``, ``data.path`` or a file.
     """
     if split not in SPLITS:
-        raise UserError(f"split {split!r} does not exist: use one of {', '.join(SPLITS)}")
+        raise UserError(f"split {shown(split)} does not exist: use one of {', '.join(SPLITS)}")
     if name in BUNDLED:
         if path:
             raise UserError(

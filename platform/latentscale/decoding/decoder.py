@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from latentscale.decoding.jpeg_warnings import is_harmless
 from latentscale.decoding.pillow_decoder import UPRIGHT, decode_with_pillow, exif_orientation, refuse_size, unreadable
 from latentscale.errors import UserError
+from latentscale.wording import shown
 
 DECODERS = ("auto", "fast", "pillow")
 JPEG_EXTENSIONS = frozenset(("jpg", "jpeg", "jpe", "jfif"))
@@ -53,7 +54,7 @@ class Decoder:
 
     def __init__(self, name: str = "auto") -> None:
         if name not in DECODERS:
-            raise UserError(f"data.decoder={name} does not exist: use one of {', '.join(DECODERS)}")
+            raise UserError(f"data.decoder={shown(name)} does not exist: use one of {', '.join(DECODERS)}")
         self.name = name
         self._simplejpeg = _library(name, "simplejpeg")
         self._imagecodecs = _library(name, "imagecodecs")

@@ -20,6 +20,7 @@ from latentscale.sources.patches import list_imagenet_patches
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.tars import list_tars
 from latentscale.sources.zips import list_zip
+from latentscale.wording import shown
 
 _LABELLING = frozenset({"labels", "split", "splits"})
 _CLUSTERS = frozenset({"count", "test_count", "means", "deviation", "probabilities"})
@@ -88,7 +89,7 @@ def list_source(name: str, path: Path | Sequence[Path] | None, options: SourceOp
         UserError: the source does not exist, does not use an option that was given, or cannot be read.
     """
     if name not in SOURCES:
-        raise UserError(f"source {name} does not exist: use one of {', '.join(SOURCES)}")
+        raise UserError(f"source {shown(name)} does not exist: use one of {', '.join(SOURCES)}")
     source = SOURCES[name]
     for option in options.given():
         # the seed also draws the order of any source
