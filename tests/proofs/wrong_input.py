@@ -1,4 +1,4 @@
-"""All cases of the fuzz, in a process of their own: whatever is wrong with them is printed, and the table at the end."""
+"""All cases of the fuzz, in a process of its own: prints what is wrong with them, and the table at the end."""
 
 import os
 import subprocess
