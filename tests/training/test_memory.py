@@ -13,7 +13,7 @@ from latentscale.errors import UserError
 from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
 from latentscale.training.checks import plan_dry_run, plan_run
-from latentscale.training.memory import about_memory, least_memory, machine_memory
+from latentscale.training.memory import about_memory, least_memory, machine_memory, require_memory
 from latentscale.training.step_memory import LiveBytes, step_bytes
 from launching import Processes, environment, overrides
 
@@ -82,6 +82,25 @@ def test_what_a_run_needs_at_least_is_less_than_it_takes() -> None:
         need.size_bytes for need in about_memory(plan("pvdgan"))
     )
     assert sum(need.size_bytes for need in least_memory(plan("pvdgan"))) < 2**26
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_a_run_that_fits_to_the_byte_is_not_refused(processes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan("pvdgan", "evaluation.images=3000000")
+    needs = {need.key: need.size_bytes for need in least_memory(planned)}
+    assert needs["evaluation.images"] > needs["training.batch"]
+    # rank 0 alone evaluates, and frees the draws before the next one; images wait as bytes
+    images = planned.config.data.prefetch_steps * planned.steps.process_batch
+    assert needs["data.prefetch_steps"] <= images * (64 + 8 * planned.spec.latent_dim)
+    lasting = needs["network"] + needs["data.prefetch_steps"] + needs["data.workers"]
+    least = processes * lasting + max(processes * needs["training.batch"], needs["evaluation.images"])
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", str(processes))
+    monkeypatch.setattr("latentscale.training.memory.uses_gpu", lambda: False)
+    monkeypatch.setattr("latentscale.training.memory.machine_memory", lambda processes: least)
+    require_memory(planned)
+    monkeypatch.setattr("latentscale.training.memory.machine_memory", lambda processes: least - 1)
+    with pytest.raises(UserError, match=r"^evaluation\.images=3000000 needs at least about"):
+        require_memory(planned)
 
 
 MEASURED = """
@@ -165,5 +184,7 @@ def test_a_limit_of_the_system_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = machine_memory()
     monkeypatch.setattr("latentscale.training.memory.resource.getrlimit", lambda kind: (2**22, 2**22))
     assert machine_memory() == 2**22 < whole
+    # the system sets it for each process, not for all together
+    assert machine_memory(3) == 3 * 2**22
     with pytest.raises(UserError, match=r"this machine has 4\.0 MiB"):
         plan("pvdgan", "training.batch=32768", "distributed.streams=16")

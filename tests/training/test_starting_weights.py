@@ -85,9 +85,8 @@ def test_what_does_not_fit_is_named_and_begins_anew(
 def test_the_run_is_a_new_one_and_continues_by_itself(source: Path, tmp_path: Path) -> None:
     folder = run(tmp_path / "run", 2, run__start_from=source, run__seed=7)
     assert load_checkpoint(list_checkpoints(folder / "checkpoints")[-1]).step == 2
-    # the key stays in the command, and is not followed again
-    (source / "elsewhere").mkdir(exist_ok=True)
-    run(folder, 4, run__start_from=source / "elsewhere", run__seed=7)
+    # the key stays in the command, and is not followed again, where the other run has gone too
+    run(folder, 4, run__start_from=tmp_path / "gone", run__seed=7)
     whole = run(tmp_path / "whole", 4, run__start_from=source, run__seed=7)
     assert worst_difference(final_state(folder), final_state(whole)) == 0
 
@@ -102,7 +101,7 @@ def test_two_processes_begin_as_one_does(source: Path, processes: Processes, tmp
 
 
 @pytest.mark.slow
-def test_what_cannot_be_started_from_is_refused(source: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_started_from_is_refused(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     damaged = tmp_path / "damaged"
     for file in (source / "model").iterdir():
         (damaged / "model").mkdir(parents=True, exist_ok=True)
@@ -114,7 +113,11 @@ def test_what_cannot_be_started_from_is_refused(source: Path, tmp_path: Path) ->
     (cut / "model").mkdir(parents=True)
     (cut / "model" / "config.json").write_bytes((source / "model" / "config.json").read_bytes())
     (cut / "model" / "generator.safetensors").write_bytes(b"text")
+    (tmp_path / "link").symlink_to(tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
     for start, message, changes in (
+        (tmp_path / "link", "it is this run's own folder", {}),
+        (Path("run"), "it is this run's own folder", {}),
         (tmp_path / "run", "it is this run's own folder", {}),
         (tmp_path / "run" / "model", "it is this run's own folder", {}),
         (tmp_path / "gone", "does not exist", {}),

@@ -44,40 +44,45 @@ class Need(NamedTuple):
 
     Attributes:
         key: the setting that it grows with; ``network`` stands for those that size the networks.
-        size_bytes: in each process.
+        size_bytes: in each process that has it.
         on_device: whether that is memory of the device that trains, rather than of the machine.
+        passing: whether it is held only during a step or an evaluation, which need not coincide.
+        everywhere: whether every process has it, rather than rank 0 alone.
     """
 
     key: str
     size_bytes: int
     on_device: bool
+    passing: bool = False
+    everywhere: bool = True
 
 
 def least_memory(plan: ModelPlan) -> list[Need]:
     """What a process of a run needs at least, by setting; a run takes more, but none takes less.
 
-    Counted are weights with their gradients, moments and average; a micro-batch with one feature map per block of both
-    networks; batches that are read ahead; decoding processes; and the draws of an evaluation.
+    Counted are weights with their moments and average; a micro-batch with one feature map per block of both networks;
+    batches that are read ahead; decoding processes; and the draws of an evaluation.
     """
     config, steps = plan.config, plan.steps
     element = 8 if config.training.precision == "fp64" else 4
     sizes = network_sizes(plan)
     frozen = sizes.pop("generator") if plan.method.frozen_generator else 0
-    # weights and their moving average; gradients and two moments, unless DeepSpeed may partition them
-    copies = 5 if config.distributed.engine == "ddp" else 2
-    sample = math.prod(plan.shape)
-    latent = plan.spec.latent_dim + plan.spec.category_dim
-    ahead = config.data.prefetch_steps * steps.process_batch * (sample + latent) * 4
-    evaluated = config.evaluation.images * latent * 8
+    # weights and their moving average; two moments, unless DeepSpeed may partition them
+    copies = 4 if config.distributed.engine == "ddp" else 2
+    parameters = copies * sum(sizes.values()) - sum(sizes[name] for name in plan.method.unaveraged if name in sizes)
+    sample = sample_bytes(plan.shape)
+    # draws are made in float64, categories as one-hots of at least four bytes
+    ahead = config.data.prefetch_steps * steps.process_batch * (sample + plan.spec.latent_dim * element)
+    evaluated = config.evaluation.images * (plan.spec.latent_dim * 8 + plan.spec.category_dim * 4)
     if isinstance(plan, RunPlan):
         evaluated += min(config.evaluation.images, plan.held_out.count) * sample
     activation = 2 if config.training.precision == "bf16" else element
     return [
-        Need("network", (copies * sum(sizes.values()) + frozen) * element, True),
-        Need("training.batch", steps.microbatch * _activations(plan) * activation, True),
+        Need("network", (parameters + frozen) * element, True),
+        Need("training.batch", steps.microbatch * _activations(plan) * activation, True, passing=True),
         Need("data.prefetch_steps", ahead, False),
         Need("data.workers", config.data.workers * _WORKER_BYTES, False),
-        Need("evaluation.images", evaluated, False),
+        Need("evaluation.images", evaluated, False, passing=True, everywhere=False),
     ]
 
 
@@ -92,7 +97,7 @@ def require_memory(plan: ModelPlan) -> None:
     if uses_gpu():
         _refuse(plan, [need for need in needs if need.on_device], _gpu_memory(plan), 1, "the GPU")
         needs = [need for need in needs if not need.on_device]
-    _refuse(plan, needs, machine_memory(), processes, "this machine")
+    _refuse(plan, needs, machine_memory(processes), processes, "this machine")
 
 
 def about_memory(plan: ModelPlan) -> list[Need]:
@@ -133,15 +138,20 @@ def memory_in_words(plan: ModelPlan) -> str:
     return f"{text}; this machine has {in_words(machine_memory())}"
 
 
-def machine_memory() -> int:
-    """How many bytes the processes of this machine may use: its memory and swap, or a limit of the system below."""
-    found = [psutil.virtual_memory().total + psutil.swap_memory().total]
+def machine_memory(processes: int = 1) -> int:
+    """How many bytes the processes of this machine may use: its memory and swap, or a limit of the system below.
+
+    Args:
+        processes: how many share the machine; each of them has the limit that the system sets for a process.
+    """
+    swap = psutil.swap_memory().total
+    found = [psutil.virtual_memory().total + swap]
     for path in _CGROUP_LIMITS:
         # absent outside of Linux, "max" without a limit
         with suppress(OSError, ValueError):
-            found.append(int(path.read_text()))
+            found.append(int(path.read_text()) + swap)
     if (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
-        found.append(limit)
+        found.append(processes * limit)
     return min(found)
 
 
@@ -159,7 +169,7 @@ def in_words(size_bytes: int) -> str:
 
 
 def _refuse(plan: ModelPlan, needs: list[Need], available: int, processes: int, where: str) -> None:
-    if processes * sum(need.size_bytes for need in needs) <= available:
+    if _least_together(needs, processes) <= available:
         return
     most = max(needs, key=lambda need: need.size_bytes)
     key = _widest(plan) if most.key == "network" else most.key
@@ -170,6 +180,18 @@ def _refuse(plan: ModelPlan, needs: list[Need], available: int, processes: int, 
         f"{key}={shown(value)} needs at least about {in_words(most.size_bytes)} of memory{each}, and {where} has"
         f" {in_words(available)}: lower it{remedy}"
     )
+
+
+def _least_together(needs: list[Need], processes: int) -> int:
+    """Bytes that all processes need at once."""
+    lasting, passing = 0, [0]
+    for need in needs:
+        size = need.size_bytes * (processes if need.everywhere else 1)
+        if need.passing:
+            passing.append(size)
+        else:
+            lasting += size
+    return lasting + max(passing)
 
 
 def _activations(plan: ModelPlan) -> int:
