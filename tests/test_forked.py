@@ -149,6 +149,7 @@ def open_pipes() -> set[str]:
     return {name for name in found if name.startswith("pipe:")}
 
 
+@pytest.mark.slow
 def test_signals_timeouts_and_much_output(server: tuple[socket.socket, psutil.Process]) -> None:
     content = """
 import signal, sys

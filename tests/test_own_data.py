@@ -204,6 +204,7 @@ def test_archives_and_idx_files_and_stylegans_folders_are_images(kind: str, own_
     assert build_own_images(path, 0, None, lambda what, done, total: None).folder == found.folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["tars", "one tar", "pattern", "parquet", "npz", "npy", "repository"])
 def test_files_of_images_are_images(kind: str, own_cache: Path, tmp_path: Path) -> None:
     files = [image_bytes(number, (16, 16)) for number in range(6)]
@@ -267,6 +268,7 @@ def build(path: Path, resolution: int = 0, used: Path | None = None, **more: Any
     return build_own_images(path, resolution, used, nothing, **more)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("side", "built_as"), [(8, 8), (28, 28), (1024, 1024), (20, 16), (300, 256)])
 def test_squares_for_which_there_are_settings_keep_their_size(
     side: int, built_as: int, own_cache: Path, tmp_path: Path
@@ -280,6 +282,7 @@ def test_squares_for_which_there_are_settings_keep_their_size(
     assert kept == (side == built_as)
 
 
+@pytest.mark.slow
 def test_what_decides_the_samples_decides_which_shards_are_used(own_cache: Path, tmp_path: Path) -> None:
     path = photos(tmp_path / "photos", 4)
     first = build(path)
@@ -299,6 +302,7 @@ def test_what_decides_the_samples_decides_which_shards_are_used(own_cache: Path,
         ["a", "b"], ["b", "c"]]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_needs_only_the_shards_it_began_with(own_cache: Path, tmp_path: Path) -> None:
     path = photos(tmp_path / "photos", 4)
     used = build(path, 8).folder
@@ -363,6 +367,7 @@ def test_a_full_disk_ends_a_build_in_one_line(small_disk: SmallDisk, tmp_path: P
     assert done.code == 0, done.err
 
 
+@pytest.mark.slow
 def test_a_process_waits_for_the_one_that_builds(own_cache: Path, tmp_path: Path) -> None:
     path, waited = photos(tmp_path / "photos", 4), threading.Event()
     shards: list[OwnShards] = []

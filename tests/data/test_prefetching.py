@@ -149,6 +149,7 @@ def test_shards_are_there_before_they_are_read(numbered, tmp_path):
         assert sum(waited) < 0.2 * 0.3 * len(web.tars())
 
 
+@pytest.mark.slow
 def test_what_is_not_needed_any_more_makes_room(numbered, tmp_path):
     with serving(numbered(COUNT, PER_SHARD).path) as web:
         dataset = ShardedDataset.open(web.url, options(tmp_path))

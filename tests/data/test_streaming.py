@@ -110,6 +110,7 @@ def test_flips_are_those_of_indexed_reading(numbered):
     assert 25 < sum(mirrored) < 71
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_remote_gives_what_the_local_copy_gives(numbered, tmp_path, ranges):
     local = numbered(60, 7)

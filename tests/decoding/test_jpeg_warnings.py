@@ -107,6 +107,7 @@ def test_lost_pixels_are_refused(tmp_path, how, simplejpeg):
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("progressive", [False, True], ids=["baseline", "progressive"])
 def test_extra_bytes_that_changed_codes_leave_are_mostly_refused(progressive):
     generator = np.random.default_rng(progressive)

@@ -23,6 +23,7 @@ def test_phases_pool_as_samples() -> None:
     assert stop == 0
 
 
+@pytest.mark.slow
 def test_a_skipped_step_leaves_nothing_behind() -> None:
     scale = LatentScale(1, start=0.5, decay=0.9)
     fused = FusedStatistics({"variance": scale}, CPU, torch.float32)

@@ -115,6 +115,7 @@ def test_errors_name_files_that_cannot_be_used(tmp_path: Path) -> None:
         load_images([tmp_path / "float.tiff"], (4, 2, 2))
 
 
+@pytest.mark.slow
 def test_bytes_are_mapped_to_minus_one_to_one() -> None:
     pixels = torch.tensor([0, 51, 255], dtype=torch.uint8).reshape(1, 1, 1, 3)
     torch.testing.assert_close(as_model_input(pixels, (1, 1, 3)).flatten(), torch.tensor([-1.0, -0.6, 1.0]))

@@ -169,6 +169,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_are_one_line_and_status_2(case: str) -> None:
     program, options, said, words = REFUSED[case]

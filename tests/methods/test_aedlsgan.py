@@ -192,6 +192,7 @@ def test_w_is_drawn_with_the_weights_and_saved_with_the_state() -> None:
     assert not [name for name in method.summary() if name.startswith("attributes")]
 
 
+@pytest.mark.slow
 def test_w_follows_the_statistics_device_and_type() -> None:
     method = make((2, 3))
     for statistic in method.statistics.values():

@@ -25,6 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", RUNS)
 def test_forward_passes_of_every_phase_leave_all_networks_as_they_are(run: str, folder: Path) -> None:
     kind = METHODS[RUNS[run]]

@@ -131,6 +131,7 @@ def test_cgpgan_mnist() -> None:
 STEPS = ((512, 512), (512, 512), (512, 512), (512, 256), (256, 128), (128, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pages", [None, False, True])
 def test_cgpgan_and_codebook_at_256(pages: bool | None) -> None:
     base = 512 if pages is None else 1024
@@ -269,6 +270,7 @@ def test_compiled_generators_compute_the_same(name: str) -> None:
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in PAIRS if "synthesis" not in name])
 def test_every_discriminator_supports_gradient_penalties(name: str) -> None:
     # R1 differentiates an input gradient; here it is compared with finite differences
@@ -426,6 +428,7 @@ def test_where_minibatch_deviation_is_refused(settings: NetworkSettings, heads: 
     assert message in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_minibatch_deviation_of_mnist28_sees_its_own_stream() -> None:
     settings = toy("mnist28", minibatch_deviation=True, extra_width=5)
     network = initialized(build_discriminator(settings, LATENT, (1, 28, 28), Heads(2)))

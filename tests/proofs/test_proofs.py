@@ -49,6 +49,7 @@ def test_an_interrupted_proof_leaves_the_last_ones_output(tmp_path: Path, monkey
     assert (tmp_path / "broken-code.txt").read_text() == "before"
 
 
+@pytest.mark.slow
 def test_the_fuzz_is_a_proof_that_keeps_its_table(tmp_path: Path) -> None:
     assert prove.prove("fuzz", ["--cases", "2", "--kinds", "environments", "--jobs", "1"], tmp_path)
     kept = (tmp_path / "fuzz.txt").read_text()
@@ -121,6 +122,7 @@ def test_a_busy_machine_is_busy_only_while_it_is_needed() -> None:
     assert not any(process.is_running() for process in started)
 
 
+@pytest.mark.slow
 def test_busy_processes_end_with_a_proof_that_is_killed(tmp_path: Path) -> None:
     program = f"""
 import sys, time

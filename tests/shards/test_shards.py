@@ -74,6 +74,7 @@ def test_equal_samples_give_equal_bytes_and_other_samples_another_fingerprint(nu
     assert numbered(11, 4).fingerprint != first.fingerprint
 
 
+@pytest.mark.slow
 def test_threads_and_pickled_copies_read_the_same(numbered):
     dataset = pickle.loads(pickle.dumps(numbered(300, 2)))  # more shards than descriptors are kept open
 

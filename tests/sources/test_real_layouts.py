@@ -28,6 +28,7 @@ def intact(folder: Path) -> None:
     assert verify(folder, 2).broken == []
 
 
+@pytest.mark.slow
 def test_afhq(tmp_path):
     source = shared("afhq")
     assert built("afhq", source, tmp_path / "full", workers=2).counts == {"train": 36, "test": 9}
@@ -41,6 +42,7 @@ def test_afhq(tmp_path):
     np.testing.assert_array_equal(pixels(tmp_path / "small/test")[0], expected.transpose(2, 0, 1))
 
 
+@pytest.mark.slow
 def test_ffhq(tmp_path):
     source = shared("ffhq")
     result = built("ffhq", source, tmp_path / "out")
@@ -76,6 +78,7 @@ def only_test_images(source: Path, folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_mnist(tmp_path):
     source = shared("mnist")
     options = {"pad": 32, "png_compression": 1, "workers": 2, "origins": False}
@@ -89,6 +92,7 @@ def test_mnist(tmp_path):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_fashion_mnist(tmp_path):
     source = shared("fashion-mnist")
     result = built(
@@ -101,6 +105,7 @@ def test_fashion_mnist(tmp_path):
     assert counts == {"train": 8572, "test": 1428}
 
 
+@pytest.mark.slow
 def test_mnist_c(tmp_path):
     source, originals = shared("mnist-c"), shared("mnist")
     corruptions = ("fog", "stripe")

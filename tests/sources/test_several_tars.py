@@ -290,6 +290,7 @@ def imagenet(path: Path, classes: tuple[str, ...] = ("n01440764", "n01443537")) 
     return tar(path, inner)
 
 
+@pytest.mark.slow
 def test_a_tar_of_tars_has_its_inner_tars_as_classes(tmp_path: Path) -> None:
     path = imagenet(tmp_path / "ILSVRC2012_img_train.tar")
     built("tar", path, tmp_path / "out", workers=1)
@@ -350,6 +351,7 @@ def test_patterns_stand_for_files_as_in_a_shell(pattern: str, found: list[str]) 
     assert sorted(map(str, expand_braces(Path(pattern)))) == sorted(found)
 
 
+@pytest.mark.slow
 def test_what_is_no_tar_is_named(tmp_path: Path) -> None:
     written(tmp_path / "in/a-0.tar", 0, 3, "cls")
     pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"

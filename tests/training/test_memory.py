@@ -150,6 +150,7 @@ def test_about_what_a_run_takes_is_within_half_of_what_it_takes(
     assert taken / 1.5 < about < 1.5 * taken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_is_sized_for_every_method_without_being_taken(name: str) -> None:
     kind = METHODS[name]
