@@ -5,13 +5,14 @@ control: with one ingredient broken the same comparison fails by orders of magni
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 from every_pair import STEPS, TRAINED
 from states import final_state, worst_difference
 from torch import Tensor
 
-from launching import ROOT, Processes, Train, launch_command, overrides
+from launching import ROOT, Finished, Processes, Train, launch_command, overrides
 
 TOLERANCE = 1e-9
 METHODS = TRAINED
@@ -41,40 +42,47 @@ consensus.refuse_divergence = lambda *arguments: None
 pytestmark = pytest.mark.processes
 
 
-def launch(script: Path, count: int, folder: Path, accumulations: tuple[int, ...]) -> None:
+def launch(script: Path, count: int, folder: Path, accumulations: tuple[int, ...]) -> Finished:
     """Both methods with each accumulation, in one launch of a number of processes."""
     command = [part for part in launch_command(count, script) if not part.startswith("distributed.")]
-    finished = Processes().run(
+    return Processes().run(
         [*command, str(folder), ",".join(map(str, accumulations))],
         timeout_seconds=300,
         # what the others are compared with has a hash seed of its own: forked runs share theirs
         interpreter=count == 1,
         PYTHONPATH=f"{ROOT / 'platform'}:{ROOT / 'tests'}",
     )
-    assert finished.code == 0, finished.err
+
+
+class Runs(NamedTuple):
+    """All runs, in folders COUNT/METHOD-ACCUMULATION, and how each launch ended: a test that looks at it fails."""
+
+    folder: Path
+    endings: dict[int, Finished]
+
+    def state(self, count: int, accumulation: int, method: str) -> dict[str, Tensor]:
+        assert self.endings[count].code == 0, self.endings[count].err
+        return final_state(self.folder / str(count) / f"{method}-{accumulation}")
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of all runs, COUNT/METHOD-ACCUMULATION."""
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     folder = tmp_path_factory.mktemp("runs")
-    for count in COUNTS:
-        launch(SCRIPT, count, folder / str(count), ACCUMULATIONS)
-    return folder
+    return Runs(folder, {count: launch(SCRIPT, count, folder / str(count), ACCUMULATIONS) for count in COUNTS})
 
 
 @pytest.fixture(scope="module")
-def references(runs: Path) -> dict[str, dict[str, Tensor]]:
+def references(runs: Runs) -> dict[str, dict[str, Tensor]]:
     """The final state of one process with the whole batch, by method."""
-    return {method: final_state(runs / "1" / f"{method}-1") for method in METHODS}
+    return {method: runs.state(1, 1, method) for method in METHODS}
 
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("processes_count", "accumulation"), PAIRS)
 def test_every_pair_takes_the_same_steps(
-    method: str, processes_count: int, accumulation: int, references: dict[str, dict[str, Tensor]], runs: Path
+    method: str, processes_count: int, accumulation: int, references: dict[str, dict[str, Tensor]], runs: Runs
 ) -> None:
-    state = final_state(runs / str(processes_count) / f"{method}-{accumulation}")
+    state = runs.state(processes_count, accumulation, method)
     assert worst_difference(state, references[method]) <= TOLERANCE
 
 
@@ -106,7 +114,8 @@ def test_with_one_ingredient_broken_the_comparison_fails(
 ) -> None:
     script = tmp_path / "broken.py"
     script.write_text(f"{BROKEN[ingredient]}\nimport runpy\nrunpy.run_path({str(SCRIPT)!r}, run_name='__main__')\n")
-    launch(script, 2, tmp_path, (1,))
+    finished = launch(script, 2, tmp_path, (1,))
+    assert finished.code == 0, finished.err
     for method in METHODS:
         assert worst_difference(final_state(tmp_path / f"{method}-1"), references[method]) > 1e-5
 
