@@ -147,8 +147,9 @@ SHAPE = (3, 4, 5)
         (torch.full((2, *SHAPE), torch.nan), "NaN"),
         (torch.zeros((2, *SHAPE), dtype=torch.int64), "type int64.*uint8"),
         (np.full((2, *SHAPE), 1j), "complex128"),
-        ([torch.zeros(SHAPE)], "torch.stack"),
-        (7, "not int"),
+        ([torch.zeros(SHAPE), torch.zeros(1, 4, 5)], "tensors of different shapes"),
+        (7, r"shape \[\]"),
+        (object(), "type object"),
     ],
 )
 def test_errors_for_invalid_images_name_the_remedy(images: object, message: str) -> None:

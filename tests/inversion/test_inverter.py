@@ -93,7 +93,7 @@ def test_float64_models_stay_float64(tmp_path: Path) -> None:
 
 def test_invalid_calls_are_refused(run: Path, tmp_path: Path) -> None:
     inverter = Inverter.load(run, "cpu")
-    with pytest.raises(UserError, match=rf"shape \[2, 9\]: the model takes \[n, {DIM}\]"):
+    with pytest.raises(UserError, match=rf"shape \[2, 9\], but the model takes \[n, {DIM}\]"):
         inverter.decode(torch.zeros(2, 9))
     with pytest.raises(UserError, match="NaN"):
         inverter.decode(torch.full((1, DIM), torch.nan))

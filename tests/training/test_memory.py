@@ -10,10 +10,11 @@ from layouts import built, noise
 
 from latentscale.config import load_config
 from latentscale.errors import UserError
+from latentscale.machine_memory import machine_memory
 from latentscale.methods.base import Method
 from latentscale.methods.registry import METHODS
 from latentscale.training.checks import plan_dry_run, plan_run
-from latentscale.training.memory import about_memory, least_memory, machine_memory, require_memory
+from latentscale.training.memory import about_memory, least_memory, require_memory
 from latentscale.training.step_memory import LiveBytes, step_bytes
 from launching import Processes, environment, overrides
 
@@ -183,7 +184,7 @@ def test_tensors_that_have_gone_are_not_counted() -> None:
 
 def test_a_limit_of_the_system_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = machine_memory()
-    monkeypatch.setattr("latentscale.training.memory.resource.getrlimit", lambda kind: (2**22, 2**22))
+    monkeypatch.setattr("latentscale.machine_memory.resource.getrlimit", lambda kind: (2**22, 2**22))
     assert machine_memory() == 2**22 < whole
     # the system sets it for each process, not for all together
     assert machine_memory(3) == 3 * 2**22

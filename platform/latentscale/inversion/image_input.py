@@ -13,6 +13,7 @@ from torch import Tensor
 
 from latentscale.decoding.image_conversion import centre_crop, eight_bit_grey
 from latentscale.errors import UserError
+from latentscale.inversion.tensor_input import as_tensor, check_float
 from latentscale.sources.file_tree import walk
 
 RANGE_TOLERANCE = 1e-3
@@ -194,9 +195,9 @@ def as_model_input(images: ImageLike, shape: tuple[int, ...]) -> Tensor:
 
     Args:
         images: a tensor or array, float ``[n, C, H, W]`` in [-1, 1] (its type is kept) or uint8 ``[n, C, H, W]`` in
-            [0, 255] (converted to x / 127.5 − 1); or a file, a Pillow image or a list of these, which
-            :func:`load_images` reads and whose notes become warnings. Models of points take float ``[n, D]`` of any
-            range.
+            [0, 255] (converted to x / 127.5 − 1), or a list of such samples; or a file, a Pillow image or a list of
+            these, which :func:`load_images` reads and whose notes become warnings. Models of points take float
+            ``[n, D]`` of any range.
         shape: of one sample of the model.
 
     Raises:
@@ -204,33 +205,24 @@ def as_model_input(images: ImageLike, shape: tuple[int, ...]) -> Tensor:
     """
     if isinstance(images, (str, os.PathLike, Image.Image)):
         images = [images]
-    if isinstance(images, (list, tuple)):
+    if isinstance(images, (list, tuple)) and (
+        not images or any(isinstance(image, (str, os.PathLike, Image.Image)) for image in images)
+    ):
         if not all(isinstance(image, (str, os.PathLike, Image.Image)) for image in images):
-            raise UserError(
-                "a list must contain image files or Pillow images: join tensors with torch.stack, arrays with np.stack"
-            )
+            raise UserError("a list contains image files and something else: give files and Pillow images, or arrays")
         loaded = load_images(images, shape)
         for note in loaded.notes:
             warnings.warn(note, stacklevel=3)
         images = loaded.images
-    if isinstance(images, np.ndarray):
-        if images.dtype.kind not in "fiub":
-            raise UserError(f"images of type {images.dtype} cannot be used: give float in [-1, 1] or uint8")
-        # copied, because torch refuses the negative strides of flipped arrays and warns about read-only ones
-        images = torch.from_numpy(np.array(images, order="C", copy=True))
-    if not isinstance(images, Tensor):
-        raise UserError(f"images must be a tensor, an array or image files, not {type(images).__name__}")
-    _check_shape(images, shape)
-    if images.dtype == torch.uint8 and len(shape) == 3:
-        return from_uint8(images)
-    if not images.is_floating_point():
-        kinds = "float in [-1, 1] or uint8 in [0, 255]" if len(shape) == 3 else "float"
-        raise UserError(f"images have type {str(images.dtype).removeprefix('torch.')}: give {kinds}")
-    if not torch.isfinite(images).all():
-        raise UserError("images contain NaN or infinite values: give finite values")
+    kinds = "float in [-1, 1] or uint8 in [0, 255]" if len(shape) == 3 else "float"
+    pixels = as_tensor(images, "images", f"{kinds}, or image files")
+    _check_shape(pixels, shape)
+    if pixels.dtype == torch.uint8 and len(shape) == 3:
+        return from_uint8(pixels)
+    check_float(pixels, "images", kinds)
     if len(shape) == 3:
-        _check_range(images)
-    return images.detach()
+        _check_range(pixels)
+    return pixels
 
 
 def from_uint8(images: Tensor) -> Tensor:

@@ -1,8 +1,12 @@
 """Maps images to latents and back with a trained model."""
 
+import math
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,10 +14,15 @@ from latentscale.errors import UserError
 from latentscale.inversion.editing import attribute_directions, attribute_score, edit_latent
 from latentscale.inversion.image_input import ImageLike, as_model_input
 from latentscale.inversion.ood_scores import latent_negative_log_likelihood
+from latentscale.inversion.tensor_input import as_categories, as_integer, as_latents, as_tensor
 from latentscale.inversion.trained_model import TrainedModel, model_folder
 from latentscale.latents.categories import one_hot
 from latentscale.latents.draws import Purpose
+from latentscale.machine_memory import bytes_in_words, machine_memory
 from latentscale.wording import shown
+
+ArrayLike = Tensor | np.ndarray | Sequence[Any]
+"""A tensor, an array or a nested list of numbers."""
 
 
 class Generated(NamedTuple):
@@ -34,7 +43,8 @@ class Inverter:
     """A trained model with its two maps, image → latent and latent → image.
 
     Latents are *unscaled* (z, distributed as the prior) unless a method's docstring says otherwise; the generator takes
-    z∘s. All results are on the CPU, without gradients: use ``model`` if you need gradients.
+    z∘s. Latents and categories may be tensors, arrays or nested lists of numbers. All results are on the CPU, without
+    gradients: use ``model`` if you need gradients.
 
     Attributes:
         model: the networks and statistics.
@@ -42,10 +52,8 @@ class Inverter:
     """
 
     def __init__(self, model: TrainedModel, batch_images: int = 64) -> None:
-        if batch_images < 1:
-            raise UserError(f"batch_images must be >= 1, got {batch_images}")
         self.model = model
-        self.batch_images = batch_images
+        self.batch_images = min(as_integer(batch_images, "batch_images", 1), sys.maxsize)
 
     @classmethod
     def load(cls, path: Path | str, device: torch.device | str | None = None, batch_images: int = 64) -> "Inverter":
@@ -93,7 +101,7 @@ class Inverter:
         return latents
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, already_scaled: bool = False, categories: Tensor | None = None) -> Tensor:
+    def decode(self, latents: ArrayLike, already_scaled: bool = False, categories: ArrayLike | None = None) -> Tensor:
         """G(z∘s): latents to images ``[n, C, H, W]``, clipped to [-1, 1], or to points ``[n, D]``, not clipped.
 
         Args:
@@ -104,12 +112,12 @@ class Inverter:
         Raises:
             UserError: if a shape is wrong, a value is not finite, or categories are missing, superfluous or unknown.
         """
-        self._check_latents(latents)
-        one_hots = None if categories is None else self._one_hots(categories, len(latents))
-        return self._decode(latents, already_scaled, one_hots)
+        given = as_latents(latents, self.model.latent_dim)
+        one_hots = None if categories is None else self._one_hots(categories, len(given))
+        return self._decode(given, already_scaled, one_hots)
 
     @torch.no_grad()
-    def generate(self, count: int, seed: int, categories: Tensor | None = None) -> Generated:
+    def generate(self, count: int, seed: int, categories: ArrayLike | None = None) -> Generated:
         """Generate from latents of the prior; a smaller ``count`` with the same seed gives the first samples.
 
         Args:
@@ -118,10 +126,18 @@ class Inverter:
             categories: ``[count, d_l]`` int64 if the generator takes categories; None draws them from P(C).
 
         Raises:
-            UserError: if ``count`` is below 1, or categories are superfluous or unknown.
+            UserError: if ``count`` is below 1 or needs more memory than there is, the seed is out of range, or
+                categories are superfluous or unknown.
         """
-        if count < 1:
-            raise UserError(f"count must be >= 1, got {count}")
+        count = as_integer(count, "count", 1)
+        seed = as_integer(seed, "seed", 0, 2**64 - 1)
+        # latents are drawn in float64
+        least = count * (8 * self.model.latent_dim + self.model.dtype.itemsize * math.prod(self.model.shape))
+        if least > machine_memory():
+            raise UserError(
+                f"count={count} needs at least {bytes_in_words(least)}, and this machine has "
+                f"{bytes_in_words(machine_memory())}: generate in several parts, with a seed each"
+            )
         drawn = self.model.draw_latents(count, seed, Purpose.EVALUATION).to(self.model.dtype)
         latents = torch.cat([self.model.map_latent(batch).cpu() for batch in drawn.split(self.batch_images)])
         if categories is None:
@@ -135,7 +151,7 @@ class Inverter:
         return Generated(self._decode(latents, False, one_hots), latents, chosen)
 
     @torch.no_grad()
-    def mix_styles(self, coarse: Tensor, fine: Tensor, first_fine: int) -> Tensor:
+    def mix_styles(self, coarse: ArrayLike, fine: ArrayLike, first_fine: int) -> Tensor:
         """Style mixing: images with the coarse styles of one latent and the fine ones of another.
 
         For style-based generators only (Karras et al. 2019; for InvGAN Ghosh et al. 2022, §4).
@@ -157,20 +173,17 @@ class Inverter:
                 f"the generator of this model (network.family={self.model.network_settings.family}) has no styles to "
                 "mix: use a model with network.family=style"
             )
-        if not 0 <= first_fine <= styles:
+        first_fine = as_integer(first_fine, "first_fine", 0, styles)
+        first = as_latents(coarse, self.model.latent_dim, "coarse latents")
+        second = as_latents(fine, self.model.latent_dim, "fine latents").to(first)
+        if first.shape != second.shape:
             raise UserError(
-                f"first_fine must be from 0 to {styles}, the number of the generator's styles, got {first_fine}"
+                f"coarse and fine latents have shapes {list(first.shape)} and {list(second.shape)}: give equal shapes"
             )
-        self._check_latents(coarse)
-        self._check_latents(fine)
-        if coarse.shape != fine.shape:
-            raise UserError(
-                f"coarse and fine latents have shapes {list(coarse.shape)} and {list(fine.shape)}: give equal shapes"
-            )
-        mixed = torch.stack([coarse] * first_fine + [fine] * (styles - first_fine), dim=1)
+        mixed = torch.stack([first] * first_fine + [second] * (styles - first_fine), dim=1)
         return self._decode(mixed, False, None)
 
-    def attribute_scores(self, latents: Tensor) -> Tensor:
+    def attribute_scores(self, latents: ArrayLike) -> Tensor:
         """Scores of unscaled latents ``[n, d_z]`` on each attribute, positive if they have it (Cho 2025, eq. 36).
 
         Returns:
@@ -179,18 +192,17 @@ class Inverter:
         Raises:
             UserError: if the model is not an AEDLSGAN, or the latents' shape is wrong.
         """
-        self._check_latents(latents)
         weight = attribute_directions(self.model)
-        scaled = self.model.scale_latent(latents).cpu()
+        scaled = self.model.scale_latent(as_latents(latents, self.model.latent_dim)).cpu()
         return torch.stack([attribute_score(scaled, weight[:, column]) for column in range(weight.shape[1])], dim=1)
 
-    def edit(self, latents: Tensor, attribute: int, target: float) -> Tensor:
+    def edit(self, latents: ArrayLike, attribute: int, target: float | ArrayLike) -> Tensor:
         """Move latents along an attribute's direction until their score is ``target`` (Cho 2025, §3.2.1).
 
         Args:
             latents: unscaled, ``[n, d_z]``.
             attribute: a column of :meth:`attribute_scores`.
-            target: the score to reach.
+            target: the score to reach, a number or one for each latent ``[n]``.
 
         Returns:
             Scaled latents ``[n, d_z]``, for :meth:`decode` with ``already_scaled=True``.
@@ -198,11 +210,16 @@ class Inverter:
         Raises:
             UserError: if the model is not an AEDLSGAN, the attribute does not exist, or the latents' shape is wrong.
         """
-        self._check_latents(latents)
         weight = attribute_directions(self.model)
-        if not 0 <= attribute < weight.shape[1]:
-            raise UserError(f"attribute must be from 0 to {weight.shape[1] - 1}, got {attribute}")
-        return edit_latent(self.model.scale_latent(latents).cpu(), weight[:, attribute], target)
+        scaled = self.model.scale_latent(as_latents(latents, self.model.latent_dim)).cpu()
+        column = as_integer(attribute, "attribute", 0, weight.shape[1] - 1)
+        scores = as_tensor(target, "target scores", f"a number, or [{len(scaled)}]").cpu().double()
+        if (scores.ndim and scores.shape != (len(scaled),)) or not torch.isfinite(scores).all():
+            raise UserError(
+                f"the target must be a finite number, or {len(scaled)} of them: got shape {list(scores.shape)} with "
+                f"{int(torch.isfinite(scores).sum())} finite numbers"
+            )
+        return edit_latent(scaled, weight[:, column], scores)
 
     def reconstruct(self, images: ImageLike) -> Tensor:
         """G(E(x)∘s): reconstructions, as from :meth:`decode`, of images, as for :meth:`encode`."""
@@ -219,32 +236,21 @@ class Inverter:
         """
         return self.ood_score_of_latents(self.encode(images))
 
-    def ood_score_of_latents(self, latents: Tensor) -> Tensor:
+    def ood_score_of_latents(self, latents: ArrayLike) -> Tensor:
         """:meth:`ood_score` of images that are already encoded to unscaled latents ``[n, d_z]``."""
         if self.model.variance is None:
             raise UserError(
                 f"a model trained by {self.model.method.name} has no latent variance and so no OOD score: use another "
                 "method's model"
             )
-        return latent_negative_log_likelihood(latents.cpu(), self.model.variance.cpu(), self.model.prior)
+        given = as_latents(latents, self.model.latent_dim).cpu()
+        return latent_negative_log_likelihood(given, self.model.variance.cpu(), self.model.prior)
 
-    def _check_latents(self, latents: Tensor) -> None:
-        dim = self.model.latent_dim
-        if latents.ndim != 2 or latents.shape[1] != dim or len(latents) == 0:
-            raise UserError(f"latents have shape {list(latents.shape)}: the model takes [n, {dim}]")
-        if not torch.isfinite(latents).all():
-            raise UserError("latents contain NaN or infinite values: give finite values")
-
-    def _one_hots(self, categories: Tensor, count: int) -> Tensor:
+    def _one_hots(self, categories: ArrayLike, count: int) -> Tensor:
         sizes = self.model.categories
         if not sizes:
             raise UserError(f"a model trained by {self.model.method.name} takes no categories: leave them out")
-        fits = categories.shape == (count, len(sizes)) and not categories.is_floating_point()
-        if not fits or bool((categories < 0).any() or (categories >= torch.tensor(sizes)).any()):
-            raise UserError(
-                f"categories must be integers [{count}, {len(sizes)}] (a column per label) from 0 to below {[*sizes]}"
-            )
-        return one_hot(categories.long().cpu(), sizes)
+        return one_hot(as_categories(categories, count, sizes), sizes)
 
     def _decode(self, latents: Tensor, already_scaled: bool, categories: Tensor | None) -> Tensor:
         images = []
@@ -262,7 +268,7 @@ def _find_device(device: torch.device | str | None) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         # torch's messages have several lines
         reason = str(error).splitlines()[0] if str(error) else "not available"
         raise UserError(

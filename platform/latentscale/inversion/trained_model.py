@@ -272,7 +272,11 @@ def _require_sizes(spec: ModelSpec) -> None:
 
 
 def _require(path: Path) -> None:
-    if not path.is_file():
+    try:
+        found = path.is_file()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): let this user read it, or copy it again") from error
+    if not found:
         raise UserError(f"{path} is missing, so {path.parent} is not a complete model: save or copy the model again")
 
 
@@ -314,10 +318,14 @@ def model_folder(path: Path | str) -> Path:
         UserError: if neither contains a model.
     """
     path = Path(path)
-    for folder in (path / "model", path):
-        if (folder / CONFIG_FILE).is_file():
-            return folder
-    if not path.exists():
+    try:
+        for folder in (path / "model", path):
+            if (folder / CONFIG_FILE).is_file():
+                return folder
+        exists = path.exists()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): give a folder that this user may enter") from error
+    if not exists:
         raise UserError(f"{path} does not exist: give a run's folder, or its model/ folder")
     raise UserError(
         f"{path} contains no trained model: give the folder of a run that has saved a model/, or a model folder"
@@ -332,7 +340,9 @@ def _on_cpu(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = read_json(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}): let this user read it, or copy it again") from error
+    except ValueError as error:
         raise UserError(f"{path} cannot be read as JSON ({error}): save the model again") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise UserError(f"{path} is not the {CONFIG_FILE} of a trained model: give the model/ folder of a run")
@@ -348,8 +358,11 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         file_status(path)
         return load_file(path)
-    except (SafetensorError, OSError) as error:
+    except SafetensorError as error:
         raise UserError(f"{path} cannot be read ({error}), it is damaged: save or copy the model again") from error
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path} cannot be read ({reason}): let this user read it, or copy it again") from error
 
 
 def _load_weights(network: nn.Module, path: Path) -> None:

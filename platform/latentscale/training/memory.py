@@ -3,11 +3,9 @@
 import ctypes
 import math
 import os
-import resource
 import sys
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import psutil
@@ -19,6 +17,7 @@ from latentscale.decoding.sample_arrays import sample_bytes
 from latentscale.distributed.topology import uses_gpu
 from latentscale.environment import integer_from_environment
 from latentscale.errors import UserError
+from latentscale.machine_memory import bytes_in_words, machine_memory
 from latentscale.networks.factory import block_widths
 from latentscale.training.method_building import network_sizes
 from latentscale.training.plan import ModelPlan, RunPlan
@@ -27,7 +26,6 @@ from latentscale.wording import shown
 
 # mallopt's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD; 32 MiB is the most that it takes for the latter
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 # of a decoding process, without the pages that it shares with the others
 _WORKER_BYTES = 20 * 2**20
 # measured on CPUs: oneDNN and the allocator take from a fifth to nine tenths of a step's tensors besides
@@ -130,42 +128,17 @@ def about_memory(plan: ModelPlan) -> list[Need]:
 def memory_in_words(plan: ModelPlan) -> str:
     """What a process of the run takes, about, and what there is, in a line."""
     needs = about_memory(plan)
-    parts = ", ".join(f"{in_words(need.size_bytes)} for {need.key}" for need in needs)
-    text = f"memory: about {in_words(sum(need.size_bytes for need in needs))} in each process ({parts})"
+    parts = ", ".join(f"{bytes_in_words(need.size_bytes)} for {need.key}" for need in needs)
+    text = f"memory: about {bytes_in_words(sum(need.size_bytes for need in needs))} in each process ({parts})"
     if uses_gpu():
-        on_device = in_words(sum(need.size_bytes for need in needs if need.on_device))
-        text += f"; {on_device} of it on a GPU of {in_words(_gpu_memory(plan))}"
-    return f"{text}; this machine has {in_words(machine_memory())}"
-
-
-def machine_memory(processes: int = 1) -> int:
-    """How many bytes the processes of this machine may use: its memory and swap, or a limit of the system below.
-
-    Args:
-        processes: how many share the machine; each of them has the limit that the system sets for a process.
-    """
-    swap = psutil.swap_memory().total
-    found = [psutil.virtual_memory().total + swap]
-    for path in _CGROUP_LIMITS:
-        # absent outside of Linux, "max" without a limit
-        with suppress(OSError, ValueError):
-            found.append(int(path.read_text()) + swap)
-    if (limit := resource.getrlimit(resource.RLIMIT_AS)[0]) != resource.RLIM_INFINITY:
-        found.append(processes * limit)
-    return min(found)
+        on_device = bytes_in_words(sum(need.size_bytes for need in needs if need.on_device))
+        text += f"; {on_device} of it on a GPU of {bytes_in_words(_gpu_memory(plan))}"
+    return f"{text}; this machine has {bytes_in_words(machine_memory())}"
 
 
 def _gpu_memory(plan: ModelPlan) -> int:
     number = plan.topology.local_rank % torch.cuda.device_count()
     return int(torch.cuda.get_device_properties(number).total_memory)
-
-
-def in_words(size_bytes: int) -> str:
-    """``1.5 GiB``."""
-    for unit, factor in (("TiB", 2**40), ("GiB", 2**30)):
-        if size_bytes >= factor:
-            return f"{size_bytes / factor:,.1f} {unit}"
-    return f"{size_bytes / 2**20:,.1f} MiB"
 
 
 def _refuse(plan: ModelPlan, needs: list[Need], available: int, processes: int, where: str) -> None:
@@ -177,8 +150,8 @@ def _refuse(plan: ModelPlan, needs: list[Need], available: int, processes: int, 
     each = f" in each of {processes} processes" if processes > 1 else ""
     remedy = ", or raise training.accumulation" if key == "training.batch" else ""
     raise UserError(
-        f"{key}={shown(value)} needs at least about {in_words(most.size_bytes)} of memory{each}, and {where} has"
-        f" {in_words(available)}: lower it{remedy}"
+        f"{key}={shown(value)} needs at least about {bytes_in_words(most.size_bytes)} of memory{each}, and {where} has"
+        f" {bytes_in_words(available)}: lower it{remedy}"
     )
 
 
