@@ -1,11 +1,13 @@
 """``latentscale --help``: the list of commands, which imports none of them."""
 
 import sys
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from latentscale.commands.app import COMMANDS, app
+from latentscale.errors import UserError
 from launching import Processes
 
 
@@ -37,6 +39,28 @@ def test_without_arguments_a_command_that_needs_some_prints_its_help(name: str) 
     assert COMMANDS[name].summary in " ".join(result.output.split())
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["invert", "FILE", "FILE"],
+        ["invert", "FILE", "FILE", "--out", "FILE"],
+        ["shards", "build", "zip", "FILE", "--out", "new"],
+        ["shards", "build", "folder", "FILE", "--out", "FILE"],
+        ["shards", "split", "FILE", "--out", "FILE", "--folds", "2", "--fold", "0"],
+        ["shards", "info", "FILE", "--picture", "FILE"],
+        ["shards", "verify", "FILE"],
+    ],
+)
+def test_paths_are_checked_by_what_reads_them(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # where this user may not read a file, typer would end in a box and in words of its own
+    monkeypatch.setattr("os.access", lambda *arguments, **options: False)
+    (tmp_path / "file").write_text("text")
+    result = CliRunner().invoke(app, [word.replace("FILE", str(tmp_path / "file")) for word in arguments])
+    assert isinstance(result.exception, UserError)
+
+
 def test_an_unknown_command_is_refused_with_the_nearest() -> None:
     result = CliRunner().invoke(app, ["shard"])
     assert result.exit_code == 2
@@ -59,7 +83,7 @@ def test_help_imports_none_of_the_commands_modules(processes: Processes) -> None
             "latentscale.commands",
             "latentscale.commands.app",
             "latentscale.errors",
-            "latentscale.home_folder",
+            "latentscale.local_paths",
             "latentscale.standard_streams",
             "latentscale.wording",
         ]

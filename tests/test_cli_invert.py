@@ -73,8 +73,22 @@ def test_images_become_latents_and_a_picture(workspace: Path, processes: Process
 def test_one_line_names_a_file_that_is_not_an_image(workspace: Path, processes: Processes) -> None:
     finished = processes.run([COMMAND, "invert", "run", "digits", "broken.png", "--out", "none"], workspace)
     assert finished.code == 2
-    assert finished.err == "error: broken.png is not an image that Pillow can read: convert it to PNG or JPEG\n"
+    remedy = "convert it to PNG or JPEG, or leave it out with --on-error skip"
+    assert finished.err == f"error: broken.png is not an image that Pillow can read: {remedy}\n"
     assert not (workspace / "none").exists()
+    cut = (workspace / "photo.jpg").read_bytes()
+    (workspace / "cut.jpg").write_bytes(cut[: len(cut) * 2 // 3])
+    finished = processes.run([COMMAND, "invert", "run", "cut.jpg", "--out", "none"], workspace)
+    assert finished.code == 2
+    assert finished.err.startswith("error: cut.jpg cannot be read as an image")
+    assert finished.err.endswith(", or leave it out with --on-error skip\n")
+
+
+def test_results_are_not_written_to_a_url(workspace: Path, processes: Processes) -> None:
+    finished = processes.run([COMMAND, "invert", "run", "digits", "--out", "gs://bucket/latents"], workspace)
+    assert finished.code == 2
+    assert finished.err.startswith("error: --out gs:/bucket/latents is a URL")
+    assert not (workspace / "gs:").exists()
 
 
 def test_help(workspace: Path, processes: Processes) -> None:

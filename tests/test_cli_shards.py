@@ -139,6 +139,8 @@ def test_a_users_mistakes_end_in_one_line(place: Path, processes: Processes) -> 
         (("split", "pets", "--out", "o"), "give one of --folds"),
         (("split", "pets", "--out", "o", "--folds", "3"), "go together"),
         (("split", "pets", "--out", "o", "--fractions", "0.5,0.5"), "--fractions 0.5,0.5 must be names and positive"),
+        (("info", "pets", "--picture", "s3://bucket/sheet.png"), "--picture s3://bucket/sheet.png is a URL"),
+        (("info", "pets", "--picture", "whole"), "whole is a folder"),
         (("info", "afhq"), "holds no dataset.json"),
         (("verify", "nowhere"), "holds no dataset.json"),
         (("verify", "ftp://127.0.0.1:9/x"), "ftp://127.0.0.1:9/x cannot be read"),

@@ -16,8 +16,8 @@ from latentscale.config_values import flattened, is_reference, read_preset, read
 from latentscale.data.data_settings import DataSettings
 from latentscale.distributed.deepspeed_settings import contradiction
 from latentscale.errors import UserError
-from latentscale.home_folder import home_expanded
 from latentscale.latents.priors import LAWS
+from latentscale.local_paths import home_expanded, refuse_url
 from latentscale.methods.base import MethodSettings
 from latentscale.networks.factory import NetworkSettings
 from latentscale.settings import LONGEST_SECONDS, allowed_range, check_ranges, setting
@@ -281,17 +281,19 @@ def load_config(
     for name, value, spec in keys(loaded):
         converted(f"{name}={shown(value)}", spec.type, value)
     check_ranges(loaded)
-    _expand_home(loaded)
+    _check_paths(loaded)
     return loaded
 
 
-def _expand_home(settings: Any, prefix: str = "") -> None:
-    """Replace ``~`` at the beginning of every path, in place."""
+def _check_paths(settings: Any, prefix: str = "") -> None:
+    """Replace ``~`` at the beginning of every path, in place; refuse URLs where they cannot be used."""
     for spec in fields(settings):
         value, name = getattr(settings, spec.name), f"{prefix}{spec.name}"
         if is_dataclass(value):
-            _expand_home(value, f"{name}.")
+            _check_paths(value, f"{name}.")
         elif spec.metadata.get("is_path"):
+            if not spec.metadata["may_be_url"]:
+                refuse_url(value, f"{name}=", "name one, and copy what it holds")
             setattr(settings, spec.name, home_expanded(value, name))
 
 

@@ -24,6 +24,7 @@ def setting(
     choices: tuple[str, ...] | tuple[int, ...] = (),
     may_change: bool = False,
     is_path: bool = False,
+    may_be_url: bool = False,
 ) -> Any:
     """A dataclass field with the metadata for `--help`, validation and resuming.
 
@@ -35,7 +36,8 @@ def setting(
         above: exclusive lower bound.
         choices: the allowed values.
         may_change: whether a resumed run may have a different value.
-        is_path: whether ``~`` at its beginning is the home folder.
+        is_path: whether it names a folder or file; ``~`` at its beginning is the home folder.
+        may_be_url: whether it may name one that is elsewhere, by a URL.
     """
     metadata = {
         "help": help,
@@ -46,6 +48,7 @@ def setting(
         "choices": choices,
         "may_change": may_change,
         "is_path": is_path,
+        "may_be_url": may_be_url,
     }
     if factory is not MISSING:
         return field(default_factory=factory, metadata=metadata)

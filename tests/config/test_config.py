@@ -214,6 +214,20 @@ def test_numbers_that_32_bits_do_not_hold_are_refused(value: str) -> None:
         load(f"optimizer.epsilon={value}")
 
 
+@pytest.mark.parametrize("key", ["run.dir", "run.start_from", "data.cache_folder"])
+@pytest.mark.parametrize("url", ["s3://bucket/runs", "https://host/x", "file:///home/x", "gs:/bucket"])
+def test_a_url_in_place_of_a_folder_is_refused(key: str, url: str) -> None:
+    with pytest.raises(UserError, match=rf"^{key}={url} is a URL, and this is a folder or file of this machine: "):
+        load(f"{key}={url}")
+
+
+def test_only_data_may_be_at_a_url() -> None:
+    assert load("data.path=s3://bucket/photos").data.path == "s3://bucket/photos"
+    # no URL: a drive letter, and a name with a colon
+    assert load("run.dir=C:/runs").run.dir == "C:/runs"
+    assert load("run.dir=runs/12:30").run.dir == "runs/12:30"
+
+
 def test_numbers_at_the_ends_of_32_bits_are_taken() -> None:
     assert load("method.variance_start=3.4e38").method.variance_start == 3.4e38
     assert load("method.variance_start=1.2e-38").method.variance_start == 1.2e-38

@@ -58,9 +58,7 @@ def test_invalid_categories_are_refused(by_category: Inverter) -> None:
     with pytest.raises(UserError, match="also takes categories"):
         by_category.decode(latents(2))
     for wrong in (torch.tensor([[0, 2], [0, 0]]), torch.tensor([[-1, 0], [0, 0]]), torch.tensor([0, 1]), latents(2)):
-        with pytest.raises(
-            UserError, match=r"^categories .* must be integers \[2, 2\] .* from 0 to below \[3, 2\]$"
-        ):
+        with pytest.raises(UserError, match=r"^categories .* must be integers \[2, 2\] .* from 0 to below \[3, 2\]$"):
             by_category.decode(latents(2), categories=wrong)
     with pytest.raises(UserError, match="takes no categories"):
         Inverter(tiny_model()).generate(1, 0, categories=torch.tensor([[0]]))

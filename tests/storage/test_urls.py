@@ -7,7 +7,7 @@ import pytest
 from latentscale.commands.app import app
 from latentscale.data.datasets import open_dataset
 from latentscale.errors import UserError
-from latentscale.home_folder import expanded_arguments
+from latentscale.local_paths import expanded_arguments
 from latentscale.storage.dataset_files import StorageOptions
 from latentscale.storage.remote import Remote
 from latentscale.storage.urls import check_url

@@ -15,7 +15,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from latentscale.errors import UserError, interruptible_imports, system_error
-from latentscale.home_folder import expanded_arguments
+from latentscale.local_paths import expanded_arguments
 
 
 @dataclass(frozen=True)

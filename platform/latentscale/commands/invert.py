@@ -8,6 +8,7 @@ import typer
 from rich.markup import escape
 
 from latentscale.errors import UserError, interruptible_imports
+from latentscale.local_paths import refuse_url
 from latentscale.wording import counted, escaped
 
 if TYPE_CHECKING:
@@ -27,11 +28,14 @@ NOTES_SHOWN = 10
 
 
 def invert(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model/ folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or its model/ folder.", readable=False)],
     images: Annotated[
-        list[Path], typer.Argument(metavar="IMAGE...", help="Image files, or folders to search for images.")
+        list[Path],
+        typer.Argument(metavar="IMAGE...", help="Image files, or folders to search for images.", readable=False),
     ],
-    out: Annotated[Path, typer.Option(help="Folder for the results; created if missing.")] = Path("inverted"),
+    out: Annotated[Path, typer.Option(help="Folder for the results; created if missing.", readable=False)] = Path(
+        "inverted"
+    ),
     force: Annotated[bool, typer.Option("--force", help="Replace existing results.")] = False,
     batch_images: Annotated[
         int,
@@ -75,10 +79,11 @@ def invert(
 
         from latentscale.atomic import new_file
         from latentscale.evaluation.metrics.psnr import psnr_db, squared_error_per_image
-        from latentscale.inversion.image_input import from_uint8, image_files, load_images
+        from latentscale.inversion.image_input import UnreadableImage, from_uint8, image_files, load_images
         from latentscale.inversion.inverter import Inverter
         from latentscale.pictures import draw_grid, paired_rows, save_png
 
+    refuse_url(str(out), "--out ", "name a folder, and upload it afterwards")
     latents_path, picture_path = out / "latents.npz", out / "reconstructions.png"
     for path in (latents_path, picture_path):
         if path.exists() and not force:
@@ -97,7 +102,10 @@ def invert(
         for start in range(0, len(files), batch_images):
             # batch by batch, because a folder may not fit into memory
             part = files[start : start + batch_images]
-            loaded = load_images(part, inverter.model.shape, skip_damaged=on_error is OnError.SKIP)
+            try:
+                loaded = load_images(part, inverter.model.shape, skip_damaged=on_error is OnError.SKIP)
+            except UnreadableImage as error:
+                raise UserError(f"{error}, or leave it out with --on-error skip") from error
             notes += loaded.notes
             progress.advance(task, len(part))
             if not loaded.names:

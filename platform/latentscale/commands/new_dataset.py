@@ -1,14 +1,11 @@
 """Checks of the options of commands that write a new dataset: its folder and the size of its shards."""
 
 import math
-import re
 from pathlib import Path
 
 from latentscale.building.build_options import megabytes_to_bytes
 from latentscale.errors import UserError
-
-# a Path collapses the two slashes into one
-_URL = re.compile(r"[a-z][a-z0-9+.-]+:(/|$)", re.IGNORECASE)
+from latentscale.local_paths import refuse_url
 
 
 def new_folder(out: Path | None) -> Path:
@@ -19,10 +16,7 @@ def new_folder(out: Path | None) -> Path:
     """
     if out is None:
         raise UserError("--out is missing: name the folder of the new dataset, --out DIR")
-    if _URL.match(str(out)):
-        raise UserError(
-            f"--out {out} is a URL, but shards are written to a local folder: name a folder, and upload it afterwards"
-        )
+    refuse_url(str(out), "--out ", "name a folder, and upload it afterwards")
     return out
 
 

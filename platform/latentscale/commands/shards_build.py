@@ -64,11 +64,17 @@ def build(
             metavar="[PATH]...",
             help="The folder or archive to read; digits, photos and clusters take none. tar, parquet and npz take "
             "several files, a folder of them, or a pattern such as 'train-{000..146}.tar'.",
+            # what cannot be read is named as every other wrong input is
+            readable=False,
         ),
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(metavar="DIR", help="Folder of the new dataset, outside the folders that are read; required."),
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the new dataset, outside the folders that are read; required.",
+            readable=False,
+        ),
     ] = None,
     *,
     source_options: SourceOptions,

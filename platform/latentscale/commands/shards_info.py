@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.markup import escape
 
+from latentscale.atomic import refuse_special_file
 from latentscale.commands.storage import options_for
 from latentscale.errors import UserError, interruptible_imports
+from latentscale.local_paths import refuse_url
 from latentscale.wording import counted, escaped
 
 if TYPE_CHECKING:
@@ -58,6 +60,10 @@ def info(
     descriptions = [read_description(dataset.folder) for _, dataset in datasets]
     # a pipe has no width
     console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    target = Path(picture) if picture else Path("" if options else folder) / "contact-sheet.png"
+    if picture != "none":
+        refuse_url(picture, "--picture ", "name a file, and upload it afterwards")
+        refuse_special_file(target)
     _print_facts(console, folder, datasets, descriptions)
     _print_labels(console, datasets)
     if picture != "none":
@@ -66,7 +72,6 @@ def info(
             from latentscale.shards.contact_sheet import Split, contact_sheet
 
         splits = [Split(name, dataset, dataset.stored_labels()) for name, dataset in datasets]
-        target = Path(picture) if picture else Path("" if options else folder) / "contact-sheet.png"
         try:
             save_png(contact_sheet(splits), target)
         except OSError as error:

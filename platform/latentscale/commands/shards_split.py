@@ -21,7 +21,9 @@ def split(
             "work too.",
         ),
     ],
-    out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder of the new dataset; required.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of the new dataset; required.", readable=False)
+    ] = None,
     folds: Annotated[int, typer.Option(min=0, metavar="K", help="Number of folds.")] = 0,
     fold: Annotated[
         int | None,

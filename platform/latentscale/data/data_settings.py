@@ -19,6 +19,7 @@ class DataSettings:
         " gs://…, http(s)://…, file://…; implies data.name=shards",
         may_change=True,
         is_path=True,
+        may_be_url=True,
     )
     resolution: int = setting(
         0,

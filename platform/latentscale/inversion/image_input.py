@@ -24,6 +24,10 @@ PILLOW_MODES = {1: "L", 3: "RGB"}
 ImageLike = Tensor | np.ndarray | Image.Image | str | os.PathLike[str] | Sequence[Any]
 
 
+class UnreadableImage(UserError):
+    """A file or picture from which no image can be read; others can."""
+
+
 class LoadedImages(NamedTuple):
     """Images read from files.
 
@@ -109,7 +113,7 @@ def load_images(
             else:
                 name = os.fspath(source)
                 image, changes = _fit(_open(Path(source)), name, shape)
-        except UserError as error:
+        except UnreadableImage as error:
             if not skip_damaged:
                 raise
             notes.append(f"left out: {error}")
@@ -128,13 +132,13 @@ def _open(path: Path) -> Image.Image:
             image.load()
             return image
     except FileNotFoundError as error:
-        raise UserError(f"{path} does not exist") from error
+        raise UnreadableImage(f"{path} does not exist: name another") from error
     except UnidentifiedImageError as error:
-        raise UserError(f"{path} is not an image that Pillow can read: convert it to PNG or JPEG") from error
+        raise UnreadableImage(f"{path} is not an image that Pillow can read: convert it to PNG or JPEG") from error
     except MemoryError:
         raise
     except Exception as error:  # on damaged files, Pillow's plugins raise errors of any type
-        raise UserError(
+        raise UnreadableImage(
             f"{path} cannot be read as an image ({error}): replace the file, it is damaged or too large"
         ) from error
 
@@ -150,7 +154,7 @@ def _fit(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tensor,
     except (UserError, MemoryError):
         raise
     except Exception as error:  # Pillow's errors for palettes, modes and EXIF data that it cannot use are of any type
-        raise UserError(
+        raise UnreadableImage(
             f"{name} cannot be converted to 8-bit grey or RGB ({error}; its pixels are of mode {image.mode}): convert "
             "it first"
         ) from error
@@ -167,7 +171,7 @@ def _fitted(image: Image.Image, name: str, shape: tuple[int, ...]) -> tuple[Tens
         image = eight_bit_grey(image)
         changes.append("16 bits per pixel reduced to 8")
     elif image.mode in ("I", "F"):
-        raise UserError(
+        raise UnreadableImage(
             f"{name} has pixels of mode {image.mode} (32 bits), whose range is unknown: convert it to 8 or 16 bits per "
             "channel"
         )

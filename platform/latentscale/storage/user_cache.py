@@ -4,18 +4,20 @@ import os
 from pathlib import Path
 
 from latentscale.errors import UserError
-from latentscale.home_folder import home_expanded
+from latentscale.local_paths import home_expanded, refuse_url
 
 
 def cache_folder() -> Path:
     """Return ``$LATENTSCALE_CACHE``, else ``$XDG_CACHE_HOME/latentscale``, else ``~/.cache/latentscale``.
 
     Raises:
-        UserError: neither variable is set, and there is no home folder.
+        UserError: one of them is a URL, or neither is set and there is no home folder.
     """
     if chosen := os.environ.get("LATENTSCALE_CACHE"):
+        refuse_url(chosen, "LATENTSCALE_CACHE=", "name a folder")
         return Path(home_expanded(chosen, "LATENTSCALE_CACHE"))
     if caches := os.environ.get("XDG_CACHE_HOME"):
+        refuse_url(caches, "XDG_CACHE_HOME=", "name a folder")
         return Path(caches) / "latentscale"
     try:
         return Path.home() / ".cache" / "latentscale"
