@@ -133,7 +133,8 @@ def test_a_flat_split_does_not_erase_the_labels_of_another(tmp_path: Path) -> No
     names = ["train/n1/0.png", "train/n2/1.png", "val/ILSVRC2012_val_0.png", "val/ILSVRC2012_val_1.png"]
     root = tree(tmp_path / "in", names)
     with pytest.raises(
-        UserError, match=r"val/ILSVRC2012_val_0\.png and 1 more images are in no class folder.*--splits train=FOLDER"
+        UserError,
+        match=r"val/ILSVRC2012_val_0\.png and 1 more images are in no class folder.*--splits train=train, label",
     ):
         built("folder", root, tmp_path / "out")
     result = built("folder", root, tmp_path / "out", splits="train=train")
@@ -189,6 +190,8 @@ def test_csv_as_other_programs_write_it(text: str, tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("file,label\n0.png,cat\n1.png,\n", r"'1\.png' has no label"),
+        ("file,label\n0.png,3.0\n1.png,NaN\n", r"'1\.png' has no label"),
+        ("file,kind,breed\n0.png,cat,nan\n1.png,dog,pug\n", r"'0\.png' has no breed"),
         ("file,label\n0.png,cat\n,dog\n", r"a row with the label 'dog' names no image"),
         ("picture,label\n0.png,cat\n1.png,dog\n", r"its first line must be titles, .*file, filename.*'picture,label'"),
         (
@@ -272,6 +275,9 @@ NAMES = [f"00000/img{n:08d}.png" for n in range(4)]
         {"labels": [[name, n % 2] for n, name in enumerate(NAMES)], "name": "pets", "licence": None},
         [[name, n % 2] for n, name in enumerate(NAMES)],
         [{"file_name": name, "label": n % 2} for n, name in enumerate(NAMES)],
+        {"labels": {name: n % 2 for n, name in enumerate(NAMES)}},
+        {"labels": [{"file": name, "label": n % 2} for n, name in enumerate(NAMES)], "version": 2},
+        {name: float(n % 2) for n, name in enumerate(NAMES)},
     ],
 )
 def test_stylegans_labels_as_other_tools_write_them(described: object, tmp_path: Path) -> None:
@@ -288,7 +294,19 @@ def test_stylegans_labels_as_other_tools_write_them(described: object, tmp_path:
             {"labels": [[name, True] for name in NAMES]},
             r"has the label true, but labels must be names or whole numbers",
         ),
-        ({"labels": dict.fromkeys(NAMES)}, r"'labels' has the label"),
+        ({"labels": dict.fromkeys(NAMES)}, r"'00000/img00000000\.png' has no label"),
+        (dict.fromkeys(NAMES, 0.5), r"has the label 0\.5, but labels must be names or whole numbers"),
+        ({name: float("nan") for name in NAMES}, r"'00000/img00000000\.png' has no label"),
+        (
+            {**dict.fromkeys(NAMES, 1), "labels": None},
+            r"has both labels and '00000/img00000000\.png' as keys: leave one of the two out",
+        ),
+        (
+            {**dict.fromkeys(NAMES, 1), "labels": [["x.png", 2]]},
+            r"has both labels and '00000/img00000000\.png' as keys",
+        ),
+        ({"labels": ["cat", "dog"]}, r"must be an object such as .*; not a list that begins with 'cat'"),
+        ({"labels": "cat"}, r"must be an object such as .*; not 'cat'"),
         ({name: [0] * (1 + (n == 2)) for n, name in enumerate(NAMES)}, r"does not have 1 labels, as the first image"),
         (
             {name: {"a": 1} if n else {"b": 1} for n, name in enumerate(NAMES)},
@@ -313,6 +331,56 @@ def test_what_is_wrong_in_a_json_file_is_named(content: object, message: str, tm
     assert "--labels none" in str(refused.value)
     assert "\n" not in str(refused.value)
     assert built("zip", tmp_path / "a.zip", tmp_path / "out", labels="none").counts == {"train": 4}
+
+
+def test_whole_numbers_that_became_floats_are_whole_numbers(tmp_path: Path) -> None:
+    root = tree(tmp_path / "in", [f"{n}.png" for n in range(3)])
+    for text, labels in (
+        ("file,label\n0.png,2.0\n1.png,10.\n2.png,2\n", ["2", "10", "2"]),
+        ("file,label\n0.png,2.0\n1.png,10.5\n2.png,2\n", ["2.0", "10.5", "2"]),
+        ("file,label\n0.png,v2.0\n1.png,1.0\n2.png,1.0\n", ["v2.0", "1.0", "1.0"]),
+    ):
+        (tmp_path / "l.csv").write_text(text)
+        out = tmp_path / labels[0] / labels[1]
+        built("folder", root, out, labels=str(tmp_path / "l.csv"))
+        assert [label_of(out / "train")[f"{n}.png"] for n in range(3)] == labels
+
+
+def test_two_label_files_of_a_folder_must_agree(tmp_path: Path) -> None:
+    root = tree(tmp_path / "in", [f"{n}.png" for n in range(3)])
+    first = "file,label\n0.png,cat\n1.png,dog\n2.png,cat\n"
+    fill(root, {"labels.csv": first.encode()})
+    for other, content in {
+        "metadata.csv": "file_name,label\n0.png,cat\n1.png,dog\n2.png,dog\n",
+        "labels.json": '{"0.png": 1, "1.png": 2, "2.png": 3}',
+        "dataset.json": '{"labels": null}',
+        "metadata.jsonl": '{"file_name": "0.png", "label": 0}\n{"file_name": "1.png", "label": 0}\n'
+        '{"file_name": "2.png", "label": 0}\n',
+    }.items():
+        (root / other).write_text(content)
+        with pytest.raises(UserError, match=r"give the images different labels: name the right one with --labels FILE"):
+            built("folder", root, tmp_path / "out")
+        built("folder", root, tmp_path / other, labels=str(root / "labels.csv"))
+        assert label_of(tmp_path / other / "train") == {"0.png": "cat", "1.png": "dog", "2.png": "cat"}
+        (root / other).unlink()
+    # the same classes by other names, and a file that has no labels
+    (root / "dataset.json").write_text('{"labels": [["0.png", 7], ["1.png", 3], ["2.png", 7]]}')
+    (root / "metadata.csv").write_text("file_name,text\n0.png,a cat\n")
+    built("folder", root, tmp_path / "out")
+    assert label_of(tmp_path / "out/train") == {"0.png": "cat", "1.png": "dog", "2.png": "cat"}
+
+
+def test_two_label_files_of_a_split_must_agree(tmp_path: Path) -> None:
+    names = [f"{split}/{n}.png" for split in ("train", "test") for n in range(2)]
+    root = tree(tmp_path / "in", names)
+    for split in ("train", "test"):
+        fill(root, {f"{split}/labels.csv": b"file,label\n0.png,cat\n1.png,dog\n"})
+    (root / "test" / "metadata.csv").write_text("file_name,label\n0.png,dog\n1.png,dog\n")
+    with pytest.raises(UserError, match=r"test/labels\.csv and .*test/metadata\.csv give the images different labels"):
+        built("folder", root, tmp_path / "out")
+    (root / "test" / "metadata.csv").write_text("file_name,label\n0.png,cat\n1.png,dog\n")
+    built("folder", root, tmp_path / "out")
+    assert label_of(tmp_path / "out/test") == {"test/0.png": "cat", "test/1.png": "dog"}
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

@@ -27,6 +27,7 @@ LABEL_TITLES = ("label", "labels", "class", "category", "target")
 METADATA_FILES = ("metadata.csv", "metadata.jsonl")
 """Names that Hugging Face's image folders give such files."""
 
+_WHOLE_FLOAT = re.compile(r"[+-]?\d+(\.0*)?", re.ASCII)
 _INDEX_TITLE = re.compile(r"|unnamed: ?\d+|index")
 _SHOWN = 40
 
@@ -111,7 +112,20 @@ def _csv_table(content: bytes, describes: bool) -> LabelTable:
             )
     key = _file_column(titles, rows)
     columns = _label_columns(titles, rows, key)
-    return _table([(row[key], [row[i] for i in columns]) for row in rows], [titles[i] for i in columns], describes)
+    labels = [_numbers_as_integers([row[i] for row in rows]) for i in columns]
+    named = [(row[key], [column[number] for column in labels]) for number, row in enumerate(rows)]
+    return _table(named, [titles[i] for i in columns], describes)
+
+
+def _numbers_as_integers(cells: list[str]) -> list[str]:
+    """A column of whole numbers that a missing one has turned into floats, ``1.0`` and ``nan``, as pandas writes it.
+
+    The missing values become empty, and are refused by the image's name.
+    """
+    cells = ["" if cell.casefold() == "nan" else cell for cell in cells]
+    if not all(_WHOLE_FLOAT.fullmatch(cell) or not cell for cell in cells):
+        return cells
+    return [cell.partition(".")[0] for cell in cells]
 
 
 def _without_end(row: list[str], length: int) -> list[str]:
@@ -166,12 +180,17 @@ def _plain(title: str) -> str:
 
 
 def _json_table(content: bytes, describes: bool) -> LabelTable:
-    """``{"cat/1.png": "cat", …}`` (several labels: a list or an object), or StyleGAN's pairs below ``labels``."""
+    """``{"cat/1.png": "cat", …}`` (several labels: a list or an object), or such labels or pairs below ``labels``."""
     data = _json(_decoded(content))
-    if isinstance(data, Mapping) and data.get("labels") and _is_pairs(data["labels"]):
-        data = data["labels"]
-    if isinstance(data, Mapping) and "labels" in data and data["labels"] in (None, []):
-        return LabelTable(notes=["it says that the images have no labels"], none=True)
+    if isinstance(data, Mapping) and "labels" in data:
+        images = [name for name in data if suffix(name) in IMAGE_SUFFIXES]
+        if images and not isinstance(data["labels"], str | int):
+            raise _Damaged(f"it has both labels and {_shown(images[0])} as keys: leave one of the two out")
+        if not images:
+            # other keys beside it describe the dataset
+            data = data["labels"]
+        if data in (None, [], {}):
+            return LabelTable(notes=["it says that the images have no labels"], none=True)
     pairs: list[tuple[Any, Any]]
     if isinstance(data, Mapping):
         pairs = list(data.items())
@@ -180,7 +199,9 @@ def _json_table(content: bytes, describes: bool) -> LabelTable:
     elif isinstance(data, list) and data and all(isinstance(row, Mapping) for row in data):
         return _records(data, describes)
     else:
-        raise _Damaged('must be an object such as {"cat/1.png": "cat"}, or {"labels": [["1.png", 3]]}')
+        raise _Damaged(
+            f'must be an object such as {{"1.png": "cat"}}, or {{"labels": [["1.png", 3]]}}; not {_kind(data)}'
+        )
     return _values_table(pairs)
 
 
@@ -239,7 +260,8 @@ def _values_table(pairs: Sequence[tuple[Any, Any]]) -> LabelTable:
             values = value
         else:
             values = [value]
-        rows.append((_name(name), [_text(each, name) for each in values]))
+        # one number for each image may be a class that became a float; several are a vector, such as a camera's
+        rows.append((_name(name), [_text(each, name, whole_floats=not isinstance(first, list)) for each in values]))
     return _table(rows, titles, False)
 
 
@@ -312,7 +334,18 @@ def _name(value: Any) -> str:
     return str(value).strip()
 
 
-def _text(value: Any, name: Any) -> str:
+def _kind(data: Any) -> str:
+    """What JSON holds in place of labels, in words."""
+    if isinstance(data, list):
+        return f"a list that begins with {_shown(data[0])}" if data else "an empty list"
+    return _shown(data)
+
+
+def _text(value: Any, name: Any, whole_floats: bool = True) -> str:
+    if whole_floats and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if value is None or value != value:
+        raise _Damaged(f"{_shown(name)} has no label")
     if isinstance(value, bool) or not isinstance(value, str | int):
         raise _Damaged(f"{_shown(name)} has the label {_shown(value)}, but labels must be names or whole numbers")
     return _composed(str(value).strip())

@@ -1,6 +1,7 @@
 """The listing that every source returns: its images by split, their properties, and a reader for any process."""
 
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,13 @@ LABEL_FILES = ("labels.json", "labels.csv", "metadata.jsonl", "metadata.csv")
 """Names of label files in small letters; the first has precedence."""
 
 _TABLE_SUFFIXES = frozenset(
-    (".cls", ".csv", ".json", ".jsonl", ".mat", ".ndjson", ".npy", ".npz", ".parquet", ".pkl", ".tsv", ".xls", ".xlsx")
-)
+    (
+        ".cls", ".csv", ".json", ".jsonl", ".mat", ".ndjson", ".npy", ".npz", ".parquet", ".pkl", ".tsv", ".txt",
+        ".xls", ".xlsx", ".xml",
+    )
+)  # fmt: skip
+# texts that come with a dataset and describe no image
+_PROSE = re.compile(r"(read.?me|licen[cs]e|copying|credits|notice|attributions?|change.?log)\b.*", re.IGNORECASE)
 
 STYLEGAN_FILE = "dataset.json"
 """StyleGAN's dataset tool writes labels here; other tools use the name for other things."""
@@ -190,7 +196,8 @@ def other_notes(count: int, kind: str, tables: Sequence[str]) -> list[str]:
     line = f"ignored {counted(count, kind)} without an image's file name"
     if tables:
         more = f" and {len(tables) - 1} more" if len(tables) > 1 else ""
-        line += f"; {display_name(min(tables))}{more} may hold labels: --labels FILE reads a table of them"
+        names = f"{display_name(min(tables))}{more}"
+        line += f"; {names} may hold labels, which are not read: --labels FILE reads a table of them"
     return [line]
 
 
@@ -198,7 +205,13 @@ def may_hold_labels(name: str) -> bool:
     """Whether a file is named like a table or a description, but is neither an image nor looked for."""
     *folders, base = name.split("/")
     hidden = any(part.startswith(".") or part == "__MACOSX" for part in (*folders, base))
-    return suffix(base) in _TABLE_SUFFIXES and base != STYLEGAN_FILE and not hidden and not is_label_file(name)
+    return (
+        suffix(base) in _TABLE_SUFFIXES
+        and not _PROSE.match(base)
+        and base != STYLEGAN_FILE
+        and not hidden
+        and not is_label_file(name)
+    )
 
 
 def is_label_file(name: str) -> bool:

@@ -4,12 +4,12 @@ import os.path
 import unicodedata
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import accumulate, product
+from itertools import accumulate
 from pathlib import Path
 
 from latentscale.errors import UserError
 from latentscale.sources.label_matching import match_rows
-from latentscale.sources.label_tables import METADATA_FILES, LabelFile, LabelTable, read_label_table
+from latentscale.sources.label_tables import LabelFile, LabelTable, read_label_table
 from latentscale.sources.labels import Labels, labels_from_columns
 from latentscale.sources.listing import LABEL_FILES, STYLEGAN_FILE, Item, display_name, origin_notes
 from latentscale.sources.source_options import SourceOptions
@@ -167,7 +167,13 @@ def _by_folders(
     whole = [split for split, indices in folders.splits.items() if set(indices) <= set(strays)]
     way_out = ""
     if whole and len(whole) < len(folders.splits):
-        kept = ",".join(f"{split}=FOLDER" for split in folders.splits if split not in whole)
+        named = {
+            (split, names[index].removesuffix(folders.below[index]).rstrip("/"))
+            for split, indices in folders.splits.items()
+            for index in indices
+            if split not in whole
+        }
+        kept = ",".join(f"{split}={display_name(folder)}" for split, folder in sorted(named))
         way_out = f", leave the {whole[0]} split out with --splits {kept}"
     raise UserError(
         f"{location}: {stray}{more} in no class folder, but others are, such as {display_name(names[within])}: move "
@@ -200,17 +206,22 @@ def _from_sidecars(names: Sequence[str], common: str, sidecars: SidecarFiles, lo
     """
     notes: list[str] = []
     above = list(accumulate((f"{part}/" for part in common.split("/") if part), initial=""))
-    for folder, base in product(above, (*LABEL_FILES, STYLEGAN_FILE)):
-        if (file := _read(sidecars, folder + base)) is None:
-            continue
-        _refuse_others([name for name in sidecars.names if _folder(name) != folder], location)
-        table = read_label_table(file)
-        described = base == STYLEGAN_FILE
-        if table.titles:
-            return replace(_from_table(table, names, folder, file.name, location), described=described)
-        notes += table.notes
-        if base not in METADATA_FILES:
-            return _Found(notes=notes, none=True, described=described)
+    for folder in above:
+        candidates = []
+        for base in (*LABEL_FILES, STYLEGAN_FILE):
+            if (file := _read(sidecars, folder + base)) is None:
+                continue
+            _refuse_others([name for name in sidecars.names if _folder(name) != folder], location)
+            candidates.append((file, read_label_table(file), base == STYLEGAN_FILE))
+        notes += [note for _, table, _ in candidates for note in table.notes if not (table.titles or table.none)]
+        speaking = [candidate for candidate in candidates if candidate[1].titles or candidate[1].none]
+        if speaking:
+            found = [
+                replace(_from_table(table, names, folder, file.name, location), none=table.none, described=described)
+                for file, table, described in speaking
+            ]
+            _refuse_differing(found, [file.name for file, _, _ in speaking])
+            return replace(found[0], notes=[*notes, *found[0].notes], described=any(each.described for each in found))
     below = sorted({_folder(name) for name in sidecars.names} - set(above))
     if not below:
         return _Found(notes=notes)
@@ -228,15 +239,22 @@ def _from_several(
     values: dict[str, list[str]] = {}
     files: list[str] = []
     for folder in folders:
-        file = next(file for base in LABEL_FILES if (file := _read(sidecars, folder + base)) is not None)
-        table = read_label_table(file)
+        here = [file for base in LABEL_FILES if (file := _read(sidecars, folder + base)) is not None]
+        inside = [name for name in names if name.startswith(folder)]
+        tables = [read_label_table(file) for file in here]
+        speaking = [number for number, table in enumerate(tables) if table.titles]
+        _refuse_differing(
+            [_from_table(tables[number], inside, folder, here[number].name, location) for number in speaking],
+            [here[number].name for number in speaking],
+        )
+        chosen = speaking[0] if speaking else 0
+        file, table = here[chosen], tables[chosen]
         if titles is not None and table.titles != titles:
             raise UserError(
                 f"{file.name} has the labels {', '.join(table.titles) or 'none'}, but {files[0]} has "
                 f"{', '.join(titles) or 'none'}: give them the same, or name one file with --labels FILE"
             )
         titles = table.titles
-        inside = [name for name in names if name.startswith(folder)]
         if titles:
             matched = match_rows(inside, table.rows, folder, file.name, location)
             values |= dict(zip(inside, matched.values, strict=True))
@@ -247,6 +265,22 @@ def _from_several(
         return _Found(notes=notes)
     labels, numbers = labels_from_columns(titles, list(zip(*(values[name] for name in names), strict=True)))
     return _Found(labels, numbers, f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else files[0], notes)
+
+
+def _refuse_differing(found: Sequence[_Found], files: Sequence[str]) -> None:
+    """Refuse label files of one folder that put the images into other classes, whatever these are called."""
+    for other, file in zip(found[1:], files[1:], strict=True):
+        if _partition(other) != _partition(found[0]):
+            raise UserError(
+                f"{files[0]} and {file} give the images different labels: name the right one with --labels FILE, or "
+                "remove the other"
+            )
+
+
+def _partition(found: _Found) -> list[int]:
+    """The class of each image, numbered in the order in which the images show them; empty without labels."""
+    numbers: dict[int | None, int] = {}
+    return [numbers.setdefault(label, len(numbers)) for label in found.of_image]
 
 
 def _refuse_others(others: Sequence[str], location: str) -> None:
