@@ -207,6 +207,6 @@ def test_other_files_that_may_hold_labels_are_named(tmp_path, name):
     fill(tmp_path / "in", {name: b"x", "readme.txt": b"x", "LICENSE-images.txt": b"x", ".hidden.csv": b"x"})
     note = listed(tmp_path / "in", ["a/0.png", "b/1.png"]).notes[0]
     assert note == (
-        f"ignored 3 files without an image's file name; {name} may hold labels, which are not read: --labels FILE reads "
-        "a table of them"
+        f"ignored 3 files without an image's file name; {name} may hold labels, which are not read: --labels FILE reads"
+        " a table of them"
     )
