@@ -4,6 +4,8 @@ import json
 import os
 import shutil
 from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from latentscale.building.sample_preparation import ImagePreprocessor, PointEnco
 from latentscale.building.sample_sizes import SampleSizes
 from latentscale.building.split_writer import SplitWriter
 from latentscale.building.transform_record import describe_transform, resizing_library
+from latentscale.containers.input_files import file_stamp
 from latentscale.errors import UserError
 from latentscale.latents.draws import Purpose, permutation
 from latentscale.parallel_map import Report
@@ -90,7 +93,7 @@ def build_dataset(
     listing = _in_order(listing, images, options)
     identity = _identity(source, listing, images, options)
     try:
-        with partial_folder(out, options.restart) as folder:
+        with partial_folder(out, options.restart) as folder, _unchanged(listing.read_in_place, out):
             progress = BuildProgress(folder, identity)
             shape: tuple[int, ...]
             preparation: ImagePreprocessor | PointEncoder
@@ -118,6 +121,7 @@ def build_dataset(
                 _copy_split(progress.data / "train", progress.data / "test")
                 built.counts["test"] = built.counts["train"]
             flush_to_disk(progress.data)
+            _refuse_changed(listing.read_in_place, out)
             progress.data.rename(out)
             flush_to_disk(out.parent)
             discard_partial(out)
@@ -125,6 +129,36 @@ def build_dataset(
         remedy = "run the same command again: it continues after the last finished shard"
         raise write_error(out, error, remedy) from error
     return built
+
+
+@contextmanager
+def _unchanged(files: Mapping[Path, tuple[int, int]], out: Path) -> Iterator[None]:
+    """An image that cannot be read may be a sign that its file was replaced: then this is said instead."""
+    try:
+        yield
+    except UserError:
+        _refuse_changed(files, out)
+        raise
+
+
+def _refuse_changed(files: Mapping[Path, tuple[int, int]], out: Path) -> None:
+    """Refuse a build whose shards may mix images, or images and labels, of two states of a file.
+
+    Raises:
+        UserError: a file is another or gone; the unfinished build is kept, and not continued without ``--restart``.
+    """
+    for path, stamp in files.items():
+        try:
+            now = file_stamp(path)
+        except OSError as error:
+            raise UserError(
+                f"{path} cannot be read any more ({error.strerror}): bring it back, and build again with --restart"
+            ) from error
+        if now != stamp:
+            raise UserError(
+                f"{path} changed while {out} was built from it, so images and labels may be mixed up: wait until it is "
+                "complete, and build again with --restart"
+            )
 
 
 def _refuse_within(out: Path, tree: Path | None) -> None:

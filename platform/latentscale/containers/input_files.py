@@ -20,15 +20,23 @@ _LFS_POINTER = b"version https://git-lfs"
 
 @dataclass(frozen=True)
 class InputFile:
-    """A file to read, and its name below the folder that was given, with ``/`` between."""
+    """A file to read.
+
+    Attributes:
+        path: of the file.
+        name: below the folder that was given, with ``/`` between.
+        stamp: as `file_stamp` gave it before anything was read.
+    """
 
     path: Path
     name: str
+    stamp: tuple[int, int]
 
-    def stamp(self) -> tuple[int, int]:
-        """Size and modification time, with which a resumed build detects that the file was replaced."""
-        status = self.path.stat()
-        return status.st_size, status.st_mtime_ns
+
+def file_stamp(path: Path) -> tuple[int, int]:
+    """Size and modification time, by which a build detects that a file was replaced."""
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 @dataclass
@@ -48,6 +56,10 @@ class InputFiles:
     files: list[InputFile]
     tree: Path | None = None
     notes: list[str] = field(default_factory=list)
+
+    def stamps(self) -> dict[Path, tuple[int, int]]:
+        """The stamp of every file."""
+        return {file.path: file.stamp for file in self.files}
 
 
 def input_files(paths: Sequence[Path], suffixes: Sequence[str], source: str, follow_symlinks: bool) -> InputFiles:
@@ -77,7 +89,7 @@ def input_files(paths: Sequence[Path], suffixes: Sequence[str], source: str, fol
     _refuse_pointers(expanded)
     common = Path(os.path.commonpath([file.absolute().parent for file in expanded]))
     files = sorted(
-        (InputFile(file, file.absolute().relative_to(common).as_posix()) for file in expanded),
+        (InputFile(file, file.absolute().relative_to(common).as_posix(), file_stamp(file)) for file in expanded),
         key=lambda file: natural_order(file.name),
     )
     for first, second in pairwise(files):
@@ -159,7 +171,7 @@ def _of_folder(root: Path, suffixes: Sequence[str], follow_symlinks: bool) -> In
     others = 0
     for path, name in _walk(root, "", follow_symlinks, (os.path.realpath(root),)):
         if name.lower().endswith(tuple(suffixes)):
-            files.append(InputFile(path, name))
+            files.append(InputFile(path, name, file_stamp(path)))
         elif suffix(name) in IMAGE_SUFFIXES:
             images.append(name)
         else:

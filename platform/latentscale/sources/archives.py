@@ -37,19 +37,19 @@ def require_file(path: Path | None, kind: str) -> Path:
     return path
 
 
-def file_stamp(path: Path) -> tuple[int, int]:
-    """Size and modification time of an archive, with which a resumed build detects that the archive was replaced."""
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
-
-
 def archive_listing(
-    path: Path, members: Members, sidecars: SidecarFiles, reader: Reader, options: SourceOptions
+    path: Path,
+    stamp: tuple[int, int],
+    members: Members,
+    sidecars: SidecarFiles,
+    reader: Reader,
+    options: SourceOptions,
 ) -> Listing:
     """The listing of an archive whose members are laid out like a folder.
 
     Args:
         path: path of the archive.
+        stamp: of the archive before anything was read.
         members: its members.
         sidecars: its label files.
         reader: reads its images.
@@ -69,6 +69,7 @@ def archive_listing(
         licence="unknown",
         splits=found.splits,
         reader=reader,
+        read_in_place={path: stamp},
         labels=found.labels,
         sorted_by_label=bool(found.labels.names),
         same_in_test=options.split == "all",

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscale.containers.input_files import file_stamp
 from latentscale.errors import UserError
 from latentscale.sources.listing import Item
 
@@ -40,7 +41,6 @@ class ArrayReader:
         return image.T if row.transposed else image
 
 
-@lru_cache(maxsize=4)
 def load_array(path: Path) -> NDArray[np.uint8]:
     """Load an ``.npy``, idx or gzipped idx file of bytes; the array is read-only.
 
@@ -48,9 +48,15 @@ def load_array(path: Path) -> NDArray[np.uint8]:
         UserError: the file is damaged or does not hold bytes.
     """
     with _naming(path):
-        array = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix == ".npy" else load_idx(path, "u1")
-        if array.dtype != np.uint8 or array.ndim == 0:
-            raise ValueError(f"it holds {array.dtype}, not bytes")
+        return _loaded(path, file_stamp(path))
+
+
+@lru_cache(maxsize=4)
+def _loaded(path: Path, stamp: tuple[int, int]) -> NDArray[np.uint8]:
+    """The array of a file with this stamp; each process keeps the last ones."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False) if path.suffix == ".npy" else load_idx(path, "u1")
+    if array.dtype != np.uint8 or array.ndim == 0:
+        raise ValueError(f"it holds {array.dtype}, not bytes")
     if array.ndim == 4 and array.shape[-1] == 1:
         array = array[..., 0]
     return array

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from latentscale.containers.input_files import file_stamp
 from latentscale.errors import UserError
 from latentscale.sources.arrays import ArrayReader, Row, load_array, load_classes
 from latentscale.sources.file_tree import require_folder
@@ -39,6 +40,7 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
         files = {split: pair._replace(labels=None) for split, pair in files.items()}
     else:
         _refuse_unread_labels(root, files)
+    stamps = {pair.images: file_stamp(pair.images) for pair in files.values()}
     found = {split: load_array(pair.images) for split, pair in files.items()}
     for split, images in found.items():
         if images.ndim != 3:
@@ -57,14 +59,12 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
     transposed = subset.startswith("emnist-")
     splits: dict[str, list[Item]] = {}
     for split, pair in sorted(files.items(), key=lambda entry: entry[0] != "train"):
-        status = pair.images.stat()
-        stamp = (status.st_size, status.st_mtime_ns)
         values = numbers[split]
         splits.setdefault("train" if options.split != "published" else split, []).extend(
             Item(
                 f"{pair.images.name}[{number}]",
                 Row(str(pair.images.relative_to(root)), number, transposed),
-                stamp,
+                stamps[pair.images],
                 label_of[values[number]] if labelled and values is not None else None,
                 (("split", split), ("number", number)),
             )
@@ -80,6 +80,7 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
         labels=labels,
         channels=1,
         uniform=True,
+        read_in_place=stamps,
         same_in_test=options.split == "all",
         notes=notes,
     )

@@ -125,6 +125,8 @@ class Listing:
         sorted_by_label: whether the images come label by label, so that the build should shuffle them.
         same_in_test: whether the test split is the same images as ``train``; then only ``train`` is listed.
         patches: the patches to cut from every image.
+        read_in_place: files that hold many images each, with their stamps before anything was read; a build fails if
+            one changes meanwhile.
         tree: the folder that is searched for images at any depth; None if files are found by name.
         generated: describes generated points; None for images.
         problems: images that cannot be used.
@@ -141,6 +143,7 @@ class Listing:
     sorted_by_label: bool = False
     same_in_test: bool = False
     patches: Patches | None = None
+    read_in_place: Mapping[Path, tuple[int, int]] = field(default_factory=dict)
     tree: Path | None = None
     generated: Generated | None = None
     problems: list[Problem] = field(default_factory=list)

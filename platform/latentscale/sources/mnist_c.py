@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscale.containers.input_files import file_stamp
 from latentscale.errors import UserError
 from latentscale.sources.arrays import ArrayReader, Row, load_array, load_digits
 from latentscale.sources.file_tree import require_folder
@@ -71,6 +72,7 @@ def list_mnist_c(path: Path | None, options: SourceOptions) -> Listing:
         labels=labels,
         channels=1,
         uniform=True,
+        read_in_place={corruption.file: file_stamp(corruption.file) for _, found in sizes for corruption in found},
         notes=notes,
     )
 
@@ -139,8 +141,7 @@ def _paired(originals: _Corruption, found: list[_Corruption], part: str) -> list
 
 
 def _items(corruption: _Corruption, kind: int, labelled: bool, part: str) -> list[Item]:
-    status = corruption.file.stat()
-    stamp = (status.st_size, status.st_mtime_ns)
+    stamp = file_stamp(corruption.file)
     items = []
     for number in range(len(corruption.images)):
         label = kind

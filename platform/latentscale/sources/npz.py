@@ -128,6 +128,7 @@ def list_npz(paths: Sequence[Path], options: SourceOptions) -> Listing:
         splits=items,
         reader=NpzReader(tuple(group.images for group in groups), tuple(forms)),
         tree=given.tree,
+        read_in_place=given.stamps(),
         labels=labels,
         channels=forms[0].channels if len({form.channels for form in forms}) == 1 else None,
         uniform=len({form.size for form in forms}) == 1,
@@ -285,7 +286,7 @@ def _labels(groups: Sequence[_Group]) -> tuple[Labels, list[list[int] | None], s
 
 def _items(place: int, group: _Group, labels: list[int] | None, groups: int) -> list[Item]:
     name = f"{group.file.name}/{group.images.key}" if group.images.member else group.file.name
-    stamp = group.file.stamp()
+    stamp = group.file.stamp
     return [
         Item(
             f"{name}[{number}]",

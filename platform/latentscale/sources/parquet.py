@@ -108,6 +108,7 @@ def list_parquet(paths: Sequence[Path], options: SourceOptions) -> Listing:
         splits={split: found for split, found in items.items() if found},
         reader=ParquetReader(tuple(files), image),
         tree=given.tree,
+        read_in_place=given.stamps(),
         labels=labels,
         sorted_by_label=is_sorted,
         same_in_test=options.split == "all",

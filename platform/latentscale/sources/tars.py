@@ -139,6 +139,7 @@ class _Tars:
             splits=assigned.splits,
             reader=self._reader,
             tree=self._given.tree,
+            read_in_place=self._given.stamps(),
             labels=labels,
             sorted_by_label=bool(labels.names),
             same_in_test=options.split == "all",
@@ -179,7 +180,7 @@ class _Tars:
         problems: set[Problem] = set()
         owner: dict[str, int] = {}
         for number, members in self._members.items():
-            stamp = self._files[number].stamp()
+            stamp = self._files[number].stamp
             problems |= {Problem(self._split_name(number, name), reason) for name, reason in members.problems}
             for image in members.images:
                 name = self._split_name(number, image.name)

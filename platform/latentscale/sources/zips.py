@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from latentscale.containers.input_files import file_stamp
 from latentscale.errors import UserError
 from latentscale.shards.archive_safety import unsafe_name
 from latentscale.sources.archives import (
@@ -13,7 +14,6 @@ from latentscale.sources.archives import (
     TOO_LARGE,
     Members,
     archive_listing,
-    file_stamp,
     require_file,
 )
 from latentscale.sources.label_tables import LabelFile
@@ -38,9 +38,10 @@ class ZipReader:
     """Reads members of a zip file; each process opens it once."""
 
     path: Path
+    stamp: tuple[int, int]
 
     def read(self, item: Item) -> bytes:
-        with _open_zip(self.path) as archive:
+        with _open_zip(self.path, self.stamp) as archive:
             return _content(archive, archive.infolist()[item.place], MAX_FILE_BYTES)
 
 
@@ -52,7 +53,8 @@ class _KeptZip(zipfile.ZipFile):
 
 
 @lru_cache(maxsize=2)
-def _open_zip(path: Path) -> zipfile.ZipFile:
+def _open_zip(path: Path, stamp: tuple[int, int]) -> zipfile.ZipFile:
+    """The archive of a file that had this stamp; a file that replaces it is another."""
     return _KeptZip(path)
 
 
@@ -64,8 +66,9 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
     """
     archive_path = require_file(path, "zip")
     try:
+        stamp = file_stamp(archive_path)
         with zipfile.ZipFile(archive_path) as archive:
-            members = _members(archive, file_stamp(archive_path))
+            members = _members(archive, stamp)
             named = {_name(info): info for info in archive.infolist()}
 
             def read_label_file(name: str) -> LabelFile | None:
@@ -79,7 +82,7 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
                     raise UserError(f"{location} {error}: fetch the archive again") from error
 
             label_files = SidecarFiles([name for name in named if is_label_file(name)], read_label_file)
-            return archive_listing(archive_path, members, label_files, ZipReader(archive_path), options)
+            return archive_listing(archive_path, stamp, members, label_files, ZipReader(archive_path, stamp), options)
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise UserError(f"{archive_path} cannot be read as a zip file ({error}): fetch it again") from error
 
