@@ -73,7 +73,7 @@ def image_files(paths: Sequence[Path | str]) -> FoundImages:
             if not tree.items:
                 raise UserError(f"{path} contains no images: give image files, or a folder of images")
             files += [path / item.name for item in tree.items]
-            notes += [f"{path}: {note}" for note in tree.notes()]
+            notes += [f"{path}: {note}" for note in tree.notes(labels=False)]
         elif path.exists():
             files.append(path)
         else:

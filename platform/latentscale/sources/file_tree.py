@@ -44,10 +44,15 @@ class Tree:
     unread: Counter[str] = field(default_factory=Counter)
     label_files: list[str] = field(default_factory=list)
 
-    def notes(self, read: int = 0) -> list[str]:
-        """Lines about the ignored files, if there are any; ``read`` of the other files were not ignored."""
+    def notes(self, read: int = 0, labels: bool = True) -> list[str]:
+        """Lines about the ignored files, if there are any.
+
+        Args:
+            read: how many of the other files were not ignored.
+            labels: whether to name files that may hold labels.
+        """
         return [
-            *other_notes(self.others - read, "file", self.tables),
+            *other_notes(self.others - read, "file", self.tables if labels else []),
             *unread_notes(self.unread),
         ]
 
