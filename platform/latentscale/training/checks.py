@@ -187,8 +187,8 @@ def _categories(config: Config, method: type[Method], dataset: ShardedDataset | 
     if method.labelled and dataset is not None:
         if not dataset.label_sizes:
             raise UserError(
-                f"{method.name} needs labels, and {dataset.name} has none: put the images of each class into a folder of "
-                "its own, or a labels.csv beside them, and build the shards again"
+                f"{method.name} needs labels, and {dataset.name} has none: put the images of each class into a folder "
+                "of its own, or a labels.csv beside them, and build the shards again"
             )
         if chosen and chosen != dataset.label_sizes:
             raise UserError(
