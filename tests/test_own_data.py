@@ -1,6 +1,9 @@
 """`python recipes/X.py data.path=photos/`: shards are built on first use, and settings follow from the data."""
 
+import gzip
 import json
+import os
+import pickle
 import re
 import shutil
 import sys
@@ -300,6 +303,53 @@ def test_what_decides_the_samples_decides_which_shards_are_used(own_cache: Path,
     assert len(found | {by_table.folder, renamed.folder}) == 4
     assert [ShardedDataset.open(shards.folder / "train").labels for shards in (by_table, renamed)] == [
         ["a", "b"], ["b", "c"]]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["folder", "pattern"])
+def test_tars_are_built_again_where_one_was_added_or_changed(how: str, own_cache: Path, tmp_path: Path) -> None:
+    def part(number: int) -> None:
+        members = {f"{n}.png": image_bytes(n) for n in range(3 * number, 3 * number + 3)}
+        tar(tmp_path / f"in/pets-{number}.tar", members)
+
+    def built(last: int) -> OwnShards:
+        return build(tmp_path / ("in" if how == "folder" else f"in/pets-{{0..{last}}}.tar"), 8)
+
+    part(0)
+    part(1)
+    first = built(1)
+    assert first.built
+    assert ShardedDataset.open(first.folder / "train").count == 6
+    again = built(1)
+    assert (again.folder, again.built) == (first.folder, [])
+    os.utime(tmp_path / "in/pets-1.tar", ns=(10**18, 10**18))
+    touched = built(1)
+    assert touched.built
+    assert touched.folder != first.folder
+    part(2)
+    added = built(2)
+    assert added.built
+    assert added.folder not in (first.folder, touched.folder)
+    assert ShardedDataset.open(added.folder / "train").count == 9
+
+
+def test_compressed_tars_and_pickles_are_named(own_cache: Path, tmp_path: Path) -> None:
+    for name, content, message in (
+        ("a.tar.gz", gzip.compress(b"x"), r"data\.path=.*a\.tar\.gz is compressed, .* gunzip < "),
+        ("a.pkl", pickle.dumps([1]), r"data\.path=.*a\.pkl is a pickle, which is never opened"),
+    ):
+        folder = tmp_path / f"of {name}"
+        folder.mkdir()
+        (folder / name).write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            build(folder / name)
+        if name == "a.tar.gz":
+            with pytest.raises(
+                UserError, match=r"data\.path=.*\{a,b\}\.tar\.gz is compressed, .* gunzip < .*a\.tar\.gz"
+            ):
+                build(folder / "{a,b}.tar.gz")
+        with pytest.raises(UserError, match=r"data\.path=.* holds no images, but "):
+            build(folder)
 
 
 @pytest.mark.slow

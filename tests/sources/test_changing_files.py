@@ -100,6 +100,21 @@ def test_a_file_that_vanishes_ends_the_build(kind: str, tmp_path: Path) -> None:
     assert build(kind, path, tmp_path / "out", lambda: None, restart=True).counts == {"train": 6}
 
 
+@pytest.mark.parametrize("order", "CF")
+def test_an_array_that_is_cut_off_ends_the_build_and_not_the_process(order: Any, tmp_path: Path) -> None:
+    path = tmp_path / "images.npy"
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+    np.save(path, np.asarray(images, order=order))
+    for on_error in ("fail", "skip"):
+        whole = path.read_bytes()
+        with pytest.raises(UserError, match=r"images\.npy changed while .* was built from it"):
+            build("npz", path, tmp_path / on_error, lambda: os.truncate(path, 5000), on_error=on_error, max_errors=100)
+        assert not (tmp_path / on_error).exists()
+        path.write_bytes(whole)
+    build("npz", path, tmp_path / "whole", lambda: None)
+    assert np.array_equal(pixels(tmp_path / "whole/train"), images.transpose(0, 3, 1, 2))
+
+
 def test_a_file_that_grows_behind_what_is_read_ends_the_build(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "data.tar", 0)
 

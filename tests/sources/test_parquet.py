@@ -1,11 +1,15 @@
 """Parquet datasets as Hugging Face keeps them, written by pyarrow: images, class labels, splits, and damage."""
 
+import base64
 import builtins
 import json
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,6 +20,7 @@ from latentscale.containers.parquet_files import open_parquet
 from latentscale.errors import UserError
 from latentscale.shards.sharded_dataset import ShardedDataset
 from latentscale.shards.verifying import verify
+from latentscale.sources import parquet
 from latentscale.sources.listing import Item
 from latentscale.sources.parquet import ParquetReader, Row
 from latentscale.sources.registry import list_source
@@ -291,6 +296,101 @@ def test_damage_is_named(where: str, tmp_path: Path) -> None:
     ) as refused:
         built("parquet", path, tmp_path / "out")
     assert "\n" not in str(refused.value)
+
+
+def encrypted(path: Path, columns: Sequence[str], plaintext_footer: bool) -> Path:
+    import pyarrow.parquet.encryption as encryption
+
+    class Keys(encryption.KmsClient):  # type: ignore[misc]
+        def wrap_key(self, key: bytes, name: str) -> bytes:
+            return base64.b64encode(key)
+
+        def unwrap_key(self, key: bytes, name: str) -> bytes:
+            return base64.b64decode(key)
+
+    factory = encryption.CryptoFactory(lambda configuration: Keys())
+    properties = factory.file_encryption_properties(
+        encryption.KmsConnectionConfig(),
+        encryption.EncryptionConfiguration(
+            footer_key="footer",
+            column_keys={"column": columns},
+            plaintext_footer=plaintext_footer,
+            double_wrapping=False,
+        ),
+    )
+    table = pq.read_table(pets(path, 0, 6))
+    with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as writer:
+        writer.write_table(table)
+    return path
+
+
+@pytest.mark.parametrize("columns", [["image.bytes"], ["image.bytes", "image.path"], ["label"], ["image.path"]])
+@pytest.mark.parametrize("plaintext_footer", [False, True])
+def test_what_is_encrypted_is_named(columns: list[str], plaintext_footer: bool, tmp_path: Path) -> None:
+    """pyarrow ends the process where it is asked for what the footer says of an encrypted column."""
+    path = encrypted(tmp_path / "a.parquet", columns, plaintext_footer)
+    options: dict[str, Any] = {}
+    if plaintext_footer and "image.bytes" not in columns:
+        assert built("parquet", path, tmp_path / "out", labels="none").counts == {"train": 6}
+        if "label" not in columns:
+            return
+    else:
+        options = {"labels": "none"}
+    with pytest.raises(
+        UserError, match=r"a\.parquet cannot be read \(.*: it is encrypted, so write it anew"
+    ) as refused:
+        built("parquet", path, tmp_path / "new", **options)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_compression_that_pyarrow_does_not_know_is_named(tmp_path: Path) -> None:
+    path = pets(tmp_path / "a.parquet", 0, 6)
+    content = path.read_bytes()
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    # the last part of the column's path, then its codec as a Thrift number: 1 is Snappy, 3 is LZO
+    footer = content[start:].replace(b"bytes\x15\x02", b"bytes\x15\x06", 1)
+    assert footer != content[start:]
+    path.write_bytes(content[:start] + footer)
+    with pytest.raises(UserError, match=r"a\.parquet cannot be read \(.*LZO.*: write it anew with compression='zstd'"):
+        built("parquet", path, tmp_path / "out")
+
+
+_READ_ALL = """
+import resource, sys
+from pathlib import Path
+from latentscale.containers import parquet_files
+parquet_files.KEPT_BYTES = 2**22
+file = parquet_files.open_parquet(Path(sys.argv[1]))
+parquet_files.group_bytes(file, "image"), list(parquet_files.read_column(file, "label"))
+parquet_files.read_bytes(file, "image", 0, 0)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for row in range(file.rows[0]):
+    assert parquet_files.read_bytes(file, "image", 0, row)[0] == row % 256
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.slow
+def test_one_large_row_group_is_read_in_pieces(tmp_path: Path) -> None:
+    path, rows = tmp_path / "a.parquet", 1500
+    noise = np.random.default_rng(0).bytes(2**16)
+    column = pa.array([{"bytes": bytes([n % 256]) + noise, "path": ""} for n in range(rows)], STRUCT)
+    table = pa.table({"image": column, "label": [n % 2 for n in range(rows)]})
+    pq.write_table(table, path, row_group_size=rows, compression="none", use_dictionary=False, write_batch_size=16)
+    size = path.stat().st_size
+    assert size > 90 * 2**20
+    done = subprocess.run(
+        [sys.executable, "-c", _READ_ALL, path], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert int(done.stdout) * 1024 < size / 3
+
+
+def test_large_row_groups_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = pets(tmp_path / "a.parquet", 0, 9)
+    assert not any("row groups hold" in note for note in list_source("parquet", path, SourceOptions()).notes)
+    monkeypatch.setattr(parquet, "_LARGE_GROUP_BYTES", 100)
+    notes = list_source("parquet", path, SourceOptions()).notes
+    assert any("row groups hold up to" in note and "fewer --workers need less memory" in note for note in notes)
 
 
 def test_without_pyarrow_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,6 +112,24 @@ def test_splits_are_those_of_the_tars_names(tmp_path: Path) -> None:
     assert built("tar", tmp_path / "in", tmp_path / "new", splits=splits).counts == {"train": 10, "test": 8}
 
 
+@pytest.mark.parametrize("kind", ["cls", "json"])
+def test_classes_that_only_one_split_has_are_named(kind: str, tmp_path: Path) -> None:
+    for split, shift in (("train", 0), ("val", 2)):
+        for part in range(2):
+            members: dict[str, bytes] = {}
+            for n in range(4 * part, 4 * part + 4):
+                label = n % 8 // 2 + shift
+                members |= {
+                    f"{n}.png": image_bytes(n),
+                    f"{n}.{kind}": b"%d" % label if kind == "cls" else b'{"label": %d}' % label,
+                }
+            tar(tmp_path / f"in/{split}-{part}.tar", members)
+    found = notes(tmp_path / "in")
+    assert "no training image has the labels 4, 5" in found
+    assert "no test image has the labels 0, 1" in found
+    assert sum(note.startswith("labels of 16 images from .") for note in found) == 1
+
+
 def test_folders_in_tars_of_splits_are_labels(tmp_path: Path) -> None:
     for split in ("train", "test"):
         tar(

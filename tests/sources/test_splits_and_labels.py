@@ -148,7 +148,11 @@ def test_labels_without_training_images_and_their_origin_are_named(tmp_path: Pat
 
     root = tree(tmp_path / "in", ["train/cat/0.png", "train/dog/1.png", "test/cat/2.png", "test/fox/3.png"])
     notes = list_source("folder", root, SourceOptions()).notes
-    assert notes == ["labels of 4 images from the folders' names", "no training image has the label fox"]
+    assert notes == [
+        "labels of 4 images from the folders' names",
+        "no training image has the label fox",
+        "no test image has the label dog",
+    ]
     fill(root, {"labels.csv": b"file,kind\n" + b"".join(f"{split}/{n}.png,x\n".encode() for split, n in (
         ("train/cat", 0), ("train/dog", 1), ("test/cat", 2), ("test/fox", 3), ("test/gone", 4)))})  # fmt: skip
     notes = list_source("folder", root, SourceOptions()).notes
@@ -431,3 +435,29 @@ def test_a_file_of_records_may_be_named(tmp_path: Path) -> None:
     table.write_text(lines.getvalue() + "[1]\n")
     with pytest.raises(UserError, match=r"my\.jsonl is not a label file \(line 3 must be an object such as"):
         built("folder", root, tmp_path / "out2", labels=str(table))
+
+
+def test_every_file_that_labels_are_from_is_named_with_their_number(tmp_path: Path) -> None:
+    from latentscale.sources.registry import list_source
+    from latentscale.sources.source_options import SourceOptions
+
+    root = tree(
+        tmp_path / "in", [f"{split}/{n}.png" for split, count in (("train", 5), ("test", 2)) for n in range(count)]
+    )
+    (root / "train/metadata.csv").write_text("file_name,label\n" + "".join(f"{n}.png,{n % 2}\n" for n in range(5)))
+    (root / "test/metadata.jsonl").write_text("".join(f'{{"file_name": "{n}.png", "label": 0}}\n' for n in range(2)))
+    notes = list_source("folder", root, SourceOptions()).notes
+    assert notes == [
+        f"labels of 7 images from {root}/test/metadata.jsonl (2) and {root}/train/metadata.csv (5)",
+        "no test image has the label 1",
+    ]
+
+
+def test_of_many_files_of_labels_the_first_are_named() -> None:
+    from latentscale.sources.listing import origins_text
+
+    assert origins_text({"a": 3}) == "a"
+    assert origins_text({"a": 3, "b": 1}) == "a (3) and b (1)"
+    assert origins_text({name: n for n, name in enumerate("abcdefg")}) == (
+        "a (0), b (1), c (2), d (3), e (4) and 2 more (11)"
+    )

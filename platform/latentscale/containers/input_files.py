@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from pathlib import Path
 
+from latentscale.containers.file_kinds import COMPRESSED_TARS, compressed_remedy, files_that_are_not_read
 from latentscale.decoding.image_suffixes import IMAGE_SUFFIXES, suffix
 from latentscale.errors import UserError
 from latentscale.shell_command import shell_command
@@ -169,6 +170,7 @@ def _of_folder(root: Path, suffixes: Sequence[str], follow_symlinks: bool) -> In
     files: list[InputFile] = []
     images: list[str] = []
     others = 0
+    compressed: list[Path] = []
     for path, name in _walk(root, "", follow_symlinks, (os.path.realpath(root),)):
         if name.lower().endswith(tuple(suffixes)):
             files.append(InputFile(path, name, file_stamp(path)))
@@ -176,8 +178,17 @@ def _of_folder(root: Path, suffixes: Sequence[str], follow_symlinks: bool) -> In
             images.append(name)
         else:
             others += 1
+            compressed += [path] * (".tar" in suffixes and name.lower().endswith(COMPRESSED_TARS))
+    if compressed:
+        what = f"{counted(len(compressed), 'compressed tar')}, whose images cannot be read at random"
+        way_out = ", or name the other files themselves" if files else ""
+        raise UserError(f"{root} holds {what}: decompress first, such as {compressed_remedy(compressed[0])}{way_out}")
     if not files:
-        raise UserError(f"{root} holds no {' or '.join(suffixes)} files: name the folder that holds them")
+        other = files_that_are_not_read(root)
+        raise UserError(
+            f"{root} holds no {' or '.join(suffixes)} files"
+            + (f", but {other}" if other else ": name the folder that holds them")
+        )
     if images:
         raise UserError(
             f"{root} holds {suffixes[0]} files and also images, such as {escaped(images[0])}: name the files "

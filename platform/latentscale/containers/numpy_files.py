@@ -1,5 +1,6 @@
 """Arrays in ``.npy`` and ``.npz`` files: memory-mapped where they are stored as they are, never unpickled."""
 
+import os
 import struct
 import zipfile
 from collections import OrderedDict
@@ -14,6 +15,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from latentscale.containers.file_kinds import pickle_refusal
 from latentscale.errors import UserError
 from latentscale.wording import escaped
 
@@ -72,6 +74,28 @@ class StoredArray:
             return _inflated(self)
         return _mapped(self)
 
+    def row(self, number: int) -> NDArray[Any]:
+        """One row, read from the file as long as it is there in one piece.
+
+        A process that touches a mapping beyond the end of a file, which was cut off since, is killed.
+
+        Raises:
+            UserError: the file is damaged, or is not the one that was listed.
+            OSError: it cannot be read.
+        """
+        if self.offset is None:
+            return np.asarray(self.load()[number])
+        if self.fortran:
+            if _stamp(self.path) != self.stamp:
+                raise UserError(f"{self.path} changed while it was read: build again")
+            return np.asarray(self.load()[number])
+        size = self.bytes // self.shape[0]
+        with self.path.open("rb") as stream:
+            content = os.pread(stream.fileno(), size, self.offset + number * size)
+        if len(content) != size:
+            raise UserError(f"{self} is cut off {size - len(content)} bytes before the end of row {number}")
+        return np.frombuffer(content, self.dtype).reshape(self.shape[1:])
+
 
 def list_arrays(path: Path) -> list[StoredArray]:
     """The arrays of a file, each of which is there as a whole.
@@ -79,6 +103,8 @@ def list_arrays(path: Path) -> list[StoredArray]:
     Raises:
         UserError: the file is damaged.
     """
+    if refusal := pickle_refusal(path):
+        raise UserError(f"{escaped(str(path))} is {refusal}")
     with _naming(path):
         if path.suffix.lower() == ".npy":
             with path.open("rb") as stream:

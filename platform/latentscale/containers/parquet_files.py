@@ -1,6 +1,7 @@
 """Columns of parquet files: what their schema says, and single rows without a whole file in memory."""
 
 import json
+import os
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -95,25 +96,44 @@ def read_column(file: ParquetFile, column: str) -> Iterator[list[Any]]:
 
 
 def missing_bytes(file: ParquetFile, column: str) -> bool:
-    """Whether the file's statistics say that no row of a column of images has bytes."""
-    metadata = _opened(file.path, file.stamp).metadata
-    for group in range(metadata.num_row_groups):
-        chunks = metadata.row_group(group)
-        for number in range(chunks.num_columns):
-            chunk = chunks.column(number)
-            if chunk.path_in_schema == file.images[column]:
-                known = chunk.is_stats_set and chunk.statistics.has_null_count
-                if not known or chunk.statistics.null_count < chunks.num_rows:
-                    return False
+    """Whether the file's statistics say that no row of a column of images has bytes.
+
+    Raises:
+        UserError: the column is encrypted.
+    """
+    for rows, chunk in zip(file.rows, _chunks(file, column), strict=True):
+        known = chunk.is_stats_set and chunk.statistics.has_null_count
+        if not known or chunk.statistics.null_count < rows:
+            return False
     return bool(sum(file.rows))
 
 
 def group_bytes(file: ParquetFile, column: str) -> int:
     """Size of the largest row group's images, as the file says it."""
-    metadata = _opened(file.path, file.stamp).metadata
-    groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
-    chunks = (group.column(number) for group in groups for number in range(group.num_columns))
-    return max((c.total_uncompressed_size for c in chunks if c.path_in_schema == file.images[column]), default=0)
+    return max((chunk.total_uncompressed_size for chunk in _chunks(file, column)), default=0)
+
+
+def _chunks(file: ParquetFile, column: str) -> Iterator[Any]:
+    """What the file says about a column of images, for each row group.
+
+    Raises:
+        UserError: the column is encrypted. pyarrow ends the process where this is asked of an encrypted column.
+    """
+    with _naming(file.path):
+        opened = _opened(file.path, file.stamp)
+        metadata, path = opened.metadata, file.images[column]
+        if file.rows and _footer_bytes(file.path) != metadata.serialized_size:  # it is signed, as are encrypted files
+            next(opened.iter_batches(1, row_groups=[0], columns=[path], use_threads=False), None)
+        schema = metadata.schema
+        number = next(number for number in range(len(schema)) if schema.column(number).path == path)
+    for group in range(metadata.num_row_groups):
+        yield metadata.row_group(group).column(number)
+
+
+def _footer_bytes(path: Path) -> int:
+    with path.open("rb") as stream:
+        stream.seek(-8, os.SEEK_END)
+        return int.from_bytes(stream.read(4), "little")
 
 
 def read_bytes(file: ParquetFile, column: str, group: int, row: int) -> bytes | None:
@@ -160,7 +180,11 @@ class _Group:
 
     def _read(self) -> None:
         assert self._source is not None
-        batch = next(self._source, None)
+        try:
+            batch = next(self._source, None)
+        except Exception:
+            self._source = None  # it would say that there are no more rows
+            raise
         if batch is None:
             self._source = None
             raise ValueError(f"row group {self.number} has {self._next_row} rows, fewer than it promises")
@@ -231,4 +255,9 @@ def _naming(path: Path) -> Iterator[None]:
         raise
     except Exception as error:  # pyarrow raises errors of many kinds for damaged bytes, and JSON those of its own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"{path} cannot be read ({reason}): fetch it again") from error
+        way = "fetch it again"
+        if "decrypt" in reason.lower() or "encrypt" in reason.lower():
+            way = "it is encrypted, so write it anew without encryption"
+        elif "codec" in reason.lower() or "compression" in reason.lower():
+            way = "write it anew with compression='zstd'"
+        raise UserError(f"{path} cannot be read ({reason}): {way}") from error

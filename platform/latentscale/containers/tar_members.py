@@ -7,13 +7,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from latentscale.containers.file_kinds import (
+    COMPRESSED_TARS,
+    START_BYTES,
+    archive_kind,
+    decompress_command,
+    decompressor,
+    pickle_refusal,
+)
 from latentscale.errors import UserError
 from latentscale.shards.archive_safety import unsafe_kind, unsafe_name
 from latentscale.shards.tar_samples import DAMAGED_HEADER, short_error
 from latentscale.wording import escaped
 
 _BLOCK_BYTES = 512
-_COMPRESSED = {b"\x1f\x8b": "gunzip", b"BZ": "bunzip2", b"\xfd7": "unxz", b"\x28\xb5": "unzstd"}
 
 TakeContent = Callable[[str, bytes], None]
 
@@ -57,10 +64,17 @@ def read_members(path: Path, contents_of: frozenset[str], max_bytes: int, take: 
     wanted = tuple(contents_of)
 
     def read(stream: BinaryIO, location: str, size: int, start: int, prefix: str, is_inner: bool) -> None:
-        for member in _safe_members(stream, location, size, found, prefix, is_inner):
+        _refuse_other_kinds(path, location, stream.read(START_BYTES), is_inner)
+        stream.seek(0)
+        for member in _safe_members(stream, location, size, found, prefix):
             name = prefix + member.name.removeprefix("./")
             place = start + member.offset_data
-            if not name.lower().endswith(".tar") or is_hidden(name):
+            if name.lower().endswith(COMPRESSED_TARS) and not is_hidden(name):
+                reason = (
+                    "is a compressed tar within a tar, which is not read: decompress it and write the outer tar anew"
+                )
+                found.problems.append((name, reason))
+            elif not name.lower().endswith(".tar") or is_hidden(name):
                 found.files.append(TarFile(name, place, member.size, int(member.mtime)))
                 if wanted and name.lower().endswith(wanted) and member.size <= max_bytes and not is_hidden(name):
                     stream.seek(member.offset_data)
@@ -79,20 +93,32 @@ def read_members(path: Path, contents_of: frozenset[str], max_bytes: int, take: 
     return found
 
 
+def _refuse_other_kinds(path: Path, location: str, start: bytes, is_inner: bool) -> None:
+    """Refuse what is called a tar and is another kind of file by its first bytes.
+
+    Raises:
+        UserError: it is compressed, or another archive.
+    """
+    if program := decompressor(start):
+        way = f"it, such as with {program}, and write the outer tar anew"
+        if not is_inner:
+            way = f"it first, such as with {decompress_command(path, program)}"
+        raise UserError(f"{location} is compressed, so that its images cannot be read at random: decompress {way}")
+    if not is_inner and (refusal := pickle_refusal(path)):
+        raise UserError(f"{location} is {refusal}")
+    if kind := archive_kind(start):
+        way = "build it by the source zip" if kind == "zip" and not is_inner else "unpack it first"
+        raise UserError(f"{location} is no tar but a {kind} archive: {way}")
+
+
 def _safe_members(
-    stream: BinaryIO, location: str, size: int, found: TarMembers, prefix: str, is_inner: bool
+    stream: BinaryIO, location: str, size: int, found: TarMembers, prefix: str
 ) -> Iterator[tarfile.TarInfo]:
     """The regular members; others become problems.
 
     Raises:
-        UserError: the archive is compressed, damaged or cut off.
+        UserError: the archive is damaged or cut off.
     """
-    if unpack := _COMPRESSED.get(stream.read(2)):
-        raise UserError(
-            f"{location} is compressed, so that its images cannot be read at random: "
-            f"decompress it first, such as with {unpack}"
-        )
-    stream.seek(0)
     try:
         archive = tarfile.open(fileobj=stream, mode="r:")  # noqa: SIM115 (the caller owns the stream)
     except DAMAGED_HEADER as error:

@@ -11,7 +11,8 @@ from latentscale.atomic import new_file
 from latentscale.building.build_dataset import build_dataset
 from latentscale.building.build_options import BuildOptions, ImageOptions
 from latentscale.building.pixels import read_header
-from latentscale.containers.input_files import is_pattern, suffixes_without_images
+from latentscale.containers.file_kinds import COMPRESSED_TARS, compressed_remedy, pickle_refusal
+from latentscale.containers.input_files import expand_braces, is_pattern, suffixes_without_images
 from latentscale.data.first_use import node_lock
 from latentscale.errors import UserError
 from latentscale.regular_files import read_json
@@ -175,6 +176,13 @@ def _source(path: Path) -> str:
     suffix = path.suffix.lower()
     if suffix in _SOURCE_OF_SUFFIX and (path.is_file() or is_pattern(path)):
         return _SOURCE_OF_SUFFIX[suffix]
+    if path.name.lower().endswith(COMPRESSED_TARS) and (path.is_file() or is_pattern(path)):
+        raise UserError(
+            f"data.path={path} is compressed, so that its images cannot be read at random: decompress it first, such "
+            f"as with {compressed_remedy(expand_braces(path)[0])}"
+        )
+    if path.is_file() and (refusal := pickle_refusal(path)):
+        raise UserError(f"data.path={path} is {refusal}")
     what = f"is not a folder, a {', a '.join(_SOURCE_OF_SUFFIX)}" if path.exists() else "does not exist"
     raise UserError(f"data.path={path} {what}: name a folder of shards or of images, or an archive of images")
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from latentscale.containers.file_kinds import pickle_refusal
 from latentscale.decoding.image_suffixes import UNREAD_SUFFIXES, suffix
 from latentscale.errors import UserError
 from latentscale.shell_command import shell_command
@@ -95,6 +96,8 @@ def require_folder(path: Path | None, source: str, holds: str = "the images") ->
         command = shell_command("shards", "build", source)
         raise UserError(f"PATH is missing: {source} is read from a folder, {command} PATH")
     if not path.is_dir():
+        if path.is_file() and (refusal := pickle_refusal(path)):
+            raise UserError(f"{path} is {refusal}")
         raise UserError(f"{path} is not a folder: name the one that holds {holds}")
     return path
 

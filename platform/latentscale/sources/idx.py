@@ -9,7 +9,7 @@ from latentscale.errors import UserError
 from latentscale.sources.arrays import ArrayReader, Row, load_array, load_classes
 from latentscale.sources.file_tree import require_folder
 from latentscale.sources.labels import Labels, labels_from_values
-from latentscale.sources.listing import Item, Listing, origin_notes
+from latentscale.sources.listing import Item, Listing, origin_notes, origins_text
 from latentscale.sources.source_options import SourceOptions
 
 SPLIT_OF_NAME = {"train": "train", "t10k": "test", "test": "test"}
@@ -71,7 +71,11 @@ def list_idx(path: Path | None, options: SourceOptions) -> Listing:
             for number in range(len(found[split]))
         )
     labels = labels_from_values(("class",), (_names(root, subset, codes),)) if labelled else Labels()
-    notes = origin_notes(splits, labels, ", ".join(pair.labels.name for pair in files.values() if pair.labels))
+    notes = origin_notes(
+        splits,
+        labels,
+        origins_text({pair.labels.name: len(found[split]) for split, pair in files.items() if pair.labels} or {"": 0}),
+    )
     return Listing(
         name=subset or root.resolve().name,
         licence="as published with the idx files",

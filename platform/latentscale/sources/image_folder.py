@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from latentscale.containers.file_kinds import files_that_are_not_read
 from latentscale.containers.input_files import suffixes_without_images
 from latentscale.errors import UserError
 from latentscale.sources.file_tree import FileReader, require_folder, walk
@@ -23,6 +24,8 @@ def list_folder(path: Path | None, options: SourceOptions) -> Listing:
     tree = walk(root, options.follow_symlinks)
     if not tree.items and not tree.problems:
         sources = {source for ending, source in _OTHER_SOURCES.items() if ending in suffixes_without_images(root)}
+        if not sources and (unread := files_that_are_not_read(root)):
+            raise UserError(f"{root} holds no images, but {unread}")
         other = f", but files that {' and '.join(sorted(sources))} can build" if sources else ""
         raise UserError(f"{root} holds no images{other}: name a folder of images{' or that source' if other else ''}")
 

@@ -28,6 +28,8 @@ _PROSE = re.compile(r"(read.?me|licen[cs]e|copying|credits|notice|attributions?|
 STYLEGAN_FILE = "dataset.json"
 """StyleGAN's dataset tool writes labels here; other tools use the name for other things."""
 
+_SHOWN_ORIGINS = 5
+
 MAX_FILE_BYTES = 2**29
 """A larger image file is refused before it is read."""
 
@@ -156,14 +158,27 @@ def origin_notes(splits: Mapping[str, Sequence[Item]], labels: Labels, origin: s
         return []
     count = sum(item.label is not None for items in splits.values() for item in items)
     notes = [f"labels of {counted(count, 'image')} from {origin}"]
-    if "train" in splits:
-        trained = {item.label for item in splits["train"]}
-        seen = {item.label for items in splits.values() for item in items}
-        if absent := sorted(label for label in seen - trained if label is not None):
+    seen = {item.label for items in splits.values() for item in items}
+    for split, word in (("train", "training"), ("test", "test")):
+        here = {item.label for item in splits.get(split, ())}
+        if not here or (split == "test" and here == {None}):
+            continue
+        if absent := sorted(label for label in seen - here if label is not None):
             shown = ", ".join(display_name(labels.names[label]) for label in absent[:5])
             more = f" and {len(absent) - 5} more" if len(absent) > 5 else ""
-            notes.append(f"no training image has the label{'s' if len(absent) > 1 else ''} {shown}{more}")
+            notes.append(f"no {word} image has the label{'s' if len(absent) > 1 else ''} {shown}{more}")
     return notes
+
+
+def origins_text(counts: Mapping[str, int]) -> str:
+    """Where labels are from: one origin, or several with how many labels come from each."""
+    if len(counts) == 1:
+        return next(iter(counts))
+    named = [f"{origin} ({count})" for origin, count in counts.items()]
+    if len(named) > _SHOWN_ORIGINS:
+        rest = sum(list(counts.values())[_SHOWN_ORIGINS:])
+        named = [*named[:_SHOWN_ORIGINS], f"{len(named) - _SHOWN_ORIGINS} more ({rest})"]
+    return f"{', '.join(named[:-1])} and {named[-1]}"
 
 
 def digest(items: Iterable[Item]) -> str:

@@ -15,7 +15,7 @@ from latentscale.containers.numpy_files import StoredArray, list_arrays
 from latentscale.errors import UserError
 from latentscale.sources.file_splits import FileSplits, split_files
 from latentscale.sources.labels import Labels, labels_from_columns
-from latentscale.sources.listing import Item, Listing, UnreadableItem, display_name, origin_notes
+from latentscale.sources.listing import Item, Listing, UnreadableItem, display_name, origin_notes, origins_text
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.split_folders import SPLITS
 from latentscale.sources.value_labels import come_sorted, label_texts
@@ -25,6 +25,7 @@ _LABEL_WORDS = frozenset(("labels", "label", "y", "targets", "target", "classes"
 _UNNAMED = re.compile(r"arr_\d+")
 _IMAGENET32 = re.compile(r"(train_data_batch_\d+|val_data)")
 _OBJECTS = "Python objects, which are never unpickled"
+_STACK = "save them anew where you trust them, np.savez(FILE, images=np.stack(list(array)), labels=…)"
 _ARRAY_WORDS = "np.uint8 of shape [N, H, W], [N, H, W, 3] or [N, 3, H, W]"
 
 
@@ -74,7 +75,7 @@ class NpzReader:
     def read(self, item: Item) -> NDArray[np.uint8]:
         row: Row = item.place
         try:
-            return self.forms[row.array].image(self.arrays[row.array].load()[row.number])
+            return self.forms[row.array].image(self.arrays[row.array].row(row.number))
         except UserError as error:
             raise UnreadableItem(f"is lost: {error}") from error
 
@@ -195,6 +196,8 @@ def _sorted(given: InputFiles, options: SourceOptions) -> _Sorted:
 def _take_only_images(found: _Sorted, given: InputFiles) -> None:
     """The only array that can be images is taken, where names say nothing."""
     candidates = [(file, array) for file, array in found.others if array.dtype == "|u1" and len(array.shape) >= 2]
+    if not candidates:
+        _refuse_objects([array for _, array in found.others])
     if len(candidates) != 1:
         have = ", ".join(display_name(array.key or file.path.name) for file, array in _all(found)[:20]) or "none"
         raise UserError(
@@ -204,6 +207,12 @@ def _take_only_images(found: _Sorted, given: InputFiles) -> None:
     file, array = candidates[0]
     found.others.remove(candidates[0])
     found.images.append((file, array, (*_folder(file), file.path.stem)))
+
+
+def _refuse_objects(arrays: Sequence[StoredArray]) -> None:
+    for array in arrays:
+        if "O" in array.dtype:
+            raise UserError(f"{array} holds {_OBJECTS}: if these are images, {_STACK}")
 
 
 def _groups(found: _Sorted, given: InputFiles, options: SourceOptions) -> list[_Group]:
@@ -268,8 +277,9 @@ def _labels(groups: Sequence[_Group]) -> tuple[Labels, list[list[int] | None], s
                 "number or name for each (of one-hot labels, save argmax(1))"
             )
         if array.dtype[1] not in "iuUS":
+            anew = "save them anew as labels.astype(str)" if "O" in array.dtype else "save them anew"
             raise UserError(
-                f"{array} holds {_type(array)}: labels must be whole numbers or names; save them anew, name others "
+                f"{array} holds {_type(array)}: labels must be whole numbers or names; {anew}, name others "
                 "with --label-field, or use --labels none"
             )
         texts += label_texts(array.load().reshape(-1).tolist(), str(array))
@@ -279,9 +289,7 @@ def _labels(groups: Sequence[_Group]) -> tuple[Labels, list[list[int] | None], s
     for group in groups:
         of_group.append(numbers[start : start + group.images.shape[0]])
         start += group.images.shape[0]
-    arrays = [group.labels for group in groups if group.labels is not None]
-    more = f" and {len(arrays) - 1} more" if len(arrays) > 1 else ""
-    return labels, of_group, f"{arrays[0]}{more}"
+    return labels, of_group, origins_text({str(group.labels): group.images.shape[0] for group in groups})
 
 
 def _items(place: int, group: _Group, labels: list[int] | None, groups: int) -> list[Item]:
@@ -308,7 +316,8 @@ def _form(array: StoredArray, options: SourceOptions) -> Form:
     shape = array.shape
     shown = f"{array} has shape {list(shape)}"
     if array.dtype != "|u1":
-        raise UserError(f"{array} holds {_type(array)}, but images must be {_ARRAY_WORDS}")
+        way = f": {_STACK}" if "O" in array.dtype else ""
+        raise UserError(f"{array} holds {_type(array)}, but images must be {_ARRAY_WORDS}{way}")
     if len(shape) < 2 or 0 in shape:
         raise UserError(f"{shown}, but images must be {_ARRAY_WORDS}")
     if len(shape) == 2:

@@ -28,6 +28,7 @@ from latentscale.sources.value_labels import come_sorted, label_texts
 from latentscale.wording import counted
 
 _PART = re.compile(r"(?P<split>.*?)-?(?P<number>\d{5})-of-(?P<count>\d{5})[-.].*")
+_LARGE_GROUP_BYTES = 2**29
 _EMBED = (
     "write the dataset anew with its images embedded, ds.with_format('arrow').map(embed_table_storage, batched=True) "
     "of datasets.table, as push_to_hub does"
@@ -117,6 +118,7 @@ def list_parquet(paths: Sequence[Path], options: SourceOptions) -> Listing:
             *_incomplete(given),
             *splits.notes,
             *_ignored(files, image, columns),
+            *_large(files, image),
             *(_slow(files, image) if is_sorted else []),
             *origin_notes(items, labels, origin),
         ],
@@ -298,6 +300,17 @@ def _ignored(files: Sequence[ParquetFile], image: str, columns: Sequence[str]) -
     more = f" and {len(others) - 10} more" if len(others) > 10 else ""
     way = "" if columns else "; --label-field takes one as labels"
     return [f"ignored the columns {', '.join(map(display_name, others[:10]))}{more}{way}"]
+
+
+def _large(files: Sequence[ParquetFile], image: str) -> list[str]:
+    """A note about row groups whose pages may take much memory: a page is decoded as a whole."""
+    largest = max(group_bytes(file, image) for file in files)
+    if largest <= _LARGE_GROUP_BYTES:
+        return []
+    return [
+        f"row groups hold up to {largest / 2**20:.0f} MB of images, of which each process may need a multiple: fewer "
+        "--workers need less memory, and so do files written with row_group_size=100"
+    ]
 
 
 def _slow(files: Sequence[ParquetFile], image: str) -> list[str]:

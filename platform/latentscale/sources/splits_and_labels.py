@@ -11,7 +11,7 @@ from latentscale.errors import UserError
 from latentscale.sources.label_matching import match_rows
 from latentscale.sources.label_tables import LabelFile, LabelTable, read_label_table
 from latentscale.sources.labels import Labels, labels_from_columns
-from latentscale.sources.listing import LABEL_FILES, STYLEGAN_FILE, Item, display_name, origin_notes
+from latentscale.sources.listing import LABEL_FILES, STYLEGAN_FILE, Item, display_name, origin_notes, origins_text
 from latentscale.sources.source_options import SourceOptions
 from latentscale.sources.split_folders import (
     SPLITS,
@@ -237,7 +237,7 @@ def _from_several(
     """Labels of images in several folders, each by the label file in its folder."""
     titles: list[str] | None = None
     values: dict[str, list[str]] = {}
-    files: list[str] = []
+    files: dict[str, int] = {}
     for folder in folders:
         here = [file for base in LABEL_FILES if (file := _read(sidecars, folder + base)) is not None]
         inside = [name for name in names if name.startswith(folder)]
@@ -251,7 +251,7 @@ def _from_several(
         file, table = here[chosen], tables[chosen]
         if titles is not None and table.titles != titles:
             raise UserError(
-                f"{file.name} has the labels {', '.join(table.titles) or 'none'}, but {files[0]} has "
+                f"{file.name} has the labels {', '.join(table.titles) or 'none'}, but {next(iter(files))} has "
                 f"{', '.join(titles) or 'none'}: give them the same, or name one file with --labels FILE"
             )
         titles = table.titles
@@ -260,11 +260,11 @@ def _from_several(
             values |= dict(zip(inside, matched.values, strict=True))
             notes += _unused_note(file.name, matched.unused)
         notes += table.notes
-        files.append(file.name)
+        files[file.name] = len(inside)
     if not titles:
         return _Found(notes=notes)
     labels, numbers = labels_from_columns(titles, list(zip(*(values[name] for name in names), strict=True)))
-    return _Found(labels, numbers, f"{files[0]} and {len(files) - 1} more" if len(files) > 1 else files[0], notes)
+    return _Found(labels, numbers, origins_text(files), notes)
 
 
 def _refuse_differing(found: Sequence[_Found], files: Sequence[str]) -> None:

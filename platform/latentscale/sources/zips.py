@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from latentscale.containers.file_kinds import pickle_refusal
 from latentscale.containers.input_files import file_stamp
 from latentscale.errors import UserError
 from latentscale.shards.archive_safety import unsafe_name
@@ -65,6 +66,8 @@ def list_zip(path: Path | None, options: SourceOptions) -> Listing:
         UserError: the archive cannot be read or holds no images.
     """
     archive_path = require_file(path, "zip")
+    if refusal := pickle_refusal(archive_path):
+        raise UserError(f"{archive_path} is {refusal}")
     try:
         stamp = file_stamp(archive_path)
         with zipfile.ZipFile(archive_path) as archive:
