@@ -367,6 +367,16 @@ def test_two_label_files_of_a_folder_must_agree(tmp_path: Path) -> None:
         built("folder", root, tmp_path / other, labels=str(root / "labels.csv"))
         assert label_of(tmp_path / other / "train") == {"0.png": "cat", "1.png": "dog", "2.png": "cat"}
         (root / other).unlink()
+    # a second file that is damaged or lacks an image, and one of another tool
+    for content in ("file_name,label\n0.png,cat\n", "file_name,label\n0.png\n"):
+        (root / "metadata.csv").write_text(content)
+        with pytest.raises(UserError, match=r"metadata\.csv .*; or name .*labels\.csv by --labels FILE"):
+            built("folder", root, tmp_path / "out")
+    (root / "metadata.csv").unlink()
+    for content in ('{"channel_names": {"0": "CT"}, "numTraining": 3}', "no JSON", '{"labels": [["9.png", 1]]}'):
+        (root / "dataset.json").write_text(content)
+        built("folder", root, tmp_path / f"beside {len(content)}")
+        assert label_of(tmp_path / f"beside {len(content)}/train") == {"0.png": "cat", "1.png": "dog", "2.png": "cat"}
     # the same classes by other names, and a file that has no labels
     (root / "dataset.json").write_text('{"labels": [["0.png", 7], ["1.png", 3], ["2.png", 7]]}')
     (root / "metadata.csv").write_text("file_name,text\n0.png,a cat\n")

@@ -207,21 +207,13 @@ def _from_sidecars(names: Sequence[str], common: str, sidecars: SidecarFiles, lo
     notes: list[str] = []
     above = list(accumulate((f"{part}/" for part in common.split("/") if part), initial=""))
     for folder in above:
-        candidates = []
-        for base in (*LABEL_FILES, STYLEGAN_FILE):
-            if (file := _read(sidecars, folder + base)) is None:
-                continue
+        files = _label_files(folder, (*LABEL_FILES, STYLEGAN_FILE), sidecars)
+        if files:
             _refuse_others([name for name in sidecars.names if _folder(name) != folder], location)
-            candidates.append((file, read_label_table(file), base == STYLEGAN_FILE))
-        notes += [note for _, table, _ in candidates for note in table.notes if not (table.titles or table.none)]
-        speaking = [candidate for candidate in candidates if candidate[1].titles or candidate[1].none]
-        if speaking:
-            found = [
-                replace(_from_table(table, names, folder, file.name, location), none=table.none, described=described)
-                for file, table, described in speaking
-            ]
-            _refuse_differing(found, [file.name for file, _, _ in speaking])
-            return replace(found[0], notes=[*notes, *found[0].notes], described=any(each.described for each in found))
+        agreed = _agreed(files, names, folder, location)
+        notes += agreed.notes
+        if agreed.found is not None:
+            return replace(agreed.found, notes=[*notes, *agreed.found.notes])
     below = sorted({_folder(name) for name in sidecars.names} - set(above))
     if not below:
         return _Found(notes=notes)
@@ -239,16 +231,10 @@ def _from_several(
     values: dict[str, list[str]] = {}
     files: dict[str, int] = {}
     for folder in folders:
-        here = [file for base in LABEL_FILES if (file := _read(sidecars, folder + base)) is not None]
         inside = [name for name in names if name.startswith(folder)]
-        tables = [read_label_table(file) for file in here]
-        speaking = [number for number, table in enumerate(tables) if table.titles]
-        _refuse_differing(
-            [_from_table(tables[number], inside, folder, here[number].name, location) for number in speaking],
-            [here[number].name for number in speaking],
-        )
-        chosen = speaking[0] if speaking else 0
-        file, table = here[chosen], tables[chosen]
+        agreed = _agreed(_label_files(folder, LABEL_FILES, sidecars), inside, folder, location)
+        file, table = agreed.file, agreed.table
+        notes += agreed.notes
         if titles is not None and table.titles != titles:
             raise UserError(
                 f"{file.name} has the labels {', '.join(table.titles) or 'none'}, but {next(iter(files))} has "
@@ -267,14 +253,57 @@ def _from_several(
     return _Found(labels, numbers, origins_text(files), notes)
 
 
-def _refuse_differing(found: Sequence[_Found], files: Sequence[str]) -> None:
-    """Refuse label files of one folder that put the images into other classes, whatever these are called."""
-    for other, file in zip(found[1:], files[1:], strict=True):
-        if _partition(other) != _partition(found[0]):
-            raise UserError(
-                f"{files[0]} and {file} give the images different labels: name the right one with --labels FILE, or "
-                "remove the other"
+@dataclass
+class _Agreed:
+    """The label file of a folder that counts, and what it says; ``found`` is None if it says nothing of labels.
+
+    ``notes`` are of the files that say nothing.
+    """
+
+    file: LabelFile
+    table: LabelTable
+    found: _Found | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def _agreed(files: Sequence[LabelFile], names: Sequence[str], folder: str, location: str) -> _Agreed:
+    """The first label file that speaks of labels, if the others put the images into the same classes.
+
+    Raises:
+        UserError: one of them is damaged, does not name every image, or says otherwise.
+    """
+    agreed = _Agreed(files[0] if files else LabelFile("", b""), LabelTable())
+    for file in files:
+        is_stylegan = file.name.endswith(STYLEGAN_FILE)
+        try:
+            table = read_label_table(file)
+            if not (table.titles or table.none):
+                agreed.notes += table.notes
+                continue
+            found = replace(
+                _from_table(table, names, folder, file.name, location), none=table.none, described=is_stylegan
             )
+        except UserError as error:
+            if agreed.found is None:
+                raise
+            if is_stylegan:
+                continue  # other tools use its name for other things
+            raise UserError(f"{error}; or name {agreed.file.name} by --labels FILE") from error
+        if agreed.found is None:
+            agreed.file, agreed.table, agreed.found = file, table, found
+        elif _partition(found) != _partition(agreed.found):
+            raise UserError(
+                f"{agreed.file.name} and {file.name} give the images different labels: name the right one with "
+                "--labels FILE, or remove the other"
+            )
+        else:
+            agreed.found.described |= is_stylegan
+    return agreed
+
+
+def _label_files(folder: str, bases: Sequence[str], sidecars: SidecarFiles) -> list[LabelFile]:
+    """The label files of a folder, those that count first."""
+    return [file for base in bases if (file := _read(sidecars, folder + base)) is not None]
 
 
 def _partition(found: _Found) -> list[int]:
