@@ -34,9 +34,11 @@ def busy(processes: int) -> Iterator[None]:
         "    while time.monotonic() < until: pass\n"
         "    time.sleep(random.expovariate(4))\n"
     )
-    started = [subprocess.Popen([sys.executable, "-S", "-c", work]) for _ in range(processes)]
+    started = [subprocess.Popen([sys.executable, "-c", work]) for _ in range(processes)]
     try:
         yield
+        if any(process.poll() is not None for process in started):
+            raise RuntimeError("a process that should have kept the machine busy has ended: the proof shows nothing")
     finally:
         for process in started:
             process.send_signal(signal.SIGKILL)

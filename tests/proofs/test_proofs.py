@@ -3,6 +3,8 @@
 import re
 import subprocess
 import sys
+import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import prove
@@ -114,12 +116,30 @@ def test_names_of_faults_differ() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
 
 
+@pytest.mark.slow
 def test_a_busy_machine_is_busy_only_while_it_is_needed() -> None:
     before = set(psutil.Process().children())
     with busy(2):
         started = set(psutil.Process().children()) - before
         assert len(started) == 2
-    assert not any(process.is_running() for process in started)
+        # past their imports they compute
+        deadline = time.monotonic() + 60
+        while min(sum(process.cpu_times()[:2]) for process in started) < 1.0:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+    assert psutil.wait_procs(started, timeout=60)[1] == []
+
+
+def test_processes_that_end_early_spoil_the_proof() -> None:
+    before = set(psutil.Process().children())
+    stack = ExitStack()
+    stack.enter_context(busy(1))
+    (started,) = set(psutil.Process().children()) - before
+    started.kill()
+    while started.is_running() and started.status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.01)
+    with pytest.raises(RuntimeError, match="the proof shows nothing"):
+        stack.close()
 
 
 @pytest.mark.slow
