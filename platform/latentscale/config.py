@@ -293,7 +293,7 @@ def _check_paths(settings: Any, prefix: str = "") -> None:
             _check_paths(value, f"{name}.")
         elif spec.metadata.get("is_path"):
             if not spec.metadata["may_be_url"]:
-                refuse_url(value, f"{name}=", "name one, and copy what it holds")
+                refuse_url(value, f"{name}=", "name one instead")
             setattr(settings, spec.name, home_expanded(value, name))
 
 

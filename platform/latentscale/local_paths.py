@@ -58,4 +58,4 @@ def refuse_url(path: str, named: str, remedy: str) -> None:
         UserError: the path is a URL.
     """
     if _URL.match(path):
-        raise UserError(f"{named}{shown(path)} is a URL, and this is a folder or file of this machine: {remedy}")
+        raise UserError(f"{named}{shown(path)} is a URL, but must be a folder or file of this machine: {remedy}")

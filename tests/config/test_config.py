@@ -217,7 +217,7 @@ def test_numbers_that_32_bits_do_not_hold_are_refused(value: str) -> None:
 @pytest.mark.parametrize("key", ["run.dir", "run.start_from", "data.cache_folder"])
 @pytest.mark.parametrize("url", ["s3://bucket/runs", "https://host/x", "file:///home/x", "gs:/bucket"])
 def test_a_url_in_place_of_a_folder_is_refused(key: str, url: str) -> None:
-    with pytest.raises(UserError, match=rf"^{key}={url} is a URL, and this is a folder or file of this machine: "):
+    with pytest.raises(UserError, match=rf"^{key}={url} is a URL, but must be a folder or file of this machine: "):
         load(f"{key}={url}")
 
 

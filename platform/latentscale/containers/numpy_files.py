@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from latentscale.containers.file_kinds import pickle_refusal
+from latentscale.containers.input_files import file_stamp
 from latentscale.errors import UserError
 from latentscale.wording import escaped
 
@@ -86,7 +87,7 @@ class StoredArray:
         if self.offset is None:
             return np.asarray(self.load()[number])
         if self.fortran:
-            if _stamp(self.path) != self.stamp:
+            if file_stamp(self.path) != self.stamp:
                 raise UserError(f"{self.path} changed while it was read: build again")
             return np.asarray(self.load()[number])
         size = self.bytes // self.shape[0]
@@ -109,7 +110,7 @@ def list_arrays(path: Path) -> list[StoredArray]:
         if path.suffix.lower() == ".npy":
             with path.open("rb") as stream:
                 shape, dtype, fortran = _header(stream, path.name)
-                array = StoredArray(path, "", shape, dtype.str, stream.tell(), fortran, _stamp(path))
+                array = StoredArray(path, "", shape, dtype.str, stream.tell(), fortran, file_stamp(path))
             if not dtype.hasobject:
                 _check_size(path.name, array.bytes, array.stamp[0] - (array.offset or 0))
             return [array]
@@ -127,7 +128,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Stor
     offset = None
     with archive.open(info) as stream:
         shape, dtype, fortran = _header(stream, info.filename)
-        array = StoredArray(path, info.filename, shape, dtype.str, None, fortran, _stamp(path))
+        array = StoredArray(path, info.filename, shape, dtype.str, None, fortran, file_stamp(path))
         if not dtype.hasobject:
             _check_size(info.filename, array.bytes, info.file_size - stream.tell())
         if info.compress_type == zipfile.ZIP_STORED:
@@ -173,11 +174,6 @@ def _mapped(array: StoredArray) -> NDArray[Any]:
     with _naming(array.path):
         order: Literal["F", "C"] = "F" if array.fortran else "C"
         return np.memmap(array.path, array.dtype, "r", array.offset or 0, array.shape, order)
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 _kept: "OrderedDict[StoredArray, NDArray[Any]]" = OrderedDict()

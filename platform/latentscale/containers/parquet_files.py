@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from latentscale.containers.input_files import file_stamp
 from latentscale.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,13 +53,13 @@ def open_parquet(path: Path) -> ParquetFile:
         UserError: pyarrow is not installed, or the file is damaged.
     """
     with _naming(path):
-        status = path.stat()
-        file = _opened(path, (status.st_size, status.st_mtime_ns))
+        stamp = file_stamp(path)
+        file = _opened(path, stamp)
         schema, metadata = file.schema_arrow, file.metadata
         types, names = _features((schema.metadata or {}).get(b"huggingface", b""))
         return ParquetFile(
             path,
-            (status.st_size, status.st_mtime_ns),
+            stamp,
             tuple(metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)),
             {field.name: found for field in schema if (found := image_path(field))},
             tuple(schema.names),
